@@ -1,0 +1,85 @@
+//! Why a module was not compiled.
+
+/// Why a module was not compiled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompileError {
+    /// The bytes are not a module, or not a valid one. `message` has the specification's words.
+    #[error("{message} (at offset {offset:#x})")]
+    Invalid {
+        /// Where, in bytes from the start of the module.
+        offset: u64,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The module is valid with a proposal that is not supported.
+    #[error("{feature} not supported (at offset {offset:#x}): {message}")]
+    Unsupported {
+        /// The proposal, by name.
+        feature: &'static str,
+        /// Where it is first needed, in bytes from the start of the module.
+        offset: u64,
+        /// What needs it.
+        message: String,
+    },
+    /// The module is valid, but larger than this compiler takes.
+    #[error("too many {what}: {count}, the limit is {limit} (at offset {offset:#x})")]
+    TooLarge {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much there is (at least).
+        count: u64,
+        /// How much is taken.
+        limit: u64,
+        /// Where, in bytes from the start of the module.
+        offset: u64,
+    },
+    /// The processor lacks something that compiled code needs.
+    #[error("processor feature {feature} is missing")]
+    Processor {
+        /// The feature's usual name.
+        feature: &'static str,
+    },
+    /// Code is not made for this architecture or system.
+    #[error("target {target} not supported")]
+    Target {
+        /// The target, as in a target triple.
+        target: String,
+    },
+    /// The code generator refused a valid function. A defect of this crate.
+    #[error("function {function}: code generation failed: {message}")]
+    Codegen {
+        /// The function's index (imports first), or a trampoline's type index.
+        function: u32,
+        /// The code generator's words.
+        message: String,
+    },
+}
+
+impl CompileError {
+    /// The offset in the module that the error is about, if it is about one.
+    pub fn offset(&self) -> Option<u64> {
+        match self {
+            CompileError::Invalid { offset, .. }
+            | CompileError::Unsupported { offset, .. }
+            | CompileError::TooLarge { offset, .. } => Some(*offset),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn codegen(function: u32, message: impl ToString) -> CompileError {
+        CompileError::Codegen {
+            function,
+            message: message.to_string(),
+        }
+    }
+}
+
+impl From<wasmparser::Error> for CompileError {
+    fn from(error: wasmparser::Error) -> CompileError {
+        CompileError::Invalid {
+            offset: error.offset(),
+            message: error.message().to_owned(),
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What comes out: position-independent text and the tables that go with it.
+//!
+//! ```text
+//!   text   0   8 runtime slots, zero here, filled by the loader before the text is made executable
+//!          64  stubs: one per trap code, and the fuel check
+//!              functions, in the order of their indices
+//!              entry trampolines, by type; import trampolines, by imported function
+//! ```
+//!
+//! Invariants
+//! 1. Nothing in the text depends on where it is loaded, and nothing refers outside of it.
+//! 2. `fault_sites` and `call_sites` ascend by code offset, without repetition; `functions` ascend.
+//! 3. The image is the same for the same bytes and settings, however many threads made it.
+
+use std::ops::Range;
+
+use crate::TrapCode;
+
+/// The number of runtime slots at the start of the text.
+pub const RUNTIME_SLOTS: usize = 8;
+/// Size of the runtime slots in bytes.
+pub const RUNTIME_SLOTS_BYTES: usize = 8 * RUNTIME_SLOTS;
+/// The slot of the code that trap stubs jump to, with the trap's number in `eax` and the site's return
+/// address on the stack. It does not come back.
+pub const SLOT_RAISE: usize = 0;
+/// The slot of the code that the fuel stub jumps to. It comes back with every register as it was but the
+/// pinned one.
+pub const SLOT_FUEL_CHECK: usize = 1;
+
+/// An instruction whose fault is a trap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FaultSite {
+    /// Offset of the instruction in the text.
+    pub code: u32,
+    /// The trap.
+    pub trap: TrapCode,
+    /// Offset of the operator in the module.
+    pub wasm: u32,
+    /// Fuel spent but not yet subtracted from the pinned register, the operator's own included.
+    pub fuel: u32,
+}
+
+/// A call: of a function, a stub or the runtime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallSite {
+    /// Offset of the return address in the text.
+    pub code: u32,
+    /// Offset of the operator in the module.
+    pub wasm: u32,
+    /// Fuel spent but not yet subtracted from the pinned register, the operator's own included.
+    pub fuel: u32,
+}
+
+/// Compiled code and its tables.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Image {
+    /// The code, with the runtime slots in front.
+    pub text: Vec<u8>,
+    /// The number of imported functions: the index of the first of `functions`.
+    pub imported_functions: u32,
+    /// Where the defined functions are.
+    pub functions: Vec<Range<u32>>,
+    /// Offset of the entry trampoline by type index, for every type that some escaping function has.
+    pub entry_trampolines: Vec<Option<u32>>,
+    /// Offset of the import trampoline by imported function.
+    pub import_trampolines: Vec<u32>,
+    /// The instructions whose fault is a trap.
+    pub fault_sites: Vec<FaultSite>,
+    /// The calls.
+    pub call_sites: Vec<CallSite>,
+    /// A DWARF `.eh_frame` section for the text, or nothing.
+    pub eh_frame: Vec<u8>,
+    /// The processor features that the code may use.
+    pub cpu_features: Vec<String>,
+}
+
+impl Image {
+    /// The site of a fault at this offset.
+    pub fn fault_site(&self, code: u32) -> Option<&FaultSite> {
+        let at = self
+            .fault_sites
+            .binary_search_by_key(&code, |site| site.code)
+            .ok()?;
+        Some(&self.fault_sites[at])
+    }
+
+    /// The site of a call that returns to this offset.
+    pub fn call_site(&self, code: u32) -> Option<&CallSite> {
+        let at = self
+            .call_sites
+            .binary_search_by_key(&code, |site| site.code)
+            .ok()?;
+        Some(&self.call_sites[at])
+    }
+
+    /// The index (imports first) of the function whose code this offset is in.
+    pub fn function_at(&self, code: u32) -> Option<u32> {
+        let at = self.functions.partition_point(|range| range.end <= code);
+        let range = self.functions.get(at)?;
+        range.contains(&code).then(|| self.imported_functions + at as u32)
+    }
+
+    /// Offset of the stub of a trap.
+    pub fn trap_stub(trap: TrapCode) -> u32 {
+        crate::stubs::trap_stub(trap)
+    }
+}
+
+/// An image with the trampolines of one signature, for functions of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostTrampolines {
+    /// The text; its tables are empty but for the calls.
+    pub image: Image,
+    /// Offset of the entry trampoline.
+    pub entry: u32,
+    /// Offset of the import trampoline.
+    pub import: u32,
+}
