@@ -1,1 +1,6 @@
-//! Placeholder while the workspace is set up.
+//! Fibers: stacks that a program switches between.
+#![warn(missing_docs)]
+#![cfg_attr(not(feature = "std"), no_std)]
+
+mod arch;
+pub mod raw;

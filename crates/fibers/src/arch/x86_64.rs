@@ -1,0 +1,535 @@
+//! Switching between stacks on x86-64 (System V).
+//!
+//! *Base* `B` is the highest address of a fiber's piece of stack, 16-aligned. *link* is the address
+//! `B - 16`: the word there, the parent link, says who resumed the fiber. A parked side is one word.
+//!
+//! ```text
+//!   a running fiber                             its parent, parked in `switch_and_link`
+//!   B      -> +------------------------+        P+24 -> rsp at entry of the inline assembly
+//!   B-8       | base_return() constant |        P+16    | saved rbx      |
+//!   B-16 link | P, the parent link     | -----> P+8     | return address | into the inline code
+//!             ~ frames                 ~        P    -> | saved rbp      | P is 8 mod 16
+//!             +------------------------+                ~ free: a borrower may use it ~
+//!
+//!   a parked fiber                              a new fiber, before its first resume
+//!             ~ frames                 ~        B-8     | base_return() constant |
+//!             | saved rbp              |        B-16    | parent link: not yet   |
+//!             | saved rbx              |        obj  -> | initial object         | aligned to 16
+//!   sp     -> | code address           |                | base_return() constant |
+//!             +------------------------+                | initial function       |
+//!                                               sp   -> | fiber_entry            |
+//! ```
+//!
+//! - To resume: write P to the link, `rsp = sp + 8`, `rdi` = word, `rsi` = link, jump to `[sp]`. Nothing
+//!   else is in a register; the code at `[sp]` restores what it wants. Bit 0 of `rsi` set says
+//!   that the fiber shall unwind (links are 16-aligned).
+//! - To go back: `rax` = word, `rdx` = the `sp` that parks (0: never comes back), `rsp` = P,
+//!   `pop rbp`, `ret`. The inlined code behind the return address pops rbx.
+//!
+//! Invariants
+//! 1. Exactly one side is running; every other is parked and is resumed once.
+//! 2. The parent link is valid from the first resume until the fiber has come back.
+//! 3. Both the link and P are frame records (`[x]` = next record, `[x + 8]` = a code address), and rbp
+//!    holds the link in the code at a fiber's base: a walk by frame pointers goes on at the parent.
+//! 4. In that code the CFA is `[rbp] + 24`, which is the rsp that the compiler's own CFI assumes at the inline
+//!    assembly: the return address at CFA-16, rbp at CFA-24, rbx at CFA-8. A walk by DWARF goes on there too.
+//!
+//! The `call` into `switch_thunk` pairs with the `ret` that comes back, and a fiber is entered by `jmp`: so
+//! the return predictor stays in step as long as a fiber suspends at the depth at which it was resumed.
+//! Functions that suspend are inlined for the same reason.
+//!
+//! The frames at a fiber's base are marked as signal frames: gdb refuses stacks that grow upwards
+//! between frames otherwise. A signal frame's return address is looked up as it is, not one byte before, so each
+//! is followed by an instruction of the same function.
+//!
+//! Not saved: MXCSR and the x87 control word. Who changes them must restore them before switching; every
+//! switch would pay for what nobody uses.
+//!
+//! Rejected: passing the unwind flag in a register of its own (one more move on each resume); a call to
+//! the fiber's code address itself instead of to a thunk (each fiber's code then has to park its
+//! parent, and a guest's assembly would repeat it).
+
+use core::arch::{asm, naked_asm};
+use core::mem::MaybeUninit;
+
+/// Alignment of a base, and of the stack pointer where fiber code starts, in bytes.
+pub const STACK_ALIGN: usize = 16;
+
+/// `link = base - LINK_OFFSET`: where the parent link lies.
+pub const LINK_OFFSET: usize = 16;
+
+/// `base - BASE_RETURN_OFFSET`: the word that holds [`base_return`], so that the link is a frame record.
+pub const BASE_RETURN_OFFSET: usize = 8;
+
+/// `sp = base - ENTRY_OFFSET` for a fiber made by [`init_entry`].
+pub const ENTRY_OFFSET: usize = 24;
+
+/// From P, the value of a parent link, to the parent's stack pointer at the inline assembly (its CFA).
+pub const PARENT_CFA_OFFSET: usize = 24;
+
+/// Offset of the parent's return address from P.
+pub const PARENT_RETURN_OFFSET: usize = 8;
+
+/// Offset of the parent's saved rbx from P.
+pub const PARENT_RBX_OFFSET: usize = 16;
+
+/// Bytes below the base that [`init_stack`] uses besides the object and its alignment.
+pub const INIT_OVERHEAD: usize = 48;
+
+/// A word that travels through a switch; it may be partly uninitialised, as a value with padding is.
+pub(crate) type Word = MaybeUninit<u64>;
+
+/// The function that a typed fiber starts with: the first word, the link, and the object on its stack.
+///
+/// It never returns; it ends in [`switch_and_reset`], and must not unwind.
+pub type InitialFunc<T> = unsafe extern "sysv64" fn(word: u64, link: usize, object: *mut T) -> !;
+
+/// The function that [`setup_trap_trampoline`] makes run: the value on the stack, and the link.
+///
+/// It never returns; it ends in [`switch_and_reset`], and must not unwind.
+pub type TrapFunc<T> = unsafe extern "sysv64" fn(value: *mut T, link: usize) -> !;
+
+/// A function that [`call_on_stack`] calls. It may unwind.
+pub type StackCallFunc = unsafe extern "sysv64-unwind" fn(arg: *mut u8);
+
+/// CFI of code at the base of a fiber: rbp = link. For `naked_asm!`, after `.cfi_startproc`.
+///
+/// The escape is `0x0f` DW_CFA_def_cfa_expression, 5 bytes: `0x76 0x00` DW_OP_breg6 (rbp) +0 (gdb does
+/// not like reg6), `0x06` DW_OP_deref, `0x23 0x18` DW_OP_plus_uconst 24.
+#[macro_export]
+macro_rules! base_cfi_x86_64 {
+    () => {
+        ".cfi_escape 0x0f, 5, 0x76, 0x00, 0x06, 0x23, 0x18
+         .cfi_offset rbx, -8
+         .cfi_offset rip, -16
+         .cfi_offset rbp, -24"
+    };
+}
+
+/// The same while rsi = link and rbp is still the parent's: `0x74` is DW_OP_breg4 (rsi).
+macro_rules! entry_cfi {
+    () => {
+        ".cfi_escape 0x0f, 5, 0x74, 0x00, 0x06, 0x23, 0x18
+         .cfi_offset rbx, -8
+         .cfi_offset rip, -16
+         .cfi_offset rbp, -24"
+    };
+}
+
+/// Never called: its second byte is the return address of every fiber's base, so that its CFI leads to
+/// the parent. The first byte is there for walkers that look up `address - 1`.
+#[unsafe(naked)]
+unsafe extern "sysv64" fn fiber_base() -> ! {
+    naked_asm!(
+        ".cfi_startproc",
+        ".cfi_signal_frame",
+        base_cfi_x86_64!(),
+        "nop",
+        "int3", // base_return()
+        "int3",
+        ".cfi_endproc",
+    )
+}
+
+/// The constant at `base - 8`: a code address whose CFI, with rbp = link, leads to the parent.
+///
+/// Also the right return address for a function that is entered by a jump from the base of a fiber.
+#[inline(always)]
+pub fn base_return() -> usize {
+    fiber_base as *const () as usize + 1
+}
+
+/// The code address of a typed fiber that was never resumed. rsp = sp + 8, rdi = word, rsi = link.
+#[unsafe(naked)]
+unsafe extern "sysv64" fn fiber_entry() -> ! {
+    naked_asm!(
+        ".cfi_startproc",
+        ".cfi_signal_frame",
+        entry_cfi!(),
+        "mov rbp, rsi",
+        base_cfi_x86_64!(),
+        "pop rax",            // the initial function; rsp: base_return(), as if it had been called
+        "lea rdx, [rsp + 8]", // the initial object
+        "jmp rax",            // word and link are in rdi and rsi already
+        "int3",
+        ".cfi_endproc",
+    )
+}
+
+/// Called by the inlined half of `switch_and_link`: parks the parent and jumps into the fiber.
+///
+/// rdi = word, rsi = link, rdx = sp. The inlined code has pushed rbx before the return address.
+#[unsafe(naked)]
+unsafe extern "sysv64" fn switch_thunk() {
+    naked_asm!(
+        ".cfi_startproc",
+        ".cfi_def_cfa rsp, 16",
+        ".cfi_offset rbx, -8",
+        ".cfi_offset rip, -16",
+        "push rbp", // with the return address: the frame record of invariant 3
+        ".cfi_adjust_cfa_offset 8",
+        ".cfi_offset rbp, -24",
+        "mov [rsi], rsp", // the parent is parked: it can be returned to from now on
+        entry_cfi!(),
+        "lea rsp, [rdx + 8]",
+        "jmp [rdx]",
+        ".cfi_endproc",
+    )
+}
+
+/// As `switch_thunk`, with bit 0 of rsi set for the fiber.
+#[unsafe(naked)]
+unsafe extern "sysv64" fn throw_thunk() {
+    naked_asm!(
+        ".cfi_startproc",
+        ".cfi_def_cfa rsp, 16",
+        ".cfi_offset rbx, -8",
+        ".cfi_offset rip, -16",
+        "push rbp",
+        ".cfi_adjust_cfa_offset 8",
+        ".cfi_offset rbp, -24",
+        "mov [rsi], rsp",
+        "or rsi, 1", // the flag; the CFI is exact up to here, and the rest cannot fault
+        "lea rsp, [rdx + 8]",
+        "jmp [rdx]",
+        ".cfi_endproc",
+    )
+}
+
+/// Calls `func(arg)` with the stack pointer `sp`, and comes back to this stack. Unwinding passes through.
+///
+/// Cost: two calls. The callee's frame record leads to the caller.
+///
+/// # Safety
+/// `sp` is 16-aligned, and the memory below it is a stack that nobody uses until this returns, with room
+/// for `func`. Calling `func` with `arg` is sound.
+#[unsafe(naked)]
+pub unsafe extern "sysv64-unwind" fn call_on_stack(arg: *mut u8, sp: usize, func: StackCallFunc) {
+    naked_asm!(
+        ".cfi_startproc",
+        "push rbp",
+        ".cfi_def_cfa rsp, 16",
+        ".cfi_offset rbp, -16",
+        "mov rbp, rsp",
+        ".cfi_def_cfa rbp, 16",
+        "lea rax, [rip + 2f]",
+        "2:", // what the unwinder takes for the return address of the second half
+        "push rax",
+        "mov rsp, rsi",
+        ".cfi_endproc",
+        // To the unwinder the second half is a function of its own, called by the first: a signal frame,
+        // as the stacks may lie in either order. The caller must not be called by a signal frame: its
+        // landing pad would be looked up behind the call instead of at it.
+        ".cfi_startproc",
+        ".cfi_signal_frame",
+        ".cfi_def_cfa rbp, 0",
+        ".cfi_offset rip, -8",
+        "call rdx", // arg is in rdi
+        "mov rsp, rbp",
+        "pop rbp",
+        ".cfi_def_cfa rsp, 8",
+        "ret",
+        ".cfi_endproc",
+    )
+}
+
+/// Resumes a fiber: parks this side, writes the parent link and hands over `word`.
+///
+/// Returns the word that the fiber gave and its new `sp`, or 0 when it never comes back.
+/// All registers are clobbered but rsp, rbp and rbx. Cost: half of a call and return pair each way.
+///
+/// # Safety
+/// `sp` came from [`init_stack`], [`init_entry`] or this function for the fiber whose link is `link`, and has not
+/// been resumed since; its stack is valid. What the fiber does with `word` is sound.
+#[inline(always)]
+pub unsafe fn switch_and_link(word: u64, sp: usize, link: usize) -> (u64, usize) {
+    // SAFETY: the caller's promise.
+    let (word, sp) = unsafe { switch_and_link_word(Word::new(word), sp, link) };
+    // SAFETY: `word` came out of rax, which a fiber always writes before it switches.
+    (unsafe { word.assume_init() }, sp)
+}
+
+/// [`switch_and_link`] with words that may be partly uninitialised.
+///
+/// # Safety
+/// As for [`switch_and_link`].
+#[inline(always)]
+pub(crate) unsafe fn switch_and_link_word(word: Word, sp: usize, link: usize) -> (Word, usize) {
+    let answer: Word;
+    let parked: usize;
+    // SAFETY: the caller's promise makes `sp` and `link` a parked fiber; rbx and rbp are restored, the
+    // other registers are declared as clobbered, and the stack is aligned for a call after one push
+    // and the call (P is 8 mod 16).
+    unsafe {
+        asm!(
+            "push rbx", // reserved by the compiler, so it cannot be a clobber; rbp is pushed by the thunk
+            "call {thunk}",
+            "pop rbx",
+            thunk = sym switch_thunk,
+            inlateout("rdi") word => _,
+            inlateout("rsi") link => _,
+            inlateout("rdx") sp => parked,
+            lateout("rax") answer,
+            lateout("r12") _, lateout("r13") _, lateout("r14") _, lateout("r15") _,
+            clobber_abi("sysv64"),
+        );
+    }
+    (answer, parked)
+}
+
+/// Resumes a parked fiber so that it unwinds: its [`switch_yield`] returns the flag `true`.
+///
+/// Stable Rust cannot unwind out of inline assembly, so the code around `switch_yield` has to turn the
+/// flag into `resume_unwind`. Returns as [`switch_and_link`] does.
+///
+/// # Safety
+/// As for [`switch_and_link`]; besides, the fiber is parked in [`switch_yield`], not new.
+#[cold]
+#[inline(never)]
+pub unsafe fn switch_and_throw(sp: usize, link: usize) -> (u64, usize) {
+    let answer: u64;
+    let parked: usize;
+    // SAFETY: as in `switch_and_link_word`.
+    unsafe {
+        asm!(
+            "push rbx",
+            "call {thunk}",
+            "pop rbx",
+            thunk = sym throw_thunk,
+            inlateout("rdi") 0u64 => _,
+            inlateout("rsi") link => _,
+            inlateout("rdx") sp => parked,
+            lateout("rax") answer,
+            lateout("r12") _, lateout("r13") _, lateout("r14") _, lateout("r15") _,
+            clobber_abi("sysv64"),
+        );
+    }
+    (answer, parked)
+}
+
+/// Parks this fiber and hands `word` to its parent; returns at the next resume.
+///
+/// Returns the word of that resume, and `true` when the fiber shall unwind ([`switch_and_throw`]; the word
+/// means nothing then).
+///
+/// # Safety
+/// The running code is on the fiber whose link is `link`, and was resumed by this module's protocol. No state of
+/// this thread may be assumed unchanged afterwards if the fiber can be resumed on another thread.
+#[inline(always)]
+pub unsafe fn switch_yield(word: u64, link: usize) -> (u64, bool) {
+    // SAFETY: the caller's promise.
+    let (word, unwind) = unsafe { switch_yield_word(Word::new(word), link) };
+    // SAFETY: `word` came out of rdi, which whoever resumes always writes.
+    (unsafe { word.assume_init() }, unwind)
+}
+
+/// [`switch_yield`] with words that may be partly uninitialised.
+///
+/// # Safety
+/// As for [`switch_yield`].
+#[inline(always)]
+pub(crate) unsafe fn switch_yield_word(word: Word, link: usize) -> (Word, bool) {
+    let answer: Word;
+    let flagged: usize;
+    // SAFETY: the caller's promise makes `[link]` a parked parent; rbx and rbp are restored, the other registers
+    // are declared as clobbered.
+    unsafe {
+        asm!(
+            "push rbp",
+            "push rbx",
+            "lea rcx, [rip + 2f]",
+            "push rcx",
+            "mov rdx, rsp",   // our sp
+            "mov rsp, [rsi]", // P: the parent's stack is live from here
+            "pop rbp",
+            "ret", // pairs with the parent's call
+            "2:",  // rsp = sp + 8, rdi = word, rsi = link or link + 1
+            "pop rbx",
+            "pop rbp",
+            inlateout("rax") word => _,
+            inlateout("rsi") link => flagged,
+            lateout("rdi") answer,
+            lateout("r12") _, lateout("r13") _, lateout("r14") _, lateout("r15") _,
+            clobber_abi("sysv64"),
+        );
+    }
+    (answer, flagged & 1 != 0)
+}
+
+/// Goes back to the parent for the last time: its [`switch_and_link`] returns `word` and the sp 0.
+///
+/// The stack is still there, so `word` may point to it until the parent frees or reuses it.
+///
+/// # Safety
+/// As for [`switch_yield`], and nothing on the fiber's stack needs to be dropped.
+#[inline(always)]
+pub unsafe fn switch_and_reset(word: u64, link: usize) -> ! {
+    // SAFETY: the caller's promise.
+    unsafe { switch_and_finish(Word::new(word), link, 0) }
+}
+
+/// [`switch_and_reset`] with a mark of the fiber's own in the place of its `sp`.
+///
+/// # Safety
+/// As for [`switch_and_reset`], and the parent does not resume `mark`.
+#[inline(always)]
+pub(crate) unsafe fn switch_and_finish(word: Word, link: usize, mark: usize) -> ! {
+    // SAFETY: the caller's promise makes `[link]` a parked parent, and nobody returns to this frame.
+    unsafe {
+        asm!(
+            "mov rsp, [rsi]",
+            "pop rbp",
+            "ret",
+            in("rax") word,
+            in("rdx") mark,
+            in("rsi") link,
+            options(noreturn),
+        )
+    }
+}
+
+/// Prepares a stack so that the first resume calls `func` with `object`, which is moved to the stack.
+///
+/// Returns the `sp` for [`switch_and_link`]. Uses [`INIT_OVERHEAD`] bytes, the object's size and its alignment.
+///
+/// # Safety
+/// `base` is 16-aligned and the memory below it is writable, unused, and large enough.
+#[inline]
+pub unsafe fn init_stack<T>(base: usize, func: InitialFunc<T>, object: T) -> usize {
+    // SAFETY: the caller's promise; the word lies within INIT_OVERHEAD.
+    unsafe { write_word(base - BASE_RETURN_OFFSET, base_return()) };
+    let at = object_address::<T>(base);
+    // SAFETY: the caller's promise; `at` is aligned and below the link.
+    unsafe { (at as *mut T).write(object) };
+    // SAFETY: as above.
+    unsafe { write_word(at - 8, base_return()) };
+    // SAFETY: as above.
+    unsafe { write_word(at - 16, func as *const () as usize) };
+    // SAFETY: as above.
+    unsafe { write_word(at - 24, fiber_entry as *const () as usize) };
+    at - 24
+}
+
+/// Prepares a stack so that the first resume jumps to `entry` with rsp = rsi = `base - 16`, rdi = word.
+///
+/// Returns the `sp`, which is `base - 24`. For entries written in assembly: they set rbp = rsp first, and
+/// describe themselves with [`base_cfi_x86_64`](crate::base_cfi_x86_64).
+///
+/// # Safety
+/// `base` is 16-aligned and the 24 bytes below it are writable and unused.
+#[inline(always)]
+pub unsafe fn init_entry(base: usize, entry: usize) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe { write_word(base - BASE_RETURN_OFFSET, base_return()) };
+    // SAFETY: the caller's promise.
+    unsafe { write_word(base - ENTRY_OFFSET, entry) };
+    base - ENTRY_OFFSET
+}
+
+/// Drops the object of a fiber that was never resumed.
+///
+/// # Safety
+/// `sp` came from [`init_stack`] with an object of the type that `drop` expects, was never resumed, and
+/// never will be.
+pub unsafe fn drop_initial_obj(sp: usize, drop: unsafe fn(*mut u8)) {
+    // SAFETY: the object lies where `init_stack` put it, and the caller promises that it is still there.
+    unsafe { drop((sp + 24) as *mut u8) }
+}
+
+/// Registers with which a signal handler has to return, so that a function runs at a fiber's base.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct TrapHandlerRegs {
+    /// The code to run.
+    pub rip: u64,
+    /// The stack pointer for it.
+    pub rsp: u64,
+    /// The link: the frame record at the base.
+    pub rbp: u64,
+    /// The first argument.
+    pub rdi: u64,
+    /// The link, the second argument.
+    pub rsi: u64,
+}
+
+impl TrapHandlerRegs {
+    /// Writes the registers into the context that a signal handler returns to.
+    ///
+    /// Clears the direction flag too, which a function may rely on. Async-signal-safe.
+    pub fn write_to(&self, context: &mut libc::ucontext_t) {
+        /// EFLAGS.DF: Intel SDM, volume 1, 3.4.3.2.
+        const DIRECTION: i64 = 1 << 10;
+        let gregs = &mut context.uc_mcontext.gregs;
+        gregs[libc::REG_RIP as usize] = self.rip as i64;
+        gregs[libc::REG_RSP as usize] = self.rsp as i64;
+        gregs[libc::REG_RBP as usize] = self.rbp as i64;
+        gregs[libc::REG_RDI as usize] = self.rdi as i64;
+        gregs[libc::REG_RSI as usize] = self.rsi as i64;
+        gregs[libc::REG_EFL as usize] &= !DIRECTION;
+    }
+}
+
+/// The stack pointer of the code that a signal interrupted. Async-signal-safe.
+pub fn interrupted_stack_pointer(context: &libc::ucontext_t) -> usize {
+    context.uc_mcontext.gregs[libc::REG_RSP as usize] as usize
+}
+
+/// Abandons a fiber's frames so that `func(value, link)` runs at its base; `value` is moved there.
+///
+/// Async-signal-safe. Destructors of the abandoned frames do not run.
+///
+/// # Safety
+/// `base` belongs to a fiber that was resumed and has not come back, and whose code a signal interrupted;
+/// the handler runs on another stack and returns with these registers. There is room below the base
+/// for the value and for `func`. Nothing relies on the abandoned frames.
+pub unsafe fn setup_trap_trampoline<T>(base: usize, value: T, func: TrapFunc<T>) -> TrapHandlerRegs {
+    let at = object_address::<T>(base);
+    // SAFETY: the caller's promise: the frames there are abandoned.
+    unsafe { (at as *mut T).write(value) };
+    // SAFETY: as above.
+    unsafe { write_word(at - 8, base_return()) };
+    let link = (base - LINK_OFFSET) as u64;
+    TrapHandlerRegs {
+        rip: func as *const () as u64,
+        rsp: at as u64 - 8,
+        rbp: link,
+        rdi: at as u64,
+        rsi: link,
+    }
+}
+
+/// The same for an entry written in assembly, which starts like a new fiber's: rsp = rsi = link, rdi = `arg`.
+///
+/// Writes nothing. Async-signal-safe. rbp = link already.
+///
+/// # Safety
+/// As for [`setup_trap_trampoline`]; `link` is that fiber's, and `entry` the address of such code.
+pub unsafe fn setup_trap_trampoline_raw(link: usize, entry: usize, arg: usize) -> TrapHandlerRegs {
+    let link = link as u64;
+    TrapHandlerRegs {
+        rip: entry as u64,
+        rsp: link,
+        rbp: link,
+        rdi: arg as u64,
+        rsi: link,
+    }
+}
+
+/// Where an object of type `T` lies on a stack: below the link, aligned for itself and for a call.
+#[inline(always)]
+fn object_address<T>(base: usize) -> usize {
+    let align = if align_of::<T>() > STACK_ALIGN {
+        align_of::<T>()
+    } else {
+        STACK_ALIGN
+    };
+    (base - LINK_OFFSET - size_of::<T>()) & !(align - 1)
+}
+
+/// # Safety
+/// `at` is 8-aligned and writable.
+#[inline(always)]
+unsafe fn write_word(at: usize, word: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { (at as *mut usize).write(word) }
+}

@@ -1,0 +1,231 @@
+//! The raw layer: switching between stacks, on addresses and words.
+//!
+//! Everything here is `unsafe` and machine-dependent; [`Fiber`](crate::Fiber) is the safe face. Use it
+//! to build another kind of fiber: it takes a base address and not a stack, so that several
+//! activations can nest on one stack.
+//!
+//! On x86-64 a base `B` is 16-aligned, `link = B - 16`, and
+//!
+//! ```text
+//!   parked parent   [link] = P (8 mod 16); [P] = rbp, [P+8] = return address, [P+16] = rbx,
+//!                   P+24 = its stack pointer. Below P is free to be borrowed.
+//!   go back         rax = word, rdx = sp (0: never comes back), rsp = P; pop rbp; ret
+//!   parked fiber    [sp] = code address
+//!   resume          [link] = P, rsp = sp + 8, rdi = word, rsi = link, jump to [sp]
+//!   new fiber       [B-8] = base_return(), [B-24] = code address, sp = B - 24; the code starts
+//!                   with rsp = link and sets rbp = rsp
+//!   CFI at a base   CFA = [rbp] + 24, return address at CFA-16, rbp at CFA-24, rbx at CFA-8
+//! ```
+//!
+//! [`switch_and_link`] clobbers every register but rsp, rbp and rbx: r12 to r15 too.
+
+pub use crate::arch::*;
+
+/// Runs `f` on the stack whose unused part ends at `base`, and comes back. Panics pass through.
+///
+/// Cost: two calls. Never suspends.
+///
+/// # Safety
+/// `base` is 16-aligned, and the memory below it is a stack that nobody uses until this returns, with room
+/// for `f`.
+#[inline]
+pub unsafe fn on_stack<F: FnOnce() -> R, R>(base: usize, f: F) -> R {
+    union Slot<F, R> {
+        f: core::mem::ManuallyDrop<F>,
+        r: core::mem::ManuallyDrop<R>,
+    }
+
+    /// # Safety
+    /// `slot` points to a `Slot` that holds `f`.
+    unsafe extern "sysv64-unwind" fn call<F: FnOnce() -> R, R>(slot: *mut u8) {
+        let slot = slot.cast::<Slot<F, R>>();
+        // SAFETY: the slot holds `f`, and nobody reads it again.
+        let f = unsafe { slot.cast::<F>().read() };
+        let r = f();
+        // SAFETY: the slot is valid and holds nothing now.
+        unsafe { slot.cast::<R>().write(r) };
+    }
+
+    let mut slot = Slot::<F, R> {
+        f: core::mem::ManuallyDrop::new(f),
+    };
+    // SAFETY: the caller's promise for the stack; `call` gets the slot it expects. When it unwinds, the
+    // slot is empty and a union drops nothing.
+    unsafe { call_on_stack((&raw mut slot).cast(), base, call::<F, R>) };
+    // SAFETY: `call` returned, so it wrote `r`.
+    core::mem::ManuallyDrop::into_inner(unsafe { slot.r })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stack for tests, aligned, without a guard.
+    #[repr(align(4096))]
+    struct Area(#[expect(dead_code)] [u8; 64 * 1024]);
+
+    fn area() -> (Box<Area>, usize) {
+        let area = Box::new(Area([0; 64 * 1024]));
+        let base = (&raw const *area) as usize + size_of::<Area>();
+        (area, base)
+    }
+
+    /// Adds what it is given to the object, and gives the sum, until it is told to unwind.
+    unsafe extern "sysv64" fn summing(word: u64, link: usize, object: *mut u64) -> ! {
+        // SAFETY: `init_stack` put a `u64` there.
+        let mut sum = unsafe { object.read() } + word;
+        loop {
+            // SAFETY: this runs on the fiber whose link this is.
+            let (word, unwind) = unsafe { switch_yield(sum, link) };
+            if unwind {
+                // SAFETY: as above; nothing here needs dropping.
+                unsafe { switch_and_reset(sum + 1000, link) }
+            }
+            sum += word;
+        }
+    }
+
+    #[test]
+    fn words_travel_both_ways_and_the_flag_ends_it() {
+        let (_area, base) = area();
+        let link = base - LINK_OFFSET;
+        // SAFETY: the area is ours, and large enough.
+        let mut sp = unsafe { init_stack(base, summing, 100u64) };
+        for (word, expected) in [(1, 101), (2, 103), (3, 106)] {
+            // SAFETY: `sp` is the fiber's newest, and is replaced.
+            let (sum, next) = unsafe { switch_and_link(word, sp, link) };
+            assert_eq!(sum, expected);
+            assert_ne!(next, 0);
+            sp = next;
+        }
+        // SAFETY: the fiber is parked in `switch_yield`.
+        assert_eq!(unsafe { switch_and_throw(sp, link) }, (1106, 0));
+    }
+
+    #[test]
+    fn an_initial_object_can_be_dropped_and_keeps_its_alignment() {
+        use std::rc::Rc;
+        #[repr(align(64))]
+        struct Aligned(#[expect(dead_code)] Rc<()>);
+        unsafe extern "sysv64" fn never(_: u64, _: usize, _: *mut Aligned) -> ! {
+            std::process::abort()
+        }
+        unsafe fn drop_aligned(at: *mut u8) {
+            assert_eq!(at as usize % 64, 0);
+            // SAFETY: the object's address, as `drop_initial_obj` promises.
+            unsafe { at.cast::<Aligned>().drop_in_place() }
+        }
+        let (_area, base) = area();
+        let rc = Rc::new(());
+        // SAFETY: the area is ours, and large enough.
+        let sp = unsafe { init_stack(base, never, Aligned(rc.clone())) };
+        assert_eq!(Rc::strong_count(&rc), 2);
+        // SAFETY: it was never resumed.
+        unsafe { drop_initial_obj(sp, drop_aligned) };
+        assert_eq!(Rc::strong_count(&rc), 1);
+    }
+
+    #[test]
+    fn on_stack_returns_values_and_lets_panics_through() {
+        let (_area, base) = area();
+        let range = base - size_of::<Area>()..base;
+        // SAFETY: the area is ours and unused.
+        let (at, text) = unsafe { on_stack(base, || ((&raw const range) as usize, String::from("answer"))) };
+        assert!(at != 0 && text == "answer");
+        // SAFETY: as above.
+        let inside = unsafe {
+            on_stack(base, || {
+                let local = 0u8;
+                range.contains(&((&raw const local) as usize))
+            })
+        };
+        assert!(inside);
+        // SAFETY: as above.
+        let call = || unsafe { on_stack(base, || std::panic::resume_unwind(Box::new(7u8))) };
+        let payload = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call))
+            .map(|()| ())
+            .unwrap_err();
+        assert_eq!(payload.downcast_ref(), Some(&7u8));
+    }
+
+    /// What an assembly entry at the base of a fiber looks like: it records a walk, and resets.
+    #[unsafe(naked)]
+    unsafe extern "sysv64" fn walking_entry() -> ! {
+        core::arch::naked_asm!(
+            ".cfi_startproc",
+            ".cfi_signal_frame",
+            "mov rbp, rsp",
+            crate::base_cfi_x86_64!(),
+            "push rsi",
+            "push rsi",
+            "mov rsi, rbp",
+            "call {walk}", // rdi: the word; rsi: the frame record
+            "pop rsi",
+            "mov rsp, [rsi]",
+            "mov rax, 5",
+            "mov rdx, 0",
+            "pop rbp",
+            "ret",
+            ".cfi_endproc",
+            walk = sym walk,
+        )
+    }
+
+    #[derive(Default, Debug)]
+    struct Walks {
+        by_frame_pointer: Vec<usize>,
+        by_dwarf: Vec<usize>,
+    }
+
+    extern "sysv64" fn walk(walks: &mut Walks, record: *const [usize; 2]) {
+        // SAFETY: the entry gives the link, which is a frame record (invariant 3 of the architecture).
+        let [next, code] = unsafe { record.read() };
+        // SAFETY: the parent's P is one too.
+        let [_, parent] = unsafe { (next as *const [usize; 2]).read() };
+        walks.by_frame_pointer = vec![code, parent];
+        backtrace::trace(|frame| {
+            walks.by_dwarf.push(frame.ip() as usize);
+            true
+        });
+    }
+
+    #[inline(never)]
+    fn walk_on(base: usize) -> Walks {
+        let mut walks = Walks::default();
+        // SAFETY: the caller gives a free piece of stack.
+        let sp = unsafe { init_entry(base, walking_entry as *const () as usize) };
+        assert_eq!(sp, base - ENTRY_OFFSET);
+        let word = (&raw mut walks) as u64;
+        // SAFETY: the fiber is new; the entry uses the word as the walks.
+        let answer = unsafe { switch_and_link(word, sp, base - LINK_OFFSET) };
+        assert_eq!(answer, (5, 0));
+        walks
+    }
+
+    fn check(walks: &Walks) {
+        assert_eq!(walks.by_frame_pointer[0], base_return());
+        let parent = walks.by_frame_pointer[1];
+        let at = walks.by_dwarf.iter().position(|ip| ip.abs_diff(parent) <= 1);
+        let at = at.unwrap_or_else(|| panic!("{parent:#x} is not in {walks:#x?}"));
+        assert!(
+            walks.by_dwarf.len() > at + 5,
+            "the walk goes on to the thread's start: {walks:#x?}"
+        );
+        let mut names = String::new();
+        for ip in &walks.by_dwarf[at..] {
+            backtrace::resolve(*ip as *mut _, |symbol| names += &format!("{:?} ", symbol.name()));
+        }
+        assert!(names.contains("walk_on"), "{names}");
+    }
+
+    #[test]
+    fn walks_reach_the_parent_in_both_address_orders() {
+        let (area, top) = area();
+        let low = (&raw const *area) as usize + 32 * 1024;
+        for (outer, inner) in [(top, low), (low, top)] {
+            // SAFETY: the two halves of the area are two stacks; each is used once at a time.
+            let walks = unsafe { on_stack(outer, || walk_on(inner)) };
+            check(&walks);
+        }
+    }
+}
