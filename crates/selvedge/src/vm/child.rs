@@ -1,0 +1,38 @@
+//! Tests that need a process of their own: they crash it, or count what the whole process has.
+//!
+//! Such a test gives its own path and a body to [`run`]. The first time round `run` starts the test binary again for
+//! that test alone; there, the body runs.
+
+use std::process::{Command, Output};
+
+const VARIABLE: &str = "SELVEDGE_TEST_CHILD";
+
+/// Runs `body` in a child process and gives what came of it; `test` is the caller's path in this crate.
+///
+/// The child exits with 0 when the body returns.
+pub(crate) fn run(test: &str, body: impl FnOnce()) -> Output {
+    if std::env::var_os(VARIABLE).is_some_and(|name| name == test) {
+        body();
+        std::process::exit(0);
+    }
+    let binary = std::env::current_exe().expect("the test binary has a path");
+    let output = Command::new(binary)
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(VARIABLE, test)
+        .output()
+        .expect("the test binary can be run again");
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(out.contains("running 1 test"), "no test is called {test}: {out}");
+    output
+}
+
+/// As [`run`], for a body that returns.
+pub(crate) fn check(test: &str, body: impl FnOnce()) {
+    let output = run(test, body);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "the child of {test} ended with {}: {errors}",
+        output.status
+    );
+}
