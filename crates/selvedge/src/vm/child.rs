@@ -12,6 +12,7 @@ const VARIABLE: &str = "SELVEDGE_TEST_CHILD";
 /// The child exits with 0 when the body returns.
 pub(crate) fn run(test: &str, body: impl FnOnce()) -> Output {
     if std::env::var_os(VARIABLE).is_some_and(|name| name == test) {
+        leave_no_core();
         body();
         std::process::exit(0);
     }
@@ -35,4 +36,11 @@ pub(crate) fn check(test: &str, body: impl FnOnce()) {
         "the child of {test} ended with {}: {errors}",
         output.status
     );
+}
+
+/// A child that crashes on purpose writes no file.
+fn leave_no_core() {
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the struct lives through the call.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &none) }, 0);
 }

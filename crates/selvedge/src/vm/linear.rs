@@ -1,0 +1,468 @@
+//! Linear memories: the bytes a guest may load and store.
+//!
+//! ```text
+//!   reserved   base                   base + length          + 4 GiB        + 2 GiB + a page
+//!              | readable, writable   | PROT_NONE            | guard        |
+//!   bounded    base                   base + length
+//!              | readable, writable   |
+//! ```
+//!
+//! In the *reserved* style a 32-bit index plus an offset below 2 GiB cannot leave the reservation: an access is not
+//! checked, one beyond the length faults, and the signal handler asks whether the address lies in a reservation. The page
+//! at the end is for the bytes of an access that begins at the last such address. In the *bounded* style compiled code
+//! compares with the length, and the memory may move when it grows.
+//!
+//! Invariants
+//! 1. `[base, base + length)` is mapped readable and writable, and belongs to this memory alone.
+//! 2. `base` of a reserved memory never changes; of a bounded one only in [`LinearMemory::grow`].
+//! 3. Bytes between `base + length` and `base + reservation_bytes` fault.
+//!
+//! Who may touch the bytes: the guest of the store that owns the memory, and the host through `&LinearMemory` and `&mut
+//! LinearMemory`, which the store lends only while the guest does not run.
+
+use crate::error::{Context, Error, Result};
+use selvedge_compiler::{MemoryStyle, MemoryType, layout};
+use std::io;
+use std::mem::offset_of;
+use std::ptr::{self, NonNull};
+
+/// What generated code and the signal handler know of a memory. Its address never changes while the memory lives.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct VMMemory {
+    pub(crate) base: *mut u8,
+    pub(crate) length_bytes: u64,
+    /// How far from the base a fault is this memory's: the whole mapping.
+    pub(crate) reservation_bytes: u64,
+}
+
+const _: () = {
+    assert!(offset_of!(VMMemory, base) == layout::MEMORY_BASE as usize);
+    assert!(offset_of!(VMMemory, length_bytes) == layout::MEMORY_LENGTH as usize);
+};
+
+/// For the last bytes of an access that begins just below the end of the guard.
+const OVERRUN_BYTES: u64 = 64 << 10;
+const RESERVATION_BYTES: u64 = MemoryStyle::RESERVED_BYTES + MemoryStyle::GUARD_BYTES + OVERRUN_BYTES;
+/// Pages that 32-bit indices reach. Spec: core/valid/types, memory types.
+const PAGES_MAX: u64 = (1 << 32) / MemoryType::PAGE_BYTES;
+/// How many reserved memories an address space of 2^47 bytes was seen to hold beside everything else.
+const RESERVATIONS_SEEN: u64 = 21_843;
+
+/// A linear memory. Dropping it unmaps it.
+#[derive(Debug)]
+pub(crate) struct LinearMemory {
+    /// From `Box::into_raw`; a raw pointer because generated code holds copies of it.
+    def: NonNull<VMMemory>,
+    ty: MemoryType,
+    style: MemoryStyle,
+}
+
+// SAFETY: the memory owns its mapping and its definition, and both are plain bytes that any thread may use.
+unsafe impl Send for LinearMemory {}
+// SAFETY: through `&LinearMemory` the bytes and the definition are only read.
+unsafe impl Sync for LinearMemory {}
+
+impl LinearMemory {
+    /// A memory of `ty.minimum` pages, all zero.
+    ///
+    /// # Errors
+    /// When the type is not valid, or the kernel refuses the addresses or the memory.
+    pub(crate) fn new(ty: &MemoryType, style: MemoryStyle) -> Result<LinearMemory> {
+        check_type(ty)?;
+        let length = ty.minimum * MemoryType::PAGE_BYTES;
+        let def = match style {
+            MemoryStyle::Reserved => new_reserved(length)?,
+            MemoryStyle::Bounded => new_bounded(length)?,
+            other => return Err(Error::msg(format!("memory style {other:?} is not supported"))),
+        };
+        Ok(LinearMemory {
+            def: NonNull::from(Box::leak(Box::new(def))),
+            ty: *ty,
+            style,
+        })
+    }
+
+    /// What generated code knows of this memory; valid until the memory is dropped, wherever it is moved.
+    pub(crate) fn vm(&self) -> *mut VMMemory {
+        self.def.as_ptr()
+    }
+
+    /// The type it was made with: `minimum` is not its present size.
+    pub(crate) fn ty(&self) -> MemoryType {
+        self.ty
+    }
+
+    pub(crate) fn style(&self) -> MemoryStyle {
+        self.style
+    }
+
+    pub(crate) fn size_pages(&self) -> u64 {
+        self.def().length_bytes / MemoryType::PAGE_BYTES
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        let def = self.def();
+        // SAFETY: invariant 1; the guest does not run while this is borrowed (the head).
+        unsafe { std::slice::from_raw_parts(def.base, def.length_bytes as usize) }
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
+        let def = self.def();
+        // SAFETY: invariant 1; the guest does not run while this is borrowed (the head), and the borrow is unique.
+        unsafe { std::slice::from_raw_parts_mut(def.base, def.length_bytes as usize) }
+    }
+
+    /// Adds zeroed pages and gives the number there was before. None, with nothing changed, when that is more than the
+    /// type or 32-bit indices allow, or when the kernel has no memory.
+    ///
+    /// The base of a bounded memory may change.
+    pub(crate) fn grow(&mut self, delta_pages: u64) -> Option<u64> {
+        let old_pages = self.size_pages();
+        let new_pages = old_pages.checked_add(delta_pages)?;
+        if new_pages > self.ty.maximum.unwrap_or(PAGES_MAX).min(PAGES_MAX) {
+            return None;
+        }
+        if delta_pages > 0 {
+            let (old, new) = (
+                old_pages * MemoryType::PAGE_BYTES,
+                new_pages * MemoryType::PAGE_BYTES,
+            );
+            match self.style {
+                MemoryStyle::Reserved => self.grow_reserved(old, new)?,
+                MemoryStyle::Bounded => self.grow_bounded(old, new)?,
+                _ => return None, // `new` refuses it
+            }
+        }
+        Some(old_pages)
+    }
+
+    fn grow_reserved(&mut self, old: u64, new: u64) -> Option<()> {
+        make_accessible(self.def().base.wrapping_add(old as usize), new - old).ok()?;
+        self.def_mut().length_bytes = new;
+        Some(())
+    }
+
+    fn grow_bounded(&mut self, old: u64, new: u64) -> Option<()> {
+        let base = match old {
+            0 => map(new, libc::PROT_READ | libc::PROT_WRITE).ok()?,
+            _ => remap(self.def().base, old, new).ok()?,
+        };
+        *self.def_mut() = VMMemory {
+            base,
+            length_bytes: new,
+            reservation_bytes: new,
+        };
+        Some(())
+    }
+
+    fn def(&self) -> &VMMemory {
+        // SAFETY: `def` lives as long as `self`; generated code does not write to it.
+        unsafe { self.def.as_ref() }
+    }
+
+    fn def_mut(&mut self) -> &mut VMMemory {
+        // SAFETY: `def` lives as long as `self`, and the guest does not run while this is borrowed (the head).
+        unsafe { self.def.as_mut() }
+    }
+}
+
+impl Drop for LinearMemory {
+    fn drop(&mut self) {
+        // SAFETY: `def` came out of a box in `new`, and nobody uses a memory after its store.
+        let def = unsafe { Box::from_raw(self.def.as_ptr()) };
+        if def.reservation_bytes > 0 {
+            // SAFETY: the mapping is this memory's (invariant 1), and ends with it.
+            let result = unsafe { libc::munmap(def.base.cast(), def.reservation_bytes as usize) };
+            debug_assert_eq!(
+                result,
+                0,
+                "munmap of a linear memory failed: {}",
+                io::Error::last_os_error()
+            );
+        }
+    }
+}
+
+fn check_type(ty: &MemoryType) -> Result<()> {
+    let maximum = ty.maximum.unwrap_or(PAGES_MAX);
+    if ty.minimum > PAGES_MAX {
+        return Err(Error::msg(format!(
+            "a memory of {} pages is beyond the limit of {PAGES_MAX}",
+            ty.minimum
+        )));
+    }
+    if ty.minimum > maximum {
+        return Err(Error::msg(format!(
+            "a memory's minimum of {} pages is above its maximum of {maximum}",
+            ty.minimum
+        )));
+    }
+    Ok(())
+}
+
+fn new_reserved(length: u64) -> Result<VMMemory> {
+    let base = map(RESERVATION_BYTES, libc::PROT_NONE).with_context(|| {
+        format!(
+            "cannot reserve {RESERVATION_BYTES} bytes of addresses for a memory \
+             ({RESERVATIONS_SEEN} such reservations fit into an address space of 128 TiB)"
+        )
+    })?;
+    // Owns the mapping from here on, so that an error gives it back.
+    let guard = Mapping {
+        base,
+        bytes: RESERVATION_BYTES,
+    };
+    if length > 0 {
+        make_accessible(base, length).with_context(|| refused(length))?;
+    }
+    std::mem::forget(guard);
+    Ok(VMMemory {
+        base,
+        length_bytes: length,
+        reservation_bytes: RESERVATION_BYTES,
+    })
+}
+
+fn new_bounded(length: u64) -> Result<VMMemory> {
+    let base = match length {
+        // Nothing is mapped; slices of no bytes want an address that is not null.
+        0 => ptr::without_provenance_mut(MemoryType::PAGE_BYTES as usize),
+        _ => map(length, libc::PROT_READ | libc::PROT_WRITE).with_context(|| refused(length))?,
+    };
+    Ok(VMMemory {
+        base,
+        length_bytes: length,
+        reservation_bytes: length,
+    })
+}
+
+fn refused(length: u64) -> String {
+    format!(
+        "cannot get {length} bytes for a memory of {} pages",
+        length / MemoryType::PAGE_BYTES
+    )
+}
+
+/// A mapping until somebody else owns it.
+struct Mapping {
+    base: *mut u8,
+    bytes: u64,
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours; whoever takes it over forgets this.
+        unsafe { libc::munmap(self.base.cast(), self.bytes as usize) };
+    }
+}
+
+fn map(bytes: u64, protection: libc::c_int) -> io::Result<*mut u8> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+    let base = unsafe { libc::mmap(ptr::null_mut(), bytes as usize, protection, flags, -1, 0) };
+    if base == libc::MAP_FAILED {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(base.cast())
+    }
+}
+
+/// Enlarges a bounded memory's mapping, moving it where there is no room behind it.
+fn remap(base: *mut u8, old: u64, new: u64) -> io::Result<*mut u8> {
+    // SAFETY: the mapping is the memory's, which is borrowed uniquely: nobody keeps an address into it.
+    let base = unsafe { libc::mremap(base.cast(), old as usize, new as usize, libc::MREMAP_MAYMOVE) };
+    if base == libc::MAP_FAILED {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(base.cast())
+    }
+}
+
+/// Makes pages of a reservation, which were never touched, readable and writable.
+fn make_accessible(start: *mut u8, bytes: u64) -> Result<()> {
+    // SAFETY: the pages lie in a reserved memory's own mapping; they get more rights, not fewer.
+    unsafe { region::protect(start, bytes as usize, region::Protection::READ_WRITE) }?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::child;
+    use std::os::unix::process::ExitStatusExt;
+
+    const PAGE: usize = MemoryType::PAGE_BYTES as usize;
+    const STYLES: [MemoryStyle; 2] = [MemoryStyle::Reserved, MemoryStyle::Bounded];
+
+    fn memory(minimum: u64, maximum: Option<u64>, style: MemoryStyle) -> LinearMemory {
+        LinearMemory::new(&MemoryType::new(minimum, maximum), style).unwrap()
+    }
+
+    #[test]
+    fn a_new_memory_is_zero_and_writable() {
+        for style in STYLES {
+            let mut memory = memory(2, None, style);
+            assert_eq!(memory.size_pages(), 2);
+            assert_eq!(memory.as_slice().len(), 2 * PAGE);
+            assert!(memory.as_slice().iter().all(|&byte| byte == 0));
+            memory.as_mut_slice()[2 * PAGE - 1] = 7;
+            assert_eq!(memory.as_slice()[2 * PAGE - 1], 7);
+        }
+    }
+
+    #[test]
+    fn growing_keeps_the_bytes_and_adds_zeros() {
+        for style in STYLES {
+            let mut memory = memory(1, Some(40), style);
+            memory.as_mut_slice().fill(9);
+            assert_eq!(memory.grow(2), Some(1));
+            assert_eq!(memory.grow(30), Some(3));
+            let (old, new) = memory.as_slice().split_at(PAGE);
+            assert!(old.iter().all(|&byte| byte == 9) && new.iter().all(|&byte| byte == 0));
+            assert_eq!(memory.as_slice().len(), 33 * PAGE);
+        }
+    }
+
+    #[test]
+    fn growing_ends_at_the_maximum_and_changes_nothing() {
+        for style in STYLES {
+            let mut memory = memory(1, Some(3), style);
+            assert_eq!(memory.grow(3), None);
+            assert_eq!(memory.grow(u64::MAX), None);
+            assert_eq!(memory.grow(2), Some(1));
+            assert_eq!(memory.grow(1), None);
+            assert_eq!(memory.grow(0), Some(3));
+            assert_eq!(memory.size_pages(), 3);
+        }
+    }
+
+    #[test]
+    fn an_empty_memory_has_no_bytes_and_can_grow() {
+        for style in STYLES {
+            let mut memory = memory(0, None, style);
+            assert!(memory.as_slice().is_empty());
+            assert_eq!(memory.grow(1), Some(0));
+            memory.as_mut_slice()[PAGE - 1] = 1;
+        }
+    }
+
+    #[test]
+    fn a_memory_without_maximum_grows_to_four_gibibytes() {
+        let mut memory = memory(0, None, MemoryStyle::Reserved);
+        assert_eq!(memory.grow(PAGES_MAX + 1), None);
+        assert_eq!(memory.grow(PAGES_MAX), Some(0));
+        assert_eq!(memory.as_slice().len(), 1 << 32);
+        assert_eq!(memory.as_slice()[(1 << 32) - 1], 0);
+        assert_eq!(memory.grow(1), None);
+    }
+
+    #[test]
+    fn a_reserved_memory_never_moves_and_the_definition_never_does() {
+        for style in STYLES {
+            let mut memory = memory(1, None, style);
+            let (def, base) = (memory.vm(), memory.as_slice().as_ptr());
+            memory.grow(100).unwrap();
+            let memory = Box::new(memory);
+            assert_eq!(memory.vm(), def);
+            if style == MemoryStyle::Reserved {
+                assert_eq!(memory.as_slice().as_ptr(), base);
+            }
+        }
+    }
+
+    #[test]
+    fn the_definition_tells_what_the_memory_is() {
+        let mut memory = memory(1, None, MemoryStyle::Reserved);
+        memory.grow(1).unwrap();
+        // SAFETY: the memory lives, and nobody writes to its definition.
+        let def = unsafe { &*memory.vm() };
+        assert_eq!(def.base.cast_const(), memory.as_slice().as_ptr());
+        assert_eq!(def.length_bytes, 2 * MemoryType::PAGE_BYTES);
+        assert!(def.reservation_bytes >= 6 << 30);
+    }
+
+    #[test]
+    fn types_beyond_the_limits_are_refused_with_numbers() {
+        let error = |minimum, maximum| {
+            let ty = MemoryType::new(minimum, maximum);
+            LinearMemory::new(&ty, MemoryStyle::Bounded)
+                .unwrap_err()
+                .to_string()
+        };
+        assert_eq!(
+            error(65_537, None),
+            "a memory of 65537 pages is beyond the limit of 65536"
+        );
+        assert_eq!(
+            error(4, Some(3)),
+            "a memory's minimum of 4 pages is above its maximum of 3"
+        );
+    }
+
+    /// Reads one byte at `offset` from the base of a fresh reserved memory of one page, in a child.
+    fn signal_of_a_read(test: &str, offset: u64) -> Option<i32> {
+        let output = child::run(test, || {
+            // The standard library's handler would print; the default action is what is wanted.
+            // SAFETY: a plain call that touches no memory of ours.
+            unsafe { libc::signal(libc::SIGSEGV, libc::SIG_DFL) };
+            let memory = memory(1, None, MemoryStyle::Reserved);
+            let address = memory.as_slice().as_ptr().wrapping_add(offset as usize);
+            // SAFETY: an address of the memory's own reservation: it reads, or it faults and ends the child.
+            unsafe { address.read_volatile() };
+        });
+        output.status.signal()
+    }
+
+    #[test]
+    fn the_last_byte_can_be_read() {
+        let test = "vm::linear::tests::the_last_byte_can_be_read";
+        assert_eq!(signal_of_a_read(test, MemoryType::PAGE_BYTES - 1), None);
+    }
+
+    #[test]
+    fn a_read_behind_the_last_byte_faults() {
+        let test = "vm::linear::tests::a_read_behind_the_last_byte_faults";
+        assert_eq!(
+            signal_of_a_read(test, MemoryType::PAGE_BYTES),
+            Some(libc::SIGSEGV)
+        );
+    }
+
+    #[test]
+    fn the_farthest_unchecked_read_faults() {
+        let test = "vm::linear::tests::the_farthest_unchecked_read_faults";
+        // The highest index, the highest offset, the last byte of sixteen.
+        let farthest = u64::from(u32::MAX) + (MemoryStyle::GUARD_BYTES - 1) + 15;
+        assert_eq!(signal_of_a_read(test, farthest), Some(libc::SIGSEGV));
+    }
+
+    #[test]
+    fn a_full_address_space_is_an_error_with_the_numbers() {
+        child::check(
+            "vm::linear::tests::a_full_address_space_is_an_error_with_the_numbers",
+            || {
+                let limit = libc::rlimit {
+                    rlim_cur: 4 << 30,
+                    rlim_max: 4 << 30,
+                };
+                // SAFETY: the struct lives through the call.
+                assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
+                let error = LinearMemory::new(&MemoryType::new(1, None), MemoryStyle::Reserved).unwrap_err();
+                let text = format!("{error:#}");
+                assert!(
+                    text.contains(&RESERVATION_BYTES.to_string()) && text.contains("21843"),
+                    "{text}"
+                );
+            },
+        );
+    }
+
+    #[test]
+    fn dropped_memories_give_their_addresses_back() {
+        // More than the address space holds at a time.
+        for _ in 0..25_000 {
+            drop(memory(1, None, MemoryStyle::Reserved));
+        }
+    }
+}
