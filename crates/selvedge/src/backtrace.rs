@@ -76,12 +76,12 @@ impl FrameInfo {
 
     /// The function's name in the module's name section, as written there (not demangled).
     pub fn func_name(&self) -> Option<&str> {
-        self.code.info.function_name(self.func_index)
+        self.code.info().function_name(self.func_index)
     }
 
     /// The module's name in its name section.
     pub fn module_name(&self) -> Option<&str> {
-        self.code.info.name.as_deref()
+        self.code.info().name.as_deref()
     }
 
     /// The offset in bytes, from the start of the module, of the operator the frame was at. None where the code belongs to no

@@ -5,6 +5,8 @@
 //! ```text
 //!   Error --> context "while opening the door"     any number of contexts, outermost first
 //!               source: Error --> cause             a trap with its backtrace, a foreign error, or a message
+//!
+//!   A cause other than a trap that ended a guest lies in one more box, which holds the backtrace and shows in nothing else.
 //! ```
 //!
 //! Rules
@@ -52,6 +54,11 @@ enum Layer {
     Message(String),
     Context {
         context: Box<dyn ContextValue>,
+        source: Error,
+    },
+    /// A cause that is not a trap, with a backtrace; it prints and downcasts as the cause.
+    Traced {
+        backtrace: WasmBacktrace,
         source: Error,
     },
 }
@@ -110,8 +117,8 @@ impl Error {
         self.layers().find_map(|layer| match layer {
             Layer::Trap { trap, .. } => (trap as &dyn Any).downcast_ref(),
             Layer::Foreign(error) => error.downcast_ref(),
-            Layer::Message(_) => None,
             Layer::Context { context, .. } => (&**context as &dyn Any).downcast_ref(),
+            Layer::Message(_) | Layer::Traced { .. } => None,
         })
     }
 
@@ -121,6 +128,7 @@ impl Error {
             Layer::Trap { trap, .. } => (trap as &mut dyn Any).downcast_mut(),
             Layer::Foreign(error) => error.downcast_mut(),
             Layer::Message(_) => None,
+            Layer::Traced { source, .. } => source.downcast_mut(),
             Layer::Context { context, source } => match (&**context as &dyn Any).is::<E>() {
                 true => (&mut **context as &mut dyn Any).downcast_mut(),
                 false => source.downcast_mut(),
@@ -142,6 +150,9 @@ impl Error {
                 Err(error) => Err(Error::of(Layer::Foreign(error))),
             },
             Layer::Message(message) => Err(Error::of(Layer::Message(message))),
+            Layer::Traced { backtrace, source } => source
+                .downcast()
+                .map_err(|source| Error::of(Layer::Traced { backtrace, source })),
             Layer::Context { context, source } => match (&*context as &dyn Any).is::<E>() {
                 true => (context as Box<dyn Any>)
                     .downcast()
@@ -166,12 +177,31 @@ impl Error {
         self.chain().last().unwrap_or_else(|| self.as_std())
     }
 
-    /// The guest frames at the trap, when the cause is a trap and frames were collected.
+    /// The guest frames that were active when this error ended the guest, if they were collected.
     pub fn backtrace(&self) -> Option<&WasmBacktrace> {
         self.layers().find_map(|layer| match layer {
             Layer::Trap { backtrace, .. } => backtrace.as_ref(),
+            Layer::Traced { backtrace, .. } => Some(backtrace),
             _ => None,
         })
+    }
+
+    /// Adds the backtrace that `take` makes, unless there is one.
+    pub(crate) fn set_backtrace(&mut self, take: impl FnOnce() -> WasmBacktrace) {
+        match &mut *self.layer {
+            Layer::Trap { backtrace, .. } => {
+                backtrace.get_or_insert_with(take);
+            }
+            Layer::Context { source, .. } => source.set_backtrace(take),
+            Layer::Traced { .. } => {}
+            cause @ (Layer::Foreign(_) | Layer::Message(_)) => {
+                let source = Error::of(std::mem::replace(cause, Layer::Message(String::new())));
+                *cause = Layer::Traced {
+                    backtrace: take(),
+                    source,
+                };
+            }
+        }
     }
 
     fn of(layer: Layer) -> Error {
@@ -183,7 +213,7 @@ impl Error {
     /// The boxes from the outside in.
     fn layers(&self) -> impl Iterator<Item = &Layer> {
         std::iter::successors(Some(&*self.layer), |layer| match layer {
-            Layer::Context { source, .. } => Some(&*source.layer),
+            Layer::Context { source, .. } | Layer::Traced { source, .. } => Some(&*source.layer),
             _ => None,
         })
     }
@@ -193,6 +223,7 @@ impl Error {
         match &*self.layer {
             Layer::Trap { trap, .. } => trap,
             Layer::Foreign(error) => &**error,
+            Layer::Traced { source, .. } => source.as_std(),
             layer => layer,
         }
     }
@@ -234,6 +265,7 @@ impl fmt::Display for Layer {
             Layer::Foreign(error) => error.fmt(f),
             Layer::Message(message) => f.write_str(message),
             Layer::Context { context, .. } => context.fmt(f),
+            Layer::Traced { source, .. } => source.layer.fmt(f),
         }
     }
 }
@@ -250,6 +282,7 @@ impl StdError for Layer {
         match self {
             Layer::Context { source, .. } => Some(source.as_std()),
             Layer::Foreign(error) => error.source(),
+            Layer::Traced { source, .. } => source.as_std().source(),
             Layer::Trap { .. } | Layer::Message(_) => None,
         }
     }
@@ -460,6 +493,38 @@ mod tests {
         assert_eq!(words(&error), ["doing", "outer", "inner"]);
         assert_eq!(error.root_cause().to_string(), "inner");
         assert!(error.root_cause().is::<io::Error>());
+    }
+
+    #[test]
+    fn a_backtrace_is_added_once_and_changes_nothing_else() {
+        let causes = [
+            Error::from(Trap::Unreachable),
+            Error::msg("host"),
+            Error::from(outer()),
+        ];
+        for mut error in causes.map(|error| error.context("doing")) {
+            let (before, plain) = (words(&error), format!("{error:?}"));
+            assert!(error.backtrace().is_none());
+            error.set_backtrace(|| WasmBacktrace::new(Vec::new(), 3));
+            error.set_backtrace(|| unreachable!("there is one"));
+            assert_eq!(error.backtrace().map(WasmBacktrace::omitted), Some(3));
+            assert_eq!(words(&error), before);
+            assert_eq!(
+                format!("{error:?}"),
+                format!("{plain}\n\nwasm backtrace:\n       3 more frames")
+            );
+        }
+    }
+
+    #[test]
+    fn downcasts_see_through_a_backtrace() {
+        let mut error = Error::from(outer());
+        error.set_backtrace(|| WasmBacktrace::new(Vec::new(), 0));
+        assert!(error.is::<Outer>());
+        assert!(error.downcast_mut::<Outer>().is_some());
+        let error = error.downcast::<Trap>().unwrap_err();
+        assert!(error.backtrace().is_some());
+        assert!(error.downcast::<Outer>().is_ok());
     }
 
     #[test]

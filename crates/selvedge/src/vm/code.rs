@@ -87,9 +87,9 @@ pub(crate) struct RuntimeSlots {
 /// A module's code, executable, and what is known about it. Lives in an `Arc`; dropping the last share unmaps it.
 #[derive(Debug)]
 pub(crate) struct ModuleCode {
-    pub(crate) info: ModuleInfo,
+    info: ModuleInfo,
     /// The tables of the code. `text` is empty: it was moved to where it runs.
-    pub(crate) image: Image,
+    image: Image,
     text_bytes: usize,
     // Declared last, dropped last: the chunks are free only when nothing refers to the code.
     space: CodeSpace,
@@ -116,6 +116,16 @@ impl ModuleCode {
             owner.store(address, Ordering::Release); // invariant 2
         }
         Ok(code)
+    }
+
+    /// What the module says besides its code.
+    pub(crate) fn info(&self) -> &ModuleInfo {
+        &self.info
+    }
+
+    /// The tables of the code; the text itself is no longer in it. Async-signal-safe, as are the image's lookups.
+    pub(crate) fn image(&self) -> &Image {
+        &self.image
     }
 
     /// Address of the text's first byte.
