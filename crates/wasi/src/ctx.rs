@@ -79,6 +79,9 @@ impl WasiCtxBuilder {
     }
 
     /// Hands on the host's standard input. Reading from it blocks.
+    ///
+    /// The host reads it ahead, some kilobytes at a time: `poll_oneoff` does not know of input that was
+    /// read ahead and waits for more.
     pub fn inherit_stdin(mut self) -> Self {
         self.stdin = Input::Host;
         self
