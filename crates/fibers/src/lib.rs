@@ -4,3 +4,11 @@
 
 mod arch;
 pub mod raw;
+mod stack;
+
+pub use stack::Stack;
+#[cfg(feature = "std")]
+pub use stack::pool;
+
+#[cfg(test)]
+mod testing;

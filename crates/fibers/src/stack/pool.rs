@@ -1,0 +1,332 @@
+//! Stacks that are reused: a bounded pool, cut from one reservation of the process.
+//!
+//! ```text
+//!   region: 1 TiB reserved once, in granules of 64 MiB
+//!   extent: a run of granules, cut into slots of one stride
+//!   slot:   | guard | stack .................. base | colour | header (64 bytes) |
+//!           ^ limit                                                              ^ limit + stride
+//! ```
+//!
+//! - A guard by `MADV_GUARD_INSTALL` costs no mapping, so a million stacks fit into one (`guard`).
+//! - The header of the slot that an address lies in is found without a lock, also by a signal handler and by assembly
+//!   (`region`): [`slot_of`], [`find_slot_asm`].
+//! - A thread takes from and returns to a magazine of its own, hottest first, without a lock or an
+//!   allocation (`magazine`); magazines are filled from and spilled to the pool's list in batches (`shared`).
+//! - Bases are coloured: slot `i` gives away `256 * (i % 15)` bytes, so that the tops of many stacks do not
+//!   compete for the same cache sets.
+//!
+//! Invariants
+//! 1. An extent keeps its stride for the life of the process and all its headers stay mapped and
+//!    writable: a `&'static SlotHeader` found in it is always valid. Only what the words say may be old.
+//! 2. A slot is in exactly one place: not cut yet, in the pool's list, in one magazine, or taken.
+//! 3. A pool's control block is a pool's until that is closed and every slot is in the list; a slot that is not
+//!    names it. Control blocks are reused and never freed: a thread may lock one that it remembers, and then look.
+//!
+//! A returned stack keeps what it touched until it spills from a magazine; then what lies deeper than
+//! `keep_resident_bytes` goes back to the kernel.
+
+mod barrier;
+mod guard;
+mod magazine;
+mod region;
+mod shared;
+
+use core::fmt;
+use core::mem::ManuallyDrop;
+use core::ptr::NonNull;
+use std::sync::Arc;
+
+pub use region::{
+    EXTENT_COUNT, EXTENTS, Extent, GRANULE_BYTES, GRANULE_COUNT, GRANULES, HEADER_BYTES, REGION_BYTES,
+    REGION_START, SlotHeader, find_slot_asm, slot_of,
+};
+
+use super::{PAGE_BYTES, Stack};
+use shared::Shared;
+
+/// How the guards of a pool are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Guards {
+    /// `MADV_GUARD_INSTALL` where the kernel has it (Linux 6.13), else as `Protect`.
+    #[default]
+    Auto,
+    /// `mprotect`: two mappings a stack, of which the kernel allows `vm.max_map_count`.
+    Protect,
+}
+
+/// What a [`StackPool`] hands out, and how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolConfig {
+    /// Size of a stack in bytes, without its guard, rounded up to pages; 8 KiB at least. The header and the colour,
+    /// up to 3648 bytes, are part of it.
+    pub stack_bytes: usize,
+    /// How many stacks may be taken at a time; 1 at least.
+    pub max_stacks: usize,
+    /// Size of a guard in bytes, rounded up to pages; one page at least.
+    pub guard_bytes: usize,
+    /// A stack that waits in the pool keeps at most this much memory, in bytes; those in the
+    /// magazines of threads (16 each) keep all.
+    pub keep_resident_bytes: usize,
+    /// How guards are made.
+    pub guards: Guards,
+}
+
+impl Default for PoolConfig {
+    /// 1024 stacks of 1 MiB that keep 64 KiB.
+    fn default() -> PoolConfig {
+        PoolConfig {
+            stack_bytes: 1 << 20,
+            max_stacks: 1024,
+            guard_bytes: PAGE_BYTES,
+            keep_resident_bytes: 64 << 10,
+            guards: Guards::Auto,
+        }
+    }
+}
+
+/// Why a pool has no stack to give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PoolError {
+    /// All stacks are taken.
+    Full {
+        /// How many are taken.
+        in_use: usize,
+        /// [`PoolConfig::max_stacks`].
+        max_stacks: usize,
+    },
+    /// A number of the configuration is out of range.
+    Config {
+        /// The name of the field.
+        field: &'static str,
+        /// What it was.
+        value: usize,
+        /// The smallest allowed value.
+        min: usize,
+        /// The largest allowed value.
+        max: usize,
+    },
+    /// The process-wide region has no room left for this stack size.
+    RegionFull {
+        /// Bytes that were wanted.
+        wanted_bytes: usize,
+        /// Bytes of the region that no pool has had yet.
+        free_bytes: usize,
+    },
+    /// The kernel did not give address space.
+    Reserve {
+        /// Bytes that were wanted.
+        bytes: usize,
+        /// Its error number.
+        errno: i32,
+    },
+    /// The kernel did not make reserved memory usable.
+    Commit {
+        /// Bytes that were wanted.
+        bytes: usize,
+        /// Its error number.
+        errno: i32,
+    },
+    /// The kernel did not make a guard.
+    Guard {
+        /// How many guards this extent of the pool had already.
+        guards: usize,
+        /// The kernel's limit of mappings, `vm.max_map_count`; 0 when it cannot be read.
+        max_map_count: usize,
+        /// Its error number.
+        errno: i32,
+    },
+}
+
+impl fmt::Display for PoolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            PoolError::Full { in_use, max_stacks } => {
+                write!(f, "stack pool is full: {in_use} of {max_stacks} in use")
+            }
+            PoolError::Config {
+                field,
+                value,
+                min,
+                max,
+            } => {
+                write!(f, "stack pool: {field} is {value}, allowed is {min} to {max}")
+            }
+            PoolError::RegionFull {
+                wanted_bytes,
+                free_bytes,
+            } => {
+                write!(
+                    f,
+                    "stack region is full: {wanted_bytes} bytes wanted, {free_bytes} free"
+                )
+            }
+            PoolError::Reserve { bytes, errno } => {
+                write!(f, "cannot reserve {bytes} bytes for stacks: error {errno}")
+            }
+            PoolError::Commit { bytes, errno } => {
+                write!(f, "cannot make {bytes} bytes of stacks usable: error {errno}")
+            }
+            PoolError::Guard {
+                guards,
+                max_map_count,
+                errno,
+            } => {
+                write!(
+                    f,
+                    "cannot make guard {guards} of an extent: error {errno}, vm.max_map_count is {max_map_count}"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for PoolError {}
+
+/// What a pool has, for people who watch it. A snapshot: other threads go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolStats {
+    /// Stacks that are taken.
+    pub in_use: usize,
+    /// Stacks made so far: taken, or waiting in the pool or in a thread's magazine.
+    pub created: usize,
+    /// [`PoolConfig::max_stacks`].
+    pub max_stacks: usize,
+}
+
+/// A handle of a pool of stacks; clones are handles of the same pool.
+///
+/// When the last handle and the last stack are gone, the memory goes back to the kernel, and the
+/// address space to other pools with the same stack size.
+#[derive(Clone)]
+pub struct StackPool {
+    handle: Arc<Handle>,
+}
+
+/// Closes the pool when it is dropped.
+struct Handle(&'static Shared);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        shared::close(self.0);
+    }
+}
+
+impl StackPool {
+    /// Makes a pool. Takes no memory for stacks yet, but reserves the process's region at the first call.
+    ///
+    /// # Errors
+    /// `Config` when a size is out of range, `Reserve` when the kernel refuses address space.
+    pub fn new(config: PoolConfig) -> Result<StackPool, PoolError> {
+        let shape = shared::Shape::new(&config)?;
+        region::reserve()?;
+        barrier::init();
+        Ok(StackPool {
+            handle: Arc::new(Handle(Shared::open(shape))),
+        })
+    }
+
+    /// Takes a stack: the one that this thread returned last, if any. Never blocks for a stack to come back.
+    ///
+    /// Cost: a few nanoseconds from the thread's magazine, else a lock; a new stack costs its page faults.
+    ///
+    /// # Errors
+    /// `Full` when `max_stacks` are taken; the other variants when a new one cannot be made.
+    #[inline]
+    pub fn take(&self) -> Result<PooledStack, PoolError> {
+        let shared = self.handle.0;
+        let slot = match magazine::pop(shared) {
+            Some(slot) => slot,
+            None => shared::take_slow(shared)?,
+        };
+        Ok(PooledStack { slot })
+    }
+
+    /// What the pool has now. Takes its lock.
+    pub fn stats(&self) -> PoolStats {
+        shared::stats(self.handle.0)
+    }
+}
+
+impl fmt::Debug for StackPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.stats().fmt(f)
+    }
+}
+
+/// A stack of a [`StackPool`]; dropping it, on any thread, returns it. One pointer wide.
+pub struct PooledStack {
+    slot: NonNull<SlotHeader>,
+}
+
+// SAFETY: a taken slot belongs to the value alone (invariant 2), and any thread may return it: the magazine
+// that receives it is the returning thread's. Test: `a_stack_returned_on_another_thread_is_reused`.
+unsafe impl Send for PooledStack {}
+// SAFETY: `&PooledStack` gives constants and atomics.
+unsafe impl Sync for PooledStack {}
+
+impl PooledStack {
+    /// The header at the top of the slot.
+    #[inline]
+    pub fn header(&self) -> &'static SlotHeader {
+        // SAFETY: invariant 1.
+        unsafe { self.slot.as_ref() }
+    }
+
+    /// Gives the stack away as an address that [`from_raw`](PooledStack::from_raw) takes back.
+    #[inline]
+    pub fn into_raw(self) -> NonNull<SlotHeader> {
+        ManuallyDrop::new(self).slot
+    }
+
+    /// The stack that `into_raw` gave away.
+    ///
+    /// # Safety
+    /// `slot` came from `into_raw`, and is taken back once.
+    #[inline]
+    pub unsafe fn from_raw(slot: NonNull<SlotHeader>) -> PooledStack {
+        PooledStack { slot }
+    }
+}
+
+impl Drop for PooledStack {
+    #[inline]
+    fn drop(&mut self) {
+        let header = self.header();
+        header.register(core::ptr::null_mut());
+        let pool = header.pool();
+        if !magazine::push(pool, self.slot) {
+            shared::give_slow(pool, self.slot);
+        }
+    }
+}
+
+impl fmt::Debug for PooledStack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PooledStack({:#x}..{:#x})", self.limit(), self.base())
+    }
+}
+
+// SAFETY: the slot is the value's alone until its drop (invariant 2); the numbers were written when it was cut, and
+// bases are multiples of 16 as slots end at pages and 64 and 256 are such multiples.
+unsafe impl Stack for PooledStack {
+    #[inline]
+    fn base(&self) -> usize {
+        self.header().stack_base()
+    }
+
+    #[inline]
+    fn limit(&self) -> usize {
+        self.header().stack_limit()
+    }
+
+    #[inline]
+    fn guard_bytes(&self) -> usize {
+        self.header().guard_end() - self.header().stack_limit()
+    }
+}
+
+#[cfg(test)]
+mod tests;

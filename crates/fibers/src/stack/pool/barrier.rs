@@ -1,0 +1,46 @@
+//! A pair of fences for two sides that meet rarely: free for the one, a system call for the other.
+//!
+//! A thread marks its magazine busy and then looks whether it is still its own; who empties a foreign magazine
+//! takes it and then looks whether it is busy. Each has a store before a load, so both need a full fence between,
+//! or `membarrier(2)` on the rare side, which puts one into every running thread of the process.
+
+use core::sync::atomic::{AtomicBool, Ordering, compiler_fence, fence};
+use std::sync::Once;
+
+/// `membarrier(2)`: MEMBARRIER_CMD_PRIVATE_EXPEDITED and its registration (linux/membarrier.h, since 4.14).
+const PRIVATE_EXPEDITED: i32 = 1 << 3;
+const REGISTER_PRIVATE_EXPEDITED: i32 = 1 << 4;
+
+/// Whether `heavy` is a system call. Written before any pool exists, so all sides agree.
+static ASYMMETRIC: AtomicBool = AtomicBool::new(false);
+
+/// Asks the kernel once; before the first `light` or `heavy`.
+pub(super) fn init() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| ASYMMETRIC.store(membarrier(REGISTER_PRIVATE_EXPEDITED), Ordering::Relaxed));
+}
+
+/// The fence of the frequent side.
+#[inline(always)]
+pub(super) fn light() {
+    if ASYMMETRIC.load(Ordering::Relaxed) {
+        compiler_fence(Ordering::SeqCst);
+    } else {
+        fence(Ordering::SeqCst);
+    }
+}
+
+/// The fence of the rare side.
+pub(super) fn heavy() {
+    fence(Ordering::SeqCst);
+    if ASYMMETRIC.load(Ordering::Relaxed) && !membarrier(PRIVATE_EXPEDITED) {
+        // Registered and refused: the other side's fences are void, so nothing may go on.
+        eprintln!("fibers: membarrier failed: {}", std::io::Error::last_os_error());
+        std::process::abort();
+    }
+}
+
+fn membarrier(command: i32) -> bool {
+    // SAFETY: a system call without pointers.
+    unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
+}

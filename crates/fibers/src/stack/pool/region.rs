@@ -1,0 +1,392 @@
+//! The process-wide region, its extents, and the way from an address to its slot.
+//!
+//! The tables are statics with a documented layout, so that assembly and signal handlers can read them:
+//!
+//! ```text
+//!   offset = address - REGION_START;           none if offset >= REGION_BYTES
+//!   id     = GRANULES[offset / GRANULE_BYTES]; none if 0
+//!   extent = EXTENTS[id];                      index = (address - extent.start) / extent.stride
+//!   header = extent.start + (index + 1) * extent.stride - HEADER_BYTES, none if index >= extent.slots
+//! ```
+//!
+//! Invariants
+//! 1. An entry of `EXTENTS` is written once, before its granules name it.
+//! 2. What a granule names lies in memory that is readable and writable, but for the guards at the low end of its slots.
+//! 3. An extent that no pool has waits in `Reserved::idle`; extents never change their stride, so that 1 holds.
+
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use std::ptr::NonNull;
+use std::sync::{Mutex, PoisonError};
+
+use super::PoolError;
+use super::shared::Shared;
+use crate::stack::last_errno;
+
+/// Size of a granule, the unit in which extents are taken from the region, in bytes.
+pub const GRANULE_BYTES: usize = 64 << 20;
+
+/// How many granules the region can have: 1 TiB of them.
+pub const GRANULE_COUNT: usize = 16384;
+
+/// Length of [`EXTENTS`]: each has a granule at least, and number 0 is none.
+pub const EXTENT_COUNT: usize = GRANULE_COUNT + 1;
+
+/// Size of a slot's header, in bytes.
+pub const HEADER_BYTES: usize = 64;
+
+/// The smallest region worth having, in bytes.
+const MIN_REGION_BYTES: usize = 16 << 30;
+
+/// The region's first address, once `REGION_BYTES` is not 0.
+pub static REGION_START: AtomicUsize = AtomicUsize::new(0);
+
+/// The region's size in bytes; 0 until there is one. To be read before `REGION_START`.
+pub static REGION_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// The extent that each granule belongs to; 0: none yet.
+pub static GRANULES: [AtomicU32; GRANULE_COUNT] = [const { AtomicU32::new(0) }; GRANULE_COUNT];
+
+/// The extents, by number.
+pub static EXTENTS: [Extent; EXTENT_COUNT] = [const { Extent::none() }; EXTENT_COUNT];
+
+/// A run of granules, cut into slots. 32 bytes.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Extent {
+    /// Address of the first slot. At offset 0.
+    pub start: AtomicUsize,
+    /// From slot to slot, in bytes. At offset 8.
+    pub stride: AtomicUsize,
+    /// How many slots there are. At offset 16.
+    pub slots: AtomicUsize,
+    /// Unused.
+    pub reserved: AtomicUsize,
+}
+
+impl Extent {
+    const fn none() -> Extent {
+        const ZERO: AtomicUsize = AtomicUsize::new(0);
+        Extent {
+            start: ZERO,
+            stride: ZERO,
+            slots: ZERO,
+            reserved: ZERO,
+        }
+    }
+}
+
+/// The top 64 bytes of a slot.
+///
+/// The words are atomics since a signal handler and other threads may look at any slot at any time.
+/// What they say holds while the slot is taken.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct SlotHeader {
+    owner: AtomicPtr<()>,
+    stack_limit: AtomicUsize,
+    stack_base: AtomicUsize,
+    guard_end: AtomicUsize,
+    pool: AtomicPtr<Shared>,
+    next: AtomicPtr<SlotHeader>,
+}
+
+const _: () = assert!(size_of::<SlotHeader>() == HEADER_BYTES && size_of::<Extent>() == 32);
+
+impl SlotHeader {
+    /// Offset of the owner, a word, from the header's address. The word after it is the limit, then the base,
+    /// then the end of the guard.
+    pub const OWNER_OFFSET: usize = 0;
+
+    /// Sets the word that the slot's user has for itself. It is null when a stack is taken and returned.
+    #[inline]
+    pub fn register(&self, owner: *mut ()) {
+        self.owner.store(owner, Ordering::Release);
+    }
+
+    /// The word that [`register`](SlotHeader::register) set. Async-signal-safe.
+    #[inline]
+    pub fn owner(&self) -> *mut () {
+        self.owner.load(Ordering::Acquire)
+    }
+
+    /// The lowest address of the slot, guard included. Async-signal-safe.
+    #[inline]
+    pub fn stack_limit(&self) -> usize {
+        self.stack_limit.load(Ordering::Relaxed)
+    }
+
+    /// The base: the highest address of the stack, exclusive. Async-signal-safe.
+    #[inline]
+    pub fn stack_base(&self) -> usize {
+        self.stack_base.load(Ordering::Relaxed)
+    }
+
+    /// The lowest address of the stack that does not fault. Async-signal-safe.
+    #[inline]
+    pub fn guard_end(&self) -> usize {
+        self.guard_end.load(Ordering::Relaxed)
+    }
+
+    /// The pool that the slot belongs to.
+    #[inline]
+    pub(super) fn pool(&self) -> &'static Shared {
+        let pool = self.pool.load(Ordering::Relaxed);
+        // SAFETY: null, or a control block, and those are never freed (invariant 3 of the pool).
+        unsafe { pool.as_ref() }.expect("a taken slot names its pool")
+    }
+
+    /// The slot below this one in the pool's list.
+    pub(super) fn next(&self) -> *mut SlotHeader {
+        self.next.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_next(&self, next: *mut SlotHeader) {
+        self.next.store(next, Ordering::Relaxed);
+    }
+}
+
+/// The header of the slot that `address` lies in, guard included. Async-signal-safe: no lock, no
+/// allocation, no thread-local.
+///
+/// Cost: one division. The slot may be free or never used: then the owner is null.
+pub fn slot_of(address: usize) -> Option<&'static SlotHeader> {
+    let bytes = REGION_BYTES.load(Ordering::Acquire);
+    let offset = address.wrapping_sub(REGION_START.load(Ordering::Relaxed));
+    if offset >= bytes {
+        return None;
+    }
+    let id = GRANULES[offset / GRANULE_BYTES].load(Ordering::Acquire) as usize;
+    if id == 0 {
+        return None;
+    }
+    let (start, stride, slots) = EXTENTS[id].load();
+    let index = (address - start) / stride;
+    // SAFETY: invariants 1 and 2: the header of such a slot is mapped for the life of the process, and every
+    // bit pattern of it is a value.
+    (index < slots).then(|| unsafe { &*header_of(start + index * stride, stride).as_ptr() })
+}
+
+/// [`slot_of`] for assembly that has no stack to spare: jump here with the address in rax and the code
+/// address to go on at in r8. It goes on there with the header's address, or 0, in rax.
+///
+/// Changes rax, rcx, rdx, r8 to r11 and the flags; touches no stack.
+///
+/// # Safety
+/// To be jumped to with the registers as said; not to be called.
+#[unsafe(naked)]
+pub unsafe extern "sysv64" fn find_slot_asm() {
+    core::arch::naked_asm!(
+        "mov rcx, [rip + {bytes}]", // before the start, as in `slot_of`
+        "mov rdx, rax",
+        "sub rdx, [rip + {start}]",
+        "cmp rdx, rcx",
+        "jae 2f",
+        "shr rdx, {granule_shift}",
+        "lea rcx, [rip + {granules}]",
+        "mov ecx, [rcx + 4 * rdx]", // the extent's number
+        "test ecx, ecx",
+        "jz 2f",
+        "shl rcx, 5", // 32 bytes each
+        "lea rdx, [rip + {extents}]",
+        "add rcx, rdx",
+        "mov r9, [rcx]", // start
+        "mov r10, [rcx + 8]", // stride
+        "sub rax, r9",
+        "xor edx, edx",
+        "div r10",
+        "cmp rax, [rcx + 16]", // slots
+        "jae 2f",
+        "inc rax",
+        "imul rax, r10",
+        "lea rax, [rax + r9 - {header_bytes}]",
+        "jmp r8",
+        "2:",
+        "xor eax, eax",
+        "jmp r8",
+        bytes = sym REGION_BYTES,
+        start = sym REGION_START,
+        granules = sym GRANULES,
+        extents = sym EXTENTS,
+        granule_shift = const GRANULE_BYTES.trailing_zeros(),
+        header_bytes = const HEADER_BYTES,
+    )
+}
+
+impl Extent {
+    fn load(&self) -> (usize, usize, usize) {
+        let load = |word: &AtomicUsize| word.load(Ordering::Relaxed);
+        (load(&self.start), load(&self.stride), load(&self.slots))
+    }
+}
+
+/// Where the header of the slot at `slot` is.
+fn header_of(slot: usize, stride: usize) -> NonNull<SlotHeader> {
+    let at = (slot + stride - HEADER_BYTES) as *mut SlotHeader;
+    NonNull::new(at).expect("slots do not lie at address 0")
+}
+
+/// An extent as its pool knows it.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) id: usize,
+    pub(super) stride: usize,
+    pub(super) guard_bytes: usize,
+    pub(super) slots: usize,
+    /// Slots from the start on that have their guard; guards stay for ever.
+    pub(super) guarded: usize,
+    /// Slots from the start on that the pool has cut.
+    pub(super) cut: usize,
+}
+
+impl Run {
+    /// The address of slot `index`, its limit.
+    pub(super) fn slot(&self, index: usize) -> usize {
+        EXTENTS[self.id].load().0 + index * self.stride
+    }
+
+    pub(super) fn header(&self, index: usize) -> NonNull<SlotHeader> {
+        header_of(self.slot(index), self.stride)
+    }
+
+    /// Writes the header of a slot that becomes part of `pool`.
+    pub(super) fn write_header(&self, index: usize, colour_bytes: usize, pool: &'static Shared) {
+        // SAFETY: invariant 2: headers of extents are mapped, and any bit pattern of them is a value.
+        let header = unsafe { self.header(index).as_ref() };
+        header.register(core::ptr::null_mut());
+        header.stack_limit.store(self.slot(index), Ordering::Relaxed);
+        header
+            .guard_end
+            .store(self.slot(index) + self.guard_bytes, Ordering::Relaxed);
+        let base = self.slot(index) + self.stride - HEADER_BYTES - colour_bytes;
+        header.stack_base.store(base, Ordering::Relaxed);
+        header
+            .pool
+            .store(core::ptr::from_ref(pool).cast_mut(), Ordering::Relaxed);
+        header.set_next(core::ptr::null_mut());
+    }
+}
+
+/// What of the region is given out.
+struct Reserved {
+    granules: usize,
+    next_granule: usize,
+    next_extent: usize,
+    /// Extents that no pool has.
+    idle: Vec<Run>,
+}
+
+static RESERVED: Mutex<Reserved> = Mutex::new(Reserved {
+    granules: 0,
+    next_granule: 0,
+    next_extent: 1,
+    idle: Vec::new(),
+});
+
+/// Makes the region, at the first call.
+pub(super) fn reserve() -> Result<(), PoolError> {
+    let mut reserved = RESERVED.lock().unwrap_or_else(PoisonError::into_inner);
+    if reserved.granules > 0 {
+        return Ok(());
+    }
+    let mut bytes = GRANULE_COUNT * GRANULE_BYTES;
+    let start = loop {
+        match map(bytes) {
+            Ok(start) => break start,
+            Err(error) if bytes <= MIN_REGION_BYTES => return Err(error),
+            Err(_) => bytes /= 2,
+        }
+    };
+    // Stacks are not for core dumps, and not for huge pages: a stack that uses one page shall cost one.
+    for advice in [libc::MADV_DONTDUMP, libc::MADV_NOHUGEPAGE] {
+        // SAFETY: our own mapping, which holds nothing. Kernels without the advice refuse it, which is as well.
+        unsafe { libc::madvise(start as *mut _, bytes, advice) };
+    }
+    reserved.granules = bytes / GRANULE_BYTES;
+    REGION_START.store(start, Ordering::Relaxed);
+    REGION_BYTES.store(bytes, Ordering::Release);
+    Ok(())
+}
+
+fn map(bytes: usize) -> Result<usize, PoolError> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping somewhere.
+    let start = unsafe { libc::mmap(core::ptr::null_mut(), bytes, libc::PROT_NONE, flags, -1, 0) };
+    if start == libc::MAP_FAILED {
+        return Err(PoolError::Reserve {
+            bytes,
+            errno: last_errno(),
+        });
+    }
+    Ok(start as usize)
+}
+
+/// An extent with room for some of `wanted` slots, one at least.
+pub(super) fn acquire(stride: usize, guard_bytes: usize, wanted: usize) -> Result<Run, PoolError> {
+    let mut reserved = RESERVED.lock().unwrap_or_else(PoisonError::into_inner);
+    let fits = |run: &Run| run.stride == stride && run.guard_bytes == guard_bytes;
+    if let Some(at) = reserved.idle.iter().position(fits) {
+        return Ok(reserved.idle.swap_remove(at));
+    }
+    let free = reserved.granules - reserved.next_granule;
+    let least = stride.div_ceil(GRANULE_BYTES);
+    if least > free {
+        let (wanted_bytes, free_bytes) = (stride, free * GRANULE_BYTES);
+        return Err(PoolError::RegionFull {
+            wanted_bytes,
+            free_bytes,
+        });
+    }
+    let granules = stride
+        .saturating_mul(wanted)
+        .div_ceil(GRANULE_BYTES)
+        .clamp(least, free);
+    let run = open(&reserved, granules, stride, guard_bytes)?;
+    reserved.next_granule += granules;
+    reserved.next_extent += 1;
+    Ok(run)
+}
+
+/// Makes the next `granules` usable and publishes them as an extent.
+fn open(reserved: &Reserved, granules: usize, stride: usize, guard_bytes: usize) -> Result<Run, PoolError> {
+    let first = reserved.next_granule;
+    let start = REGION_START.load(Ordering::Relaxed) + first * GRANULE_BYTES;
+    let bytes = granules * GRANULE_BYTES;
+    // SAFETY: these granules are the region's, and no extent has them.
+    if unsafe { libc::mprotect(start as *mut _, bytes, libc::PROT_READ | libc::PROT_WRITE) } != 0 {
+        return Err(PoolError::Commit {
+            bytes,
+            errno: last_errno(),
+        });
+    }
+    let (id, slots) = (reserved.next_extent, bytes / stride);
+    EXTENTS[id].start.store(start, Ordering::Relaxed);
+    EXTENTS[id].stride.store(stride, Ordering::Relaxed);
+    EXTENTS[id].slots.store(slots, Ordering::Relaxed);
+    for granule in &GRANULES[first..first + granules] {
+        granule.store(id as u32, Ordering::Release);
+    }
+    Ok(Run {
+        id,
+        stride,
+        guard_bytes,
+        slots,
+        guarded: 0,
+        cut: 0,
+    })
+}
+
+/// Takes an extent back: its memory goes to the kernel, its address space to the next pool of this shape.
+///
+/// # Safety
+/// No slot of the extent is in use, and nobody will use one.
+pub(super) unsafe fn release(mut run: Run) {
+    let bytes = run.cut * run.stride;
+    // SAFETY: the caller's promise; the headers become zeros, which is a value of theirs. Guards stay.
+    unsafe { libc::madvise(run.slot(0) as *mut _, bytes, libc::MADV_DONTNEED) };
+    run.cut = 0;
+    RESERVED
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .idle
+        .push(run);
+}

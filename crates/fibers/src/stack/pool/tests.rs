@@ -1,0 +1,344 @@
+use std::os::unix::process::ExitStatusExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::testing::in_child;
+
+/// A small pool; each test has a stack size of its own where it looks at extents.
+fn pool(max_stacks: usize) -> StackPool {
+    StackPool::new(PoolConfig {
+        stack_bytes: 64 << 10,
+        max_stacks,
+        ..PoolConfig::default()
+    })
+    .expect("a pool")
+}
+
+fn write_at(address: usize) {
+    // SAFETY: a stack that the test has, or a fault that the test is about.
+    unsafe { (address as *mut u8).write_volatile(1) };
+}
+
+#[test]
+fn the_hottest_stack_is_reused_first() {
+    let pool = pool(8);
+    let (a, b) = (pool.take().unwrap(), pool.take().unwrap());
+    let (a_base, b_base) = (a.base(), b.base());
+    drop(a);
+    drop(b);
+    let again = pool.take().unwrap();
+    assert_eq!(again.base(), b_base);
+    assert_eq!(pool.take().unwrap().base(), a_base);
+}
+
+#[test]
+fn a_stack_is_usable_between_its_guard_and_its_base() {
+    let pool = pool(40);
+    let stacks: Vec<_> = (0..40).map(|_| pool.take().unwrap()).collect();
+    for stack in &stacks {
+        assert_eq!(stack.base() % 16, 0);
+        assert_eq!(stack.guard_bytes(), 4096);
+        assert!(stack.base() - stack.limit() <= 68 << 10);
+        assert!(stack.base() - stack.limit() - stack.guard_bytes() >= (64 << 10) - 3648);
+        write_at(stack.base() - 1);
+        write_at(stack.limit() + stack.guard_bytes());
+    }
+    let colours: std::collections::HashSet<_> = stacks.iter().map(|stack| stack.base() % 4096).collect();
+    assert_eq!(colours.len(), 15);
+    assert_eq!(stacks[1].limit() - stacks[0].limit(), 68 << 10);
+}
+
+#[test]
+fn a_full_pool_says_its_numbers() {
+    let pool = pool(3);
+    let stacks: Vec<_> = (0..3).map(|_| pool.take().unwrap()).collect();
+    let error = pool.take().unwrap_err();
+    assert_eq!(
+        error,
+        PoolError::Full {
+            in_use: 3,
+            max_stacks: 3
+        }
+    );
+    assert_eq!(error.to_string(), "stack pool is full: 3 of 3 in use");
+    assert_eq!(
+        pool.stats(),
+        PoolStats {
+            in_use: 3,
+            created: 3,
+            max_stacks: 3
+        }
+    );
+    drop(stacks);
+    assert_eq!(
+        pool.stats(),
+        PoolStats {
+            in_use: 0,
+            created: 3,
+            max_stacks: 3
+        }
+    );
+    pool.take().unwrap();
+}
+
+#[test]
+fn sizes_out_of_range_are_refused_with_their_numbers() {
+    let config = PoolConfig {
+        stack_bytes: 4096,
+        ..PoolConfig::default()
+    };
+    let error = StackPool::new(config).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "stack pool: stack_bytes is 4096, allowed is 8192 to 268435456"
+    );
+    let config = PoolConfig {
+        max_stacks: 0,
+        ..PoolConfig::default()
+    };
+    assert!(matches!(
+        StackPool::new(config),
+        Err(PoolError::Config {
+            field: "max_stacks",
+            ..
+        })
+    ));
+}
+
+#[test]
+fn a_stack_returned_on_another_thread_is_reused() {
+    let pool = pool(1);
+    let stack = pool.take().unwrap();
+    let base = stack.base();
+    std::thread::spawn(move || drop(stack)).join().unwrap();
+    assert_eq!(pool.take().unwrap().base(), base);
+}
+
+#[test]
+fn stacks_in_the_magazine_of_a_living_thread_can_be_taken_by_another() {
+    let pool = pool(4);
+    drop((0..4).map(|_| pool.take().unwrap()).collect::<Vec<_>>());
+    let other = pool.clone();
+    let taken = std::thread::spawn(move || (0..4).map(|_| other.take().unwrap()).collect::<Vec<_>>());
+    let taken = taken.join().unwrap();
+    assert_eq!(
+        pool.take().unwrap_err(),
+        PoolError::Full {
+            in_use: 4,
+            max_stacks: 4
+        }
+    );
+    drop(taken);
+    pool.take().unwrap();
+}
+
+#[test]
+fn a_thread_serves_more_pools_than_it_has_bins() {
+    let pools: Vec<_> = (0..9).map(|_| pool(2)).collect();
+    for _ in 0..3 {
+        for pool in &pools {
+            let (a, b) = (pool.take().unwrap(), pool.take().unwrap());
+            assert!(pool.take().is_err());
+            drop((a, b));
+        }
+    }
+}
+
+#[test]
+fn stacks_beyond_a_magazine_spill_and_come_back() {
+    let pool = StackPool::new(PoolConfig {
+        stack_bytes: 32 << 10,
+        max_stacks: 100,
+        keep_resident_bytes: 8 << 10,
+        ..PoolConfig::default()
+    });
+    let pool = pool.unwrap();
+    for round in 0..3 {
+        let stacks: Vec<_> = (0..100).map(|_| pool.take().unwrap()).collect();
+        assert!(pool.take().is_err());
+        let deep: Vec<_> = stacks
+            .iter()
+            .map(|stack| stack.limit() + stack.guard_bytes())
+            .collect();
+        let kept = deep.iter().filter(|&&deep| {
+            // SAFETY: the stack is taken.
+            let found = unsafe { (deep as *const u8).read_volatile() };
+            found == 1
+        });
+        // What waited in the list was trimmed, what waited in the magazine was not.
+        assert_eq!(kept.count(), if round == 0 { 0 } else { 12 });
+        deep.iter().for_each(|&deep| write_at(deep));
+        drop(stacks);
+    }
+    assert_eq!(pool.stats().created, 100);
+}
+
+#[test]
+fn many_threads_never_share_a_stack_and_never_find_the_pool_full() {
+    const THREADS: usize = 4;
+    let pool = pool(THREADS * 2);
+    let taken = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (pool, taken) = (&pool, &taken);
+            scope.spawn(move || {
+                for round in 0..3000 {
+                    // Other threads may have stacks on their way into the list: two each, of two each.
+                    let (a, b) = (pool.take().unwrap(), pool.take().unwrap());
+                    for stack in [&a, &b] {
+                        let mine = ((thread << 32) | (round + 1)) as *mut ();
+                        assert!(stack.header().owner().is_null());
+                        stack.header().register(mine);
+                        assert_eq!(stack.header().owner(), mine);
+                    }
+                    taken.fetch_add(2, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    assert_eq!(taken.load(Ordering::Relaxed), THREADS * 2 * 3000);
+    assert!(pool.stats().created <= THREADS * 2);
+}
+
+#[test]
+fn a_pool_gives_its_memory_back_when_the_last_stack_is_gone() {
+    let config = PoolConfig {
+        stack_bytes: 52 << 10,
+        max_stacks: 4,
+        ..PoolConfig::default()
+    };
+    let first = StackPool::new(config).unwrap();
+    let stack = first.take().unwrap();
+    let (limit, deep) = (stack.limit(), stack.base() - 100);
+    write_at(deep);
+    drop(first);
+    write_at(deep); // still ours
+    drop(stack);
+    let second = StackPool::new(config).unwrap();
+    let stack = second.take().unwrap();
+    assert_eq!(stack.limit(), limit, "the extent is reused");
+    // SAFETY: the same stack, taken again.
+    let found = unsafe { (deep as *const u8).read_volatile() };
+    assert_eq!(found, 0, "and was empty");
+}
+
+/// Calls `find_slot_asm` as assembly does.
+fn find_by_assembly(address: usize) -> usize {
+    let found: usize;
+    // SAFETY: the registers are as `find_slot_asm` wants them, and those it changes are declared.
+    unsafe {
+        core::arch::asm!(
+            "lea r8, [rip + 2f]",
+            "jmp {find}",
+            "2:",
+            find = sym find_slot_asm,
+            inout("rax") address => found,
+            out("rcx") _, out("rdx") _, out("r8") _, out("r9") _, out("r10") _, out("r11") _,
+        );
+    }
+    found
+}
+
+#[test]
+fn slot_of_finds_the_slot_of_any_address_in_it_and_no_other() {
+    let pool = StackPool::new(PoolConfig {
+        stack_bytes: 44 << 10,
+        max_stacks: 50,
+        ..PoolConfig::default()
+    });
+    let pool = pool.unwrap();
+    let stacks: Vec<_> = (0..50).map(|_| pool.take().unwrap()).collect();
+    for stack in &stacks {
+        let header = core::ptr::from_ref(stack.header()) as usize;
+        for address in [
+            stack.limit(),
+            stack.limit() + 4096,
+            stack.base() - 1,
+            stack.base(),
+            header,
+            header + 63,
+        ] {
+            assert_eq!(
+                slot_of(address).map(|slot| core::ptr::from_ref(slot) as usize),
+                Some(header)
+            );
+            assert_eq!(find_by_assembly(address), header);
+        }
+    }
+    let local = 0u8;
+    let start = REGION_START.load(Ordering::Relaxed);
+    let end = start + REGION_BYTES.load(Ordering::Relaxed);
+    for address in [
+        0,
+        1,
+        (&raw const local) as usize,
+        start - 1,
+        end,
+        end + 1,
+        end - 1,
+        usize::MAX,
+    ] {
+        assert!(slot_of(address).is_none(), "{address:#x}");
+        assert_eq!(find_by_assembly(address), 0);
+    }
+    // The rest of an extent, too small for a slot.
+    let id = GRANULES[(stacks[0].limit() - start) / GRANULE_BYTES].load(Ordering::Relaxed) as usize;
+    let extent = &EXTENTS[id];
+    let rest = extent.start.load(Ordering::Relaxed)
+        + extent.stride.load(Ordering::Relaxed) * extent.slots.load(Ordering::Relaxed);
+    assert!(rest < extent.start.load(Ordering::Relaxed) + GRANULE_BYTES);
+    assert!(slot_of(rest).is_none());
+    assert_eq!(find_by_assembly(rest), 0);
+}
+
+fn touch_the_guard(name: &str, guards: Guards, offset: usize) {
+    let output = in_child(name, || {
+        let config = PoolConfig {
+            guards,
+            max_stacks: 4,
+            ..PoolConfig::default()
+        };
+        let stacks: Vec<_> = StackPool::new(config)
+            .map(|pool| [(); 4].map(|()| pool.take().unwrap()))
+            .into_iter()
+            .collect();
+        let stack = &stacks[0][2];
+        write_at(stack.limit() + stack.guard_bytes());
+        write_at(stack.limit() - 1); // the header of the slot below
+        write_at(stack.limit() + offset);
+    });
+    let signal = output.status.signal();
+    assert_eq!(
+        signal,
+        Some(libc::SIGSEGV),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn the_guard_faults_at_its_last_byte() {
+    touch_the_guard(
+        "stack::pool::tests::the_guard_faults_at_its_last_byte",
+        Guards::Auto,
+        4095,
+    );
+}
+
+#[test]
+fn the_guard_faults_at_its_first_byte() {
+    touch_the_guard(
+        "stack::pool::tests::the_guard_faults_at_its_first_byte",
+        Guards::Auto,
+        0,
+    );
+}
+
+#[test]
+fn a_protected_guard_faults_too() {
+    touch_the_guard(
+        "stack::pool::tests::a_protected_guard_faults_too",
+        Guards::Protect,
+        4095,
+    );
+}
