@@ -24,7 +24,6 @@ fn of_argument(error: &GuestError) -> Errno {
             Errno::Inval
         }
         GuestError::InvalidUtf8(_) => Errno::Ilseq,
-        GuestError::TryFromIntError(_) => Errno::Overflow,
         GuestError::InFunc { err, .. } => of_argument(err),
     }
 }
