@@ -20,9 +20,10 @@ fn of_argument(error: &GuestError) -> Errno {
         GuestError::PtrOverflow | GuestError::PtrOutOfBounds(_) | GuestError::SliceLengthsDiffer => {
             Errno::Fault
         }
-        GuestError::PtrNotAligned(..) | GuestError::InvalidFlagValue(_) | GuestError::InvalidEnumValue(_) => {
-            Errno::Inval
-        }
+        GuestError::PtrNotAligned(..)
+        | GuestError::InvalidFlagValue(_)
+        | GuestError::InvalidEnumValue(_)
+        | GuestError::TryFromIntError(_) => Errno::Inval,
         GuestError::InvalidUtf8(_) => Errno::Ilseq,
         GuestError::InFunc { err, .. } => of_argument(err),
     }
