@@ -14,20 +14,38 @@
 #![warn(missing_docs)]
 #![forbid(unsafe_code)]
 
+mod abi;
 mod builtin;
+mod compile;
 mod error;
+mod features;
+mod fuel;
+mod function;
 pub mod image;
+mod labels;
 pub mod layout;
+mod limits;
+mod link;
+mod listing;
 mod module;
+mod op;
+mod opcodes;
+mod parse;
+mod regions;
 mod settings;
+mod sites;
 mod stubs;
+mod trampolines;
+mod translate;
 mod trap;
 mod types;
 
 pub use builtin::Builtin;
+pub use compile::{compile, compile_host_trampolines};
 pub use error::CompileError;
 pub use image::{CallSite, FaultSite, HostTrampolines, Image};
 pub use layout::VmLayout;
+pub use listing::{Listing, listing};
 pub use module::{
     CompiledModule, ConstExpr, DataMode, DataSegment, ElementItems, ElementMode, ElementSegment, Export,
     ExternIndex, Import, ModuleInfo,
@@ -35,27 +53,3 @@ pub use module::{
 pub use settings::{MemoryStyle, OptLevel, Settings};
 pub use trap::TrapCode;
 pub use types::{ExternType, FuncType, GlobalType, MemoryType, TableType, ValType};
-
-/// Compiles a module.
-///
-/// # Errors
-///
-/// See [`CompileError`].
-pub fn compile(wasm: &[u8], settings: &Settings) -> Result<CompiledModule, CompileError> {
-    let _ = (wasm, settings.isa()?, stubs::text_start(), stubs::fuel_stub());
-    Err(CompileError::Target {
-        target: "not supported yet".to_owned(),
-    })
-}
-
-/// Compiles the trampolines of one signature: to call a host function as a guest function, and the reverse.
-///
-/// # Errors
-///
-/// See [`CompileError`].
-pub fn compile_host_trampolines(ty: &FuncType, settings: &Settings) -> Result<HostTrampolines, CompileError> {
-    let _ = (ty, settings);
-    Err(CompileError::Target {
-        target: "not supported yet".to_owned(),
-    })
-}

@@ -1,0 +1,91 @@
+//! Which proposals are supported, and what to call the others.
+
+use wasmparser::{Parser, ValidPayload, Validator, WasmFeatures};
+
+use crate::CompileError;
+
+/// The proposals beyond the first version of WebAssembly that are compiled.
+pub(crate) fn supported() -> WasmFeatures {
+    WasmFeatures::MVP
+        | WasmFeatures::MUTABLE_GLOBAL
+        | WasmFeatures::SATURATING_FLOAT_TO_INT
+        | WasmFeatures::SIGN_EXTENSION
+        | WasmFeatures::MULTI_VALUE
+        | WasmFeatures::BULK_MEMORY
+        | WasmFeatures::REFERENCE_TYPES
+}
+
+/// The proposals that are refused by name. Where one needs another, the needed one comes first.
+const REFUSED: [(WasmFeatures, &str); 20] = [
+    (WasmFeatures::SIMD, "SIMD"),
+    (WasmFeatures::RELAXED_SIMD, "relaxed SIMD"),
+    (WasmFeatures::THREADS, "threads"),
+    (WasmFeatures::TAIL_CALL, "tail calls"),
+    (WasmFeatures::MULTI_MEMORY, "multiple memories"),
+    (WasmFeatures::EXCEPTIONS, "exceptions"),
+    (WasmFeatures::LEGACY_EXCEPTIONS, "legacy exceptions"),
+    (WasmFeatures::MEMORY64, "64-bit memories"),
+    (WasmFeatures::EXTENDED_CONST, "extended constant expressions"),
+    (WasmFeatures::FUNCTION_REFERENCES, "typed function references"),
+    (WasmFeatures::GC, "garbage collection"),
+    (WasmFeatures::CUSTOM_PAGE_SIZES, "custom page sizes"),
+    (WasmFeatures::MEMORY_CONTROL, "memory control"),
+    (
+        WasmFeatures::SHARED_EVERYTHING_THREADS,
+        "shared-everything threads",
+    ),
+    (WasmFeatures::STACK_SWITCHING, "stack switching"),
+    (WasmFeatures::WIDE_ARITHMETIC, "wide arithmetic"),
+    (WasmFeatures::CUSTOM_DESCRIPTORS, "custom descriptors"),
+    (WasmFeatures::COMPACT_IMPORTS, "compact imports"),
+    (WasmFeatures::ACQUIRE_RELEASE_ATOMICS, "acquire-release atomics"),
+    (WasmFeatures::COMPONENT_MODEL, "the component model"),
+];
+
+/// Says of an invalid module which proposal it needs, if it is valid up to there with one.
+///
+/// Validates anew, at most once per proposal: linear in the module, and only after an error.
+pub(crate) fn explain(wasm: &[u8], error: CompileError) -> CompileError {
+    let CompileError::Invalid { offset, message } = error else {
+        return error;
+    };
+    let helps = |features| first_error(wasm, supported() | features).is_none_or(|at| at > offset);
+    if helps(WasmFeatures::all()) {
+        let mut features = WasmFeatures::empty();
+        for (feature, name) in REFUSED {
+            features |= feature;
+            if helps(feature) || helps(features) {
+                return CompileError::Unsupported {
+                    feature: name,
+                    offset,
+                    message,
+                };
+            }
+        }
+    }
+    CompileError::Invalid { offset, message }
+}
+
+/// Where validation with these features stops, if it does.
+fn first_error(wasm: &[u8], features: WasmFeatures) -> Option<u64> {
+    validate(wasm, features).err().map(|error| error.offset())
+}
+
+fn validate(wasm: &[u8], features: WasmFeatures) -> wasmparser::Result<()> {
+    let mut parser = Parser::new(0);
+    parser.set_features(features);
+    let mut validator = Validator::new_with_features(features);
+    let mut bodies = Vec::new();
+    for payload in parser.parse_all(wasm) {
+        if let ValidPayload::Func(func, body) = validator.payload(&payload?)? {
+            bodies.push((func, body));
+        }
+    }
+    let mut allocations = Default::default();
+    for (func, body) in bodies {
+        let mut validator = func.into_validator(allocations);
+        validator.validate(&body)?;
+        allocations = validator.into_allocations();
+    }
+    Ok(())
+}

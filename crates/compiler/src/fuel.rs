@@ -1,0 +1,118 @@
+//! Metering: what operators cost, and when what is owed is paid.
+//!
+//! The counter lives in the pinned register. The front end adds up what the operators of a straight piece
+//! of code cost (*pending*), and subtracts the sum at once where control may leave the piece for
+//! another: before calls, builtins, branches, loop headers and returns. In between, the exact counter is
+//! the register minus the pending fuel, which is noted with every site.
+//!
+//! Loop headers, and entries of functions that can call, look at the sign of the register. A leaf
+//! without loops cannot run for long. The cold path calls a stub that preserves every register, so that a loop's
+//! values stay where they are.
+//!
+//! Invariant: pending fuel is zero wherever two paths meet.
+
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{InstBuilder, types};
+use wasmparser::{FunctionBody, Operator};
+
+use crate::translate::Translator;
+
+/// What a call of a function costs by itself.
+const FUNCTION_ENTRY: u32 = 1;
+
+/// What an operator costs. Those that only structure the code are free.
+pub(crate) fn cost(operator: &Operator<'_>) -> u32 {
+    use Operator::*;
+    match operator {
+        Nop | Drop | Block { .. } | Loop { .. } | Unreachable | Return | Else | End => 0,
+        _ => 1,
+    }
+}
+
+/// The state of metering in one function.
+#[derive(Debug, Default)]
+pub(crate) struct Fuel {
+    on: bool,
+    pending: u32,
+}
+
+impl Fuel {
+    pub(crate) fn new(on: bool) -> Fuel {
+        Fuel { on, pending: 0 }
+    }
+
+    pub(crate) fn is_on(&self) -> bool {
+        self.on
+    }
+
+    /// What is owed here.
+    pub(crate) fn pending(&self) -> u32 {
+        self.pending
+    }
+
+    /// An operator that is about to be executed.
+    pub(crate) fn spend(&mut self, operator: &Operator<'_>) {
+        if self.on {
+            self.pending += cost(operator);
+        }
+    }
+
+    /// The code from here on is not reached from the code before.
+    pub(crate) fn forget(&mut self) {
+        self.pending = 0;
+    }
+}
+
+/// Whether a function can call another. Malformed operators are left to validation.
+fn can_call(body: &FunctionBody<'_>) -> bool {
+    let Ok(mut operators) = body.get_operators_reader() else {
+        return false;
+    };
+    while !operators.eof() {
+        match operators.read() {
+            Ok(Operator::Call { .. } | Operator::CallIndirect { .. }) => return true,
+            Ok(_) => {}
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
+impl Translator<'_> {
+    /// The entry of a function: its cost, and the check.
+    pub(crate) fn fuel_entry(&mut self, body: &FunctionBody<'_>) {
+        if self.fuel.on {
+            self.fuel.pending = FUNCTION_ENTRY;
+            self.mark_site();
+            if can_call(body) {
+                self.fuel_check();
+            }
+        }
+    }
+
+    /// Pays what is owed. A subtraction of a positive constant: shorter than an addition of a negative one.
+    pub(crate) fn fuel_flush(&mut self) {
+        let pending = std::mem::take(&mut self.fuel.pending);
+        if pending > 0 {
+            let owed = self.b.ins().iconst(types::I64, i64::from(pending));
+            let fuel = self.b.ins().get_pinned_reg(types::I64);
+            let left = self.b.ins().isub(fuel, owed);
+            self.b.ins().set_pinned_reg(left);
+            self.mark_site();
+        }
+    }
+
+    /// Looks whether the slice is used up, and asks for more on a cold path.
+    pub(crate) fn fuel_check(&mut self) {
+        if !self.fuel.on {
+            return;
+        }
+        let fuel = self.b.ins().get_pinned_reg(types::I64);
+        let used_up = self.b.ins().icmp_imm_s(IntCC::SignedLessThan, fuel, 0);
+        let next = self.branch_cold(used_up);
+        let stub = self.imports.fuel_stub(self.b.func);
+        self.b.ins().call(stub, &[]);
+        self.b.ins().jump(next, &[]);
+        self.resume(next);
+    }
+}

@@ -1,0 +1,231 @@
+//! One function from CLIF to machine code, with the tables that go with it.
+
+use cranelift_codegen::binemit::Reloc;
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::ir::{ExternalName, Function, Signature, SourceLoc, UserExternalName, UserFuncName};
+use cranelift_codegen::isa::TargetIsa;
+use cranelift_codegen::isa::unwind::UnwindInfo;
+use cranelift_codegen::{CompiledCode, Context, FinalizedRelocTarget, MachSrcLoc, MachTrap};
+use cranelift_frontend::FunctionBuilderContext;
+use wasmparser::FuncValidatorAllocations;
+
+use crate::parse::Body;
+use crate::sites::{Site, Sites};
+use crate::translate::{Env, translate};
+use crate::{CallSite, CompileError, FaultSite, TrapCode, abi, regions};
+
+/// A function's machine code. Offsets are from its start.
+pub(crate) struct Compiled {
+    pub(crate) code: Vec<u8>,
+    pub(crate) alignment: u32,
+    pub(crate) relocations: Vec<Relocation>,
+    pub(crate) fault_sites: Vec<FaultSite>,
+    pub(crate) call_sites: Vec<CallSite>,
+    pub(crate) unwind: Option<UnwindInfo>,
+}
+
+/// A place in the code that depends on where something else lies: `target + addend - place`, 32 bits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Relocation {
+    pub(crate) offset: u32,
+    pub(crate) target: Target,
+    pub(crate) addend: i64,
+}
+
+/// What code can refer to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Target {
+    /// A function, by its index (imports first).
+    Function(u32),
+    /// The stub of a trap.
+    TrapStub(TrapCode),
+    /// The fuel stub.
+    FuelStub,
+}
+
+/// What is worth keeping from one function to the next.
+pub(crate) struct Worker {
+    pub(crate) context: Context,
+    pub(crate) builder: FunctionBuilderContext,
+    allocations: FuncValidatorAllocations,
+    sites: Sites,
+}
+
+impl Worker {
+    pub(crate) fn new() -> Worker {
+        Worker {
+            context: Context::new(),
+            builder: FunctionBuilderContext::new(),
+            allocations: FuncValidatorAllocations::default(),
+            sites: Sites::default(),
+        }
+    }
+
+    /// Validates and translates a function; the CLIF is left in the context.
+    pub(crate) fn translate(
+        &mut self,
+        env: Env<'_>,
+        body: Body<'_>,
+        isa: &dyn TargetIsa,
+    ) -> Result<(), CompileError> {
+        let index = body.validate.index;
+        let ty = env.info.function_type(index);
+        self.start(abi::NAMESPACE_FUNCTION, index, abi::wasm_signature(ty));
+        let mut validator = body
+            .validate
+            .into_validator(std::mem::take(&mut self.allocations));
+        let func = &mut self.context.func;
+        let result = translate(
+            env,
+            ty,
+            &mut validator,
+            &body.body,
+            func,
+            &mut self.builder,
+            &mut self.sites,
+            isa,
+        );
+        if result.is_err() {
+            // The builder was left in the middle.
+            self.builder = FunctionBuilderContext::new();
+        }
+        self.allocations = validator.into_allocations();
+        result
+    }
+
+    /// Compiles a function of the module.
+    pub(crate) fn function(
+        &mut self,
+        env: Env<'_>,
+        body: Body<'_>,
+        isa: &dyn TargetIsa,
+    ) -> Result<Compiled, CompileError> {
+        let index = body.validate.index;
+        self.translate(env, body, isa)?;
+        self.compile(index, isa)
+    }
+
+    /// A fresh function in the context.
+    pub(crate) fn start(&mut self, namespace: u32, index: u32, signature: Signature) {
+        self.context.clear();
+        self.sites.clear();
+        self.context.func = Function::with_name_signature(UserFuncName::user(namespace, index), signature);
+    }
+
+    /// Compiles the CLIF in the context. `index` is for the error.
+    pub(crate) fn compile(&mut self, index: u32, isa: &dyn TargetIsa) -> Result<Compiled, CompileError> {
+        self.context
+            .compile(isa, &mut ControlPlane::default())
+            .map_err(|error| CompileError::codegen(index, format!("{:?}", error.inner)))?;
+        let compiled = self.context.compiled_code().expect("just compiled");
+        let unwind = compiled
+            .create_unwind_info(isa)
+            .map_err(|error| CompileError::codegen(index, error))?;
+        let sites = SiteLookup {
+            sites: &self.sites,
+            ranges: compiled.buffer.get_srclocs_sorted(),
+        };
+        Ok(Compiled {
+            code: compiled.code_buffer().to_vec(),
+            alignment: compiled.buffer.alignment,
+            relocations: relocations(&self.context.func, compiled)
+                .map_err(|what| CompileError::codegen(index, what))?,
+            fault_sites: compiled
+                .buffer
+                .traps()
+                .iter()
+                .filter_map(|trap| sites.fault(trap))
+                .collect(),
+            call_sites: compiled
+                .buffer
+                .call_sites()
+                .map(|call| sites.call(call.ret_addr))
+                .collect(),
+            unwind,
+        })
+    }
+}
+
+impl Worker {
+    /// The instructions of the CLIF in the context, as Cranelift prints them.
+    pub(crate) fn disassemble(&mut self, index: u32, isa: &dyn TargetIsa) -> Result<String, CompileError> {
+        self.context.set_disasm(true);
+        self.compile(index, isa)?;
+        Ok(self
+            .context
+            .compiled_code()
+            .and_then(|code| code.vcode.clone())
+            .unwrap_or_default())
+    }
+}
+
+/// From code offsets to sites.
+struct SiteLookup<'a> {
+    sites: &'a Sites,
+    ranges: &'a [MachSrcLoc<cranelift_codegen::Final>],
+}
+
+impl SiteLookup<'_> {
+    fn fault(&self, trap: &MachTrap) -> Option<FaultSite> {
+        let (code, trap) = (trap.offset, regions::trap_of(trap.code)?);
+        let loc = self.location(code);
+        let Site { wasm, fuel, .. } = match trap {
+            TrapCode::MemoryOutOfBounds => self.sites.access(loc),
+            _ => self.sites.get(loc),
+        };
+        Some(FaultSite {
+            code,
+            trap,
+            wasm,
+            fuel,
+        })
+    }
+
+    fn call(&self, return_address: u32) -> CallSite {
+        let Site { wasm, fuel, .. } = self.sites.get(self.location(return_address - 1));
+        CallSite {
+            code: return_address,
+            wasm,
+            fuel,
+        }
+    }
+
+    fn location(&self, code: u32) -> SourceLoc {
+        let at = self.ranges.partition_point(|range| range.end <= code);
+        match self.ranges.get(at) {
+            Some(range) if range.start <= code => range.loc,
+            _ => SourceLoc::default(),
+        }
+    }
+}
+
+/// The relocations of a function, or the name of one that a position-independent image cannot have.
+fn relocations(func: &Function, compiled: &CompiledCode) -> Result<Vec<Relocation>, String> {
+    let convert = |reloc: &cranelift_codegen::FinalizedMachReloc| {
+        let FinalizedRelocTarget::ExternalName(name) = &reloc.target else {
+            return Err(format!("relocation within the function: {}", reloc.kind));
+        };
+        let target = match name {
+            ExternalName::User(name) => target(&func.params.user_named_funcs()[*name]),
+            _ => None,
+        };
+        match (reloc.kind, target) {
+            (Reloc::X86CallPCRel4 | Reloc::X86PCRel4, Some(target)) => Ok(Relocation {
+                offset: reloc.offset,
+                target,
+                addend: reloc.addend,
+            }),
+            (kind, _) => Err(format!("relocation {kind:?} of {name:?}")),
+        }
+    };
+    compiled.buffer.relocs().iter().map(convert).collect()
+}
+
+fn target(name: &UserExternalName) -> Option<Target> {
+    match name.namespace {
+        abi::NAMESPACE_FUNCTION => Some(Target::Function(name.index)),
+        abi::NAMESPACE_TRAP_STUB => TrapCode::from_u8(name.index as u8).map(Target::TrapStub),
+        abi::NAMESPACE_FUEL_STUB => Some(Target::FuelStub),
+        _ => None,
+    }
+}

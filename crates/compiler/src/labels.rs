@@ -1,0 +1,79 @@
+//! The labels in scope: what `br` goes to. Spec: core/exec/runtime, labels.
+
+use cranelift_codegen::ir::{Block, Value};
+use smallvec::SmallVec;
+
+use crate::{FuncType, ValType};
+
+/// What a structured operator takes from the stack and leaves there.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct BlockSig<'a> {
+    pub(crate) params: &'a [ValType],
+    pub(crate) results: &'a [ValType],
+}
+
+impl<'a> BlockSig<'a> {
+    pub(crate) fn of(ty: &'a FuncType) -> BlockSig<'a> {
+        BlockSig {
+            params: ty.params(),
+            results: ty.results(),
+        }
+    }
+
+    /// No parameters, one result.
+    pub(crate) fn result(ty: ValType) -> BlockSig<'a> {
+        BlockSig {
+            params: &[],
+            results: one(ty),
+        }
+    }
+}
+
+fn one(ty: ValType) -> &'static [ValType] {
+    match ty {
+        ValType::I32 => &[ValType::I32],
+        ValType::I64 => &[ValType::I64],
+        ValType::F32 => &[ValType::F32],
+        ValType::F64 => &[ValType::F64],
+        ValType::V128 => &[ValType::V128],
+        ValType::FuncRef => &[ValType::FuncRef],
+        ValType::ExternRef => &[ValType::ExternRef],
+    }
+}
+
+/// Which operator a label belongs to.
+#[derive(Debug)]
+pub(crate) enum LabelKind {
+    /// `block`, or the function's body.
+    Block,
+    /// `loop`, with its header, where branches go.
+    Loop(Block),
+    /// `if`, before its `else`: where the condition is zero, and the parameters.
+    If(Block, SmallVec<[Value; 2]>),
+    /// `if`, after its `else`.
+    Else,
+    /// Any of them, in code that is not reached: nothing branches to it.
+    Dead,
+}
+
+/// A label.
+#[derive(Debug)]
+pub(crate) struct Label<'a> {
+    pub(crate) kind: LabelKind,
+    pub(crate) sig: BlockSig<'a>,
+    /// The code after the `end`, as a CLIF block: made by the first branch to it. Its parameters are
+    /// the results.
+    pub(crate) next: Option<Block>,
+    /// Height of the operand stack below the parameters.
+    pub(crate) height: usize,
+}
+
+impl<'a> Label<'a> {
+    /// The types of the values that a branch carries.
+    pub(crate) fn branch_types(&self) -> &'a [ValType] {
+        match self.kind {
+            LabelKind::Loop(_) => self.sig.params,
+            _ => self.sig.results,
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What is too large to compile, so that no module makes compiling take without bound.
+//!
+//! wasmparser's limits come first: a million functions, 1 000 parameters and results, 50 000 locals and
+//! 7 654 321 bytes a function. Compiling uses the heap for nesting, never the host's stack; what is
+//! left is work that grows with a product: a local is looked up through every loop around it, and each of
+//! them may get a parameter for it.
+
+use crate::CompileError;
+
+/// The most bytes in a module: code offsets into it are 32-bit.
+const MODULE_BYTES: u64 = u32::MAX as u64;
+/// The most bytes of text, so that any call reaches any function.
+const TEXT_BYTES: u64 = 1 << 30;
+/// The most targets in a `br_table`.
+const BR_TABLE_TARGETS: u64 = 1 << 16;
+/// The most blocks inside each other.
+const NESTING: u64 = 1 << 16;
+/// The most locals, times the loops that are around each other.
+const LOCALS_TIMES_LOOPS: u64 = 1 << 22;
+
+pub(crate) fn module_bytes(count: usize) -> Result<(), CompileError> {
+    check("bytes in the module", count as u64, MODULE_BYTES, 0)
+}
+
+pub(crate) fn text_bytes(count: usize) -> Result<(), CompileError> {
+    check("bytes of code", count as u64, TEXT_BYTES, 0)
+}
+
+pub(crate) fn br_table_targets(count: u32, offset: u32) -> Result<(), CompileError> {
+    check("targets of a br_table", count.into(), BR_TABLE_TARGETS, offset)
+}
+
+pub(crate) fn nesting(depth: usize, offset: u32) -> Result<(), CompileError> {
+    check("blocks inside each other", depth as u64, NESTING, offset)
+}
+
+pub(crate) fn loops(locals: usize, depth: usize, offset: u32) -> Result<(), CompileError> {
+    check(
+        "locals times loops inside each other",
+        locals as u64 * depth as u64,
+        LOCALS_TIMES_LOOPS,
+        offset,
+    )
+}
+
+fn check(what: &'static str, count: u64, limit: u64, offset: u32) -> Result<(), CompileError> {
+    match count > limit {
+        true => Err(CompileError::TooLarge {
+            what,
+            count,
+            limit,
+            offset: offset.into(),
+        }),
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,107 @@
+//! Putting functions together into an [`Image`].
+
+use crate::function::{Compiled, Relocation, Target};
+use crate::{CallSite, CompileError, FaultSite, Image, limits, stubs};
+
+/// Functions start at multiples of this, so that a short one does not share its first cache line's half.
+const ALIGNMENT: usize = 16;
+/// Between functions: a breakpoint, so that running into it is noticed.
+const PADDING: u8 = 0xcc;
+
+/// An image in the making.
+pub(crate) struct Linker {
+    image: Image,
+    /// Relocations of everything placed so far, with offsets in the text.
+    relocations: Vec<Relocation>,
+    #[allow(dead_code)]
+    unwind: Vec<(u32, u32)>,
+}
+
+impl Linker {
+    pub(crate) fn new(imported_functions: u32) -> Linker {
+        let image = Image {
+            text: stubs::text_start(),
+            imported_functions,
+            ..Image::default()
+        };
+        Linker {
+            image,
+            relocations: Vec::new(),
+            unwind: Vec::new(),
+        }
+    }
+
+    /// Places a function of the module: the one after those placed before.
+    pub(crate) fn function(&mut self, compiled: Compiled) -> Result<(), CompileError> {
+        let start = self.place(&compiled)?;
+        let image = &mut self.image;
+        image.functions.push(start..start + compiled.code.len() as u32);
+        let moved = |site: &FaultSite| FaultSite {
+            code: start + site.code,
+            ..*site
+        };
+        image.fault_sites.extend(compiled.fault_sites.iter().map(moved));
+        let moved = |site: &CallSite| CallSite {
+            code: start + site.code,
+            ..*site
+        };
+        image.call_sites.extend(compiled.call_sites.iter().map(moved));
+        Ok(())
+    }
+
+    /// Places a trampoline, whose sites are nobody's: no operator is there. Returns its offset.
+    pub(crate) fn trampoline(&mut self, compiled: &Compiled) -> Result<u32, CompileError> {
+        self.place(compiled)
+    }
+
+    fn place(&mut self, compiled: &Compiled) -> Result<u32, CompileError> {
+        let text = &mut self.image.text;
+        let start = text
+            .len()
+            .next_multiple_of(ALIGNMENT.max(compiled.alignment as usize));
+        limits::text_bytes(start + compiled.code.len())?;
+        text.resize(start, PADDING);
+        text.extend_from_slice(&compiled.code);
+        let start = start as u32;
+        let moved = |reloc: &Relocation| Relocation {
+            offset: start + reloc.offset,
+            ..*reloc
+        };
+        self.relocations.extend(compiled.relocations.iter().map(moved));
+        Ok(start)
+    }
+
+    /// The image, with every reference resolved.
+    pub(crate) fn finish(
+        mut self,
+        entry_trampolines: Vec<Option<u32>>,
+        import_trampolines: Vec<u32>,
+        cpu_features: Vec<String>,
+    ) -> Image {
+        for relocation in std::mem::take(&mut self.relocations) {
+            self.resolve(relocation);
+        }
+        let image = &mut self.image;
+        image.fault_sites.sort_by_key(|site| site.code);
+        image.fault_sites.dedup_by_key(|site| site.code);
+        image.call_sites.sort_by_key(|site| site.code);
+        image.entry_trampolines = entry_trampolines;
+        image.import_trampolines = import_trampolines;
+        image.cpu_features = cpu_features;
+        self.image
+    }
+
+    fn resolve(&mut self, relocation: Relocation) {
+        let target = match relocation.target {
+            Target::Function(index) => {
+                self.image.functions[(index - self.image.imported_functions) as usize].start
+            }
+            Target::TrapStub(trap) => stubs::trap_stub(trap),
+            Target::FuelStub => stubs::fuel_stub(),
+        };
+        let distance = i64::from(target) + relocation.addend - i64::from(relocation.offset);
+        let distance = i32::try_from(distance).expect("the text is smaller than the reach of a call");
+        let at = relocation.offset as usize;
+        self.image.text[at..at + 4].copy_from_slice(&distance.to_le_bytes());
+    }
+}

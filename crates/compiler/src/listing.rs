@@ -1,0 +1,51 @@
+//! Listings of what is made of a module, to be read by people and compared by tests.
+
+use std::fmt::Write;
+
+use crate::function::Worker;
+use crate::parse::parse;
+use crate::translate::Env;
+use crate::{CompileError, Settings, features};
+
+/// What to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Listing {
+    /// The functions in Cranelift's intermediate form, as translated, before it is optimised.
+    Clif,
+    /// The functions in machine instructions, before they are linked.
+    Assembly,
+}
+
+/// Lists every defined function of a module.
+///
+/// The text is for reading: it has no fixed format, and names what it refers to by number.
+///
+/// # Errors
+///
+/// As [`crate::compile`].
+pub fn listing(wasm: &[u8], settings: &Settings, what: Listing) -> Result<String, CompileError> {
+    list(wasm, settings, what).map_err(|error| features::explain(wasm, error))
+}
+
+fn list(wasm: &[u8], settings: &Settings, what: Listing) -> Result<String, CompileError> {
+    let isa = settings.isa()?;
+    let parsed = parse(wasm)?;
+    let env = Env {
+        info: &parsed.info,
+        settings,
+    };
+    let mut worker = Worker::new();
+    let mut text = String::new();
+    for body in parsed.bodies {
+        let index = body.validate.index;
+        worker.translate(env, body, &*isa)?;
+        let function = match what {
+            Listing::Clif => worker.context.func.display().to_string(),
+            Listing::Assembly => worker.disassemble(index, &*isa)?,
+        };
+        let name = parsed.info.function_name(index).unwrap_or("");
+        writeln!(text, ";; function {index} {name}\n{function}").expect("a string takes all");
+    }
+    Ok(text)
+}

@@ -1,0 +1,236 @@
+//! Control instructions.
+//!
+//! A label's code after its `end` becomes a CLIF block only if something branches there; else the code just
+//! goes on. Fuel is paid before every branch, so that nothing is owed where paths meet.
+
+use std::collections::BTreeMap;
+
+use cranelift_codegen::ir::{Block, InstBuilder, JumpTableData, Value};
+use wasmparser::{BlockType, BrTable};
+
+use crate::labels::{BlockSig, LabelKind};
+use crate::translate::Translator;
+use crate::{CompileError, TrapCode, limits, parse};
+
+impl<'a> Translator<'a> {
+    fn block_sig(&self, ty: BlockType) -> Result<BlockSig<'a>, CompileError> {
+        Ok(match ty {
+            BlockType::Empty => BlockSig::default(),
+            BlockType::Type(ty) => BlockSig::result(parse::val_type(ty)?),
+            BlockType::FuncType(index) => BlockSig::of(&self.env.info.types[index as usize]),
+        })
+    }
+
+    /// `unreachable`
+    pub(crate) fn unreachable(&mut self) {
+        self.trap(TrapCode::Unreachable);
+        self.stop();
+    }
+
+    /// `block bt`: branches to the label go to its `end`.
+    pub(crate) fn block(&mut self, ty: BlockType) -> Result<(), CompileError> {
+        self.check_nesting(false)?;
+        let sig = self.block_sig(ty)?;
+        self.push_label(LabelKind::Block, sig);
+        Ok(())
+    }
+
+    /// `loop bt`: branches to the label come back here.
+    pub(crate) fn r#loop(&mut self, ty: BlockType) -> Result<(), CompileError> {
+        self.check_nesting(true)?;
+        self.fuel_flush();
+        let sig = self.block_sig(ty)?;
+        let header = self.block_taking(sig.params);
+        let args = self.top_args(sig.params.len());
+        self.b.ins().jump(header, &args);
+        self.stack.truncate(self.stack.len() - sig.params.len());
+        self.continue_in(header);
+        self.push_label(LabelKind::Loop(header), sig);
+        self.fuel_check();
+        Ok(())
+    }
+
+    /// `if bt`: pop an i32; enter if it is not zero, else go to the `else`.
+    pub(crate) fn r#if(&mut self, ty: BlockType) -> Result<(), CompileError> {
+        self.check_nesting(false)?;
+        self.fuel_flush();
+        let condition = self.pop();
+        let sig = self.block_sig(ty)?;
+        let (then, otherwise) = (self.b.create_block(), self.b.create_block());
+        self.b.ins().brif(condition, then, &[], otherwise, &[]);
+        self.b.seal_block(otherwise);
+        self.resume(then);
+        let params = self.top(sig.params.len()).into();
+        self.push_label(LabelKind::If(otherwise, params), sig);
+        Ok(())
+    }
+
+    /// `else`: what was reached before it goes to the `end`; what comes is reached if the `if` was.
+    pub(crate) fn r#else(&mut self) {
+        self.leave_to_end();
+        let label = self.labels.last_mut().expect("validated: an if is open");
+        let (otherwise, params) = match std::mem::replace(&mut label.kind, LabelKind::Else) {
+            LabelKind::If(otherwise, params) => (otherwise, params),
+            dead => {
+                label.kind = dead;
+                return;
+            }
+        };
+        self.stack.truncate(label.height);
+        self.stack.extend(params);
+        self.b.switch_to_block(otherwise);
+        self.reachable = true;
+    }
+
+    /// `end`
+    pub(crate) fn end(&mut self) {
+        let label = self.labels.last().expect("validated: a label is open");
+        if matches!(label.kind, LabelKind::If(..)) {
+            // Without an else, the parameters are the results.
+            self.r#else();
+            self.leave_to_end();
+        }
+        let label = self.labels.last().expect("as above");
+        if label.next.is_some() {
+            self.leave_to_end();
+        }
+        let label = self.labels.pop().expect("as above");
+        if let LabelKind::Loop(header) = label.kind {
+            self.b.seal_block(header);
+            self.leave_loop();
+        }
+        if let Some(next) = label.next {
+            self.b.seal_block(next);
+            self.stack.truncate(label.height);
+            self.continue_in(next);
+            self.reachable = true;
+        } else if !self.reachable {
+            self.stack.truncate(label.height);
+        }
+        if self.labels.is_empty() && self.reachable {
+            self.return_top(label.sig.results.len());
+        }
+    }
+
+    /// Goes to the end of the innermost label, if that can be reached from here.
+    fn leave_to_end(&mut self) {
+        if self.reachable {
+            self.fuel_flush();
+            let results = self
+                .labels
+                .last()
+                .expect("validated: a label is open")
+                .sig
+                .results
+                .len();
+            let next = self.end_block(self.labels.len() - 1);
+            let args = self.top_args(results);
+            self.b.ins().jump(next, &args);
+            self.stop();
+        }
+    }
+
+    /// The code after a label's `end`.
+    fn end_block(&mut self, at: usize) -> Block {
+        if let Some(next) = self.labels[at].next {
+            return next;
+        }
+        let next = self.block_taking(self.labels[at].sig.results);
+        self.labels[at].next = Some(next);
+        next
+    }
+
+    /// Where a branch to a label goes, and how many values it carries.
+    fn target(&mut self, depth: u32) -> (Block, usize) {
+        let at = self.labels.len() - 1 - depth as usize;
+        let arity = self.labels[at].branch_types().len();
+        match self.labels[at].kind {
+            LabelKind::Loop(header) => (header, arity),
+            _ => (self.end_block(at), arity),
+        }
+    }
+
+    /// `br l`
+    pub(crate) fn br(&mut self, depth: u32) {
+        self.fuel_flush();
+        let (target, arity) = self.target(depth);
+        let args = self.top_args(arity);
+        self.b.ins().jump(target, &args);
+        self.stop();
+    }
+
+    /// `br_if l`: pop an i32; when it is not zero, branch to `l`.
+    pub(crate) fn br_if(&mut self, depth: u32) {
+        self.fuel_flush();
+        let condition = self.pop();
+        let (target, arity) = self.target(depth);
+        let args = self.top_args(arity);
+        let next = self.b.create_block();
+        self.b.ins().brif(condition, target, &args, next, &[]);
+        self.resume(next);
+    }
+
+    /// `br_table l* l`: pop an i32; branch to the label at that place, or to the last.
+    pub(crate) fn br_table(&mut self, table: &BrTable<'_>) -> Result<(), CompileError> {
+        limits::br_table_targets(table.len(), self.offset)?;
+        self.fuel_flush();
+        let index = self.pop();
+        let mut depths = table.targets().collect::<Result<Vec<_>, _>>()?;
+        depths.push(table.default());
+        let arity = self.target(table.default()).1;
+        match arity {
+            0 => self.br_table_plain(index, &depths),
+            _ => self.br_table_with_values(index, &depths),
+        }
+        self.stop();
+        Ok(())
+    }
+
+    /// `return`
+    pub(crate) fn r#return(&mut self) {
+        self.return_top(self.labels[0].sig.results.len());
+        self.stop();
+    }
+
+    /// Returns the topmost `count` operands.
+    fn return_top(&mut self, count: usize) {
+        self.fuel_flush();
+        let results = self.stack.split_off(self.stack.len() - count);
+        self.b.ins().return_(&results);
+    }
+}
+
+/// The two ways of a jump table.
+impl Translator<'_> {
+    fn br_table_plain(&mut self, index: Value, depths: &[u32]) {
+        let blocks: Vec<Block> = depths.iter().map(|depth| self.target(*depth).0).collect();
+        self.jump_table(index, &blocks);
+    }
+
+    /// CLIF's jump tables carry no values: they go to blocks of their own, one for each label, that do.
+    fn br_table_with_values(&mut self, index: Value, depths: &[u32]) {
+        let mut between = BTreeMap::new();
+        let mut blocks = Vec::with_capacity(depths.len());
+        for depth in depths {
+            blocks.push(*between.entry(*depth).or_insert_with(|| self.b.create_block()));
+        }
+        self.jump_table(index, &blocks);
+        for (depth, block) in between {
+            self.resume(block);
+            let (target, arity) = self.target(depth);
+            let args = self.top_args(arity);
+            self.b.ins().jump(target, &args);
+        }
+    }
+
+    /// Jumps to the block at `index`, or to the last.
+    fn jump_table(&mut self, index: Value, blocks: &[Block]) {
+        let mut calls: Vec<_> = blocks
+            .iter()
+            .map(|block| self.b.func.dfg.block_call(*block, &[]))
+            .collect();
+        let default = calls.pop().expect("there is always a default");
+        let table = self.b.create_jump_table(JumpTableData::new(default, &calls));
+        self.b.ins().br_table(index, table);
+    }
+}

@@ -1,0 +1,11 @@
+//! The operators, by the chapters of the specification: core/exec/instructions.
+
+mod builtins;
+mod calls;
+mod control;
+mod memory;
+mod numeric;
+mod parametric;
+mod reference;
+mod table;
+mod variable;

@@ -1,0 +1,339 @@
+//! From bytes to a [`ModuleInfo`] and the bodies of the functions, each section validated as it comes.
+
+use std::collections::BTreeSet;
+
+use wasmparser::{
+    FuncToValidate, FunctionBody, Parser, Payload, ValidPayload, Validator, ValidatorResources,
+};
+
+use crate::layout::{VmCounts, VmLayout};
+use crate::{
+    CompileError, ConstExpr, DataMode, DataSegment, ElementItems, ElementMode, ElementSegment, Export,
+    ExternIndex, ExternType, FuncType, GlobalType, Import, MemoryType, ModuleInfo, TableType, ValType,
+    features, limits,
+};
+
+/// A module, its functions still in Wasm.
+pub(crate) struct Parsed<'a> {
+    pub(crate) info: ModuleInfo,
+    pub(crate) bodies: Vec<Body<'a>>,
+}
+
+/// A defined function's code, and what is needed to validate it.
+pub(crate) struct Body<'a> {
+    pub(crate) validate: FuncToValidate<ValidatorResources>,
+    pub(crate) body: FunctionBody<'a>,
+}
+
+/// Reads a module and validates all of it but the functions' bodies.
+pub(crate) fn parse(wasm: &[u8]) -> Result<Parsed<'_>, CompileError> {
+    limits::module_bytes(wasm.len())?;
+    let mut reader = Reader {
+        info: ModuleInfo::default(),
+        bodies: Vec::new(),
+        escaping: BTreeSet::new(),
+    };
+    let mut validator = Validator::new_with_features(features::supported());
+    let mut parser = Parser::new(0);
+    parser.set_features(features::supported());
+    for payload in parser.parse_all(wasm) {
+        let payload = payload?;
+        if let ValidPayload::Func(validate, body) = validator.payload(&payload)? {
+            reader.bodies.push(Body { validate, body });
+        }
+        reader.payload(payload)?;
+    }
+    Ok(reader.finish())
+}
+
+struct Reader<'a> {
+    info: ModuleInfo,
+    bodies: Vec<Body<'a>>,
+    /// The functions that get a record in the vmctx.
+    escaping: BTreeSet<u32>,
+}
+
+impl<'a> Reader<'a> {
+    fn payload(&mut self, payload: Payload<'a>) -> Result<(), CompileError> {
+        match payload {
+            Payload::TypeSection(types) => {
+                for ty in types.into_iter_err_on_gc_types() {
+                    self.info.types.push(func_type(&ty?)?);
+                }
+            }
+            Payload::ImportSection(imports) => {
+                for import in imports.into_imports() {
+                    self.import(import?)?;
+                }
+            }
+            Payload::FunctionSection(functions) => {
+                for ty in functions {
+                    self.info.functions.push(ty?);
+                }
+            }
+            Payload::TableSection(tables) => {
+                for table in tables {
+                    self.info.tables.push(table_type(&table?.ty)?);
+                }
+            }
+            Payload::MemorySection(memories) => {
+                for memory in memories {
+                    self.info.memories.push(memory_type(&memory?));
+                }
+            }
+            Payload::GlobalSection(globals) => {
+                for global in globals {
+                    let global = global?;
+                    self.info.globals.push(global_type(&global.ty)?);
+                    let init = self.const_expr(&global.init_expr)?;
+                    self.info.global_inits.push(init);
+                }
+            }
+            Payload::ExportSection(exports) => {
+                for export in exports {
+                    self.export(export?)?;
+                }
+            }
+            Payload::StartSection { func, .. } => {
+                self.escaping.insert(func);
+                self.info.start = Some(func);
+            }
+            Payload::ElementSection(elements) => {
+                for element in elements {
+                    self.element(element?)?;
+                }
+            }
+            Payload::DataSection(segments) => {
+                for data in segments {
+                    self.data(data?)?;
+                }
+            }
+            // Spec: appendix/custom: a malformed name section is ignored, as every custom section.
+            Payload::CustomSection(section) => {
+                if let wasmparser::KnownCustom::Name(names) = section.as_known() {
+                    let _ = self.names(names);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn import(&mut self, import: wasmparser::Import<'a>) -> Result<(), CompileError> {
+        let info = &mut self.info;
+        let mut type_index = None;
+        let ty = match import.ty {
+            wasmparser::TypeRef::Func(index) | wasmparser::TypeRef::FuncExact(index) => {
+                type_index = Some(index);
+                info.functions.push(index);
+                info.imported_functions += 1;
+                ExternType::Func(info.types[index as usize].clone())
+            }
+            wasmparser::TypeRef::Table(ty) => {
+                let ty = table_type(&ty)?;
+                info.tables.push(ty);
+                info.imported_tables += 1;
+                ExternType::Table(ty)
+            }
+            wasmparser::TypeRef::Memory(ty) => {
+                let ty = memory_type(&ty);
+                info.memories.push(ty);
+                info.imported_memories += 1;
+                ExternType::Memory(ty)
+            }
+            wasmparser::TypeRef::Global(ty) => {
+                let ty = global_type(&ty)?;
+                info.globals.push(ty);
+                info.imported_globals += 1;
+                ExternType::Global(ty)
+            }
+            wasmparser::TypeRef::Tag(_) => return Err(unexpected("tag")),
+        };
+        let (module, name) = (import.module.to_owned(), import.name.to_owned());
+        info.imports.push(Import {
+            module,
+            name,
+            ty,
+            type_index,
+        });
+        Ok(())
+    }
+
+    fn export(&mut self, export: wasmparser::Export<'a>) -> Result<(), CompileError> {
+        let index = match export.kind {
+            wasmparser::ExternalKind::Func | wasmparser::ExternalKind::FuncExact => {
+                self.escaping.insert(export.index);
+                ExternIndex::Func(export.index)
+            }
+            wasmparser::ExternalKind::Table => ExternIndex::Table(export.index),
+            wasmparser::ExternalKind::Memory => ExternIndex::Memory(export.index),
+            wasmparser::ExternalKind::Global => ExternIndex::Global(export.index),
+            wasmparser::ExternalKind::Tag => return Err(unexpected("tag")),
+        };
+        self.info.exports.push(Export {
+            name: export.name.to_owned(),
+            index,
+        });
+        Ok(())
+    }
+
+    fn element(&mut self, element: wasmparser::Element<'a>) -> Result<(), CompileError> {
+        let mode = match element.kind {
+            wasmparser::ElementKind::Active {
+                table_index,
+                offset_expr,
+            } => {
+                let offset = self.const_expr(&offset_expr)?;
+                ElementMode::Active {
+                    table: table_index.unwrap_or(0),
+                    offset,
+                }
+            }
+            wasmparser::ElementKind::Passive => ElementMode::Passive,
+            wasmparser::ElementKind::Declared => ElementMode::Declared,
+        };
+        let (ty, items) = match element.items {
+            wasmparser::ElementItems::Functions(functions) => {
+                let functions = functions.into_iter().collect::<Result<Vec<_>, _>>()?;
+                self.escaping.extend(&functions);
+                (ValType::FuncRef, ElementItems::Funcs(functions))
+            }
+            wasmparser::ElementItems::Expressions(ty, exprs) => {
+                let exprs = exprs
+                    .into_iter()
+                    .map(|e| self.const_expr(&e?))
+                    .collect::<Result<_, _>>()?;
+                (
+                    val_type(wasmparser::ValType::Ref(ty))?,
+                    ElementItems::Exprs(exprs),
+                )
+            }
+        };
+        self.info.elements.push(ElementSegment { mode, ty, items });
+        Ok(())
+    }
+
+    fn data(&mut self, data: wasmparser::Data<'a>) -> Result<(), CompileError> {
+        let mode = match data.kind {
+            wasmparser::DataKind::Active {
+                memory_index,
+                offset_expr,
+            } => DataMode::Active {
+                memory: memory_index,
+                offset: self.const_expr(&offset_expr)?,
+            },
+            wasmparser::DataKind::Passive => DataMode::Passive,
+        };
+        self.info.data.push(DataSegment {
+            mode,
+            bytes: data.data.into(),
+        });
+        Ok(())
+    }
+
+    /// A constant expression: a single operator, since extended constant expressions are refused.
+    fn const_expr(&mut self, expr: &wasmparser::ConstExpr<'_>) -> Result<ConstExpr, CompileError> {
+        use wasmparser::Operator as Op;
+        Ok(match expr.get_operators_reader().read()? {
+            Op::I32Const { value } => ConstExpr::I32(value),
+            Op::I64Const { value } => ConstExpr::I64(value),
+            Op::F32Const { value } => ConstExpr::F32(value.bits()),
+            Op::F64Const { value } => ConstExpr::F64(value.bits()),
+            Op::GlobalGet { global_index } => ConstExpr::GlobalGet(global_index),
+            Op::RefNull { .. } => ConstExpr::RefNull,
+            Op::RefFunc { function_index } => {
+                self.escaping.insert(function_index);
+                ConstExpr::RefFunc(function_index)
+            }
+            _ => return Err(unexpected("constant expression")),
+        })
+    }
+
+    fn names(&mut self, names: wasmparser::NameSectionReader<'a>) -> wasmparser::Result<()> {
+        for subsection in names {
+            match subsection? {
+                wasmparser::Name::Module { name, .. } => self.info.name = Some(name.to_owned()),
+                wasmparser::Name::Function(functions) => {
+                    for naming in functions {
+                        let naming = naming?;
+                        self.info
+                            .function_names
+                            .push((naming.index, naming.name.to_owned()));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Parsed<'a> {
+        let mut info = self.info;
+        info.function_names.sort_by_key(|(index, _)| *index);
+        info.function_names.dedup_by_key(|(index, _)| *index);
+        let counts = VmCounts {
+            functions: info.functions.len() as u32,
+            imported_functions: info.imported_functions,
+            memories: info.memories.len() as u32,
+            tables: info.tables.len() as u32,
+            imported_globals: info.imported_globals,
+            defined_globals: info.globals.len() as u32 - info.imported_globals,
+            types: info.types.len() as u32,
+        };
+        info.layout = VmLayout::new(counts, self.escaping.into_iter().collect());
+        Parsed {
+            info,
+            bodies: self.bodies,
+        }
+    }
+}
+
+/// What validation should have refused; said instead of panicking.
+fn unexpected(what: &str) -> CompileError {
+    CompileError::Invalid {
+        offset: 0,
+        message: format!("unexpected {what}"),
+    }
+}
+
+fn func_type(ty: &wasmparser::FuncType) -> Result<FuncType, CompileError> {
+    let list = |types: &[wasmparser::ValType]| {
+        types
+            .iter()
+            .map(|ty| val_type(*ty))
+            .collect::<Result<Vec<_>, _>>()
+    };
+    Ok(FuncType::new(list(ty.params())?, list(ty.results())?))
+}
+
+pub(crate) fn val_type(ty: wasmparser::ValType) -> Result<ValType, CompileError> {
+    Ok(match ty {
+        wasmparser::ValType::I32 => ValType::I32,
+        wasmparser::ValType::I64 => ValType::I64,
+        wasmparser::ValType::F32 => ValType::F32,
+        wasmparser::ValType::F64 => ValType::F64,
+        wasmparser::ValType::FUNCREF => ValType::FuncRef,
+        wasmparser::ValType::EXTERNREF => ValType::ExternRef,
+        _ => return Err(unexpected("value type")),
+    })
+}
+
+fn table_type(ty: &wasmparser::TableType) -> Result<TableType, CompileError> {
+    let element = val_type(wasmparser::ValType::Ref(ty.element_type))?;
+    Ok(TableType {
+        element,
+        minimum: ty.initial,
+        maximum: ty.maximum,
+    })
+}
+
+fn memory_type(ty: &wasmparser::MemoryType) -> MemoryType {
+    MemoryType::new(ty.initial, ty.maximum)
+}
+
+fn global_type(ty: &wasmparser::GlobalType) -> Result<GlobalType, CompileError> {
+    Ok(GlobalType {
+        content: val_type(ty.content_type)?,
+        mutable: ty.mutable,
+    })
+}

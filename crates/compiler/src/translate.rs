@@ -1,0 +1,323 @@
+//! One function from Wasm to CLIF, in one pass.
+//!
+//! The operand stack of Wasm is a stack of CLIF values; locals are variables of the CLIF builder, which finds
+//! out where they need block parameters. Each operator has a row in `opcodes.rs` and a small
+//! function in `op/`. What concerns all operators is here, around the dispatch: validation, reachability,
+//! fuel and sites.
+//!
+//! Invariants
+//! 1. An operator is translated only after it has been validated, and only if it can be reached: so the stack
+//!    has what it pops, with the right types.
+//! 2. While code is not reached, no instruction is made; labels are pushed as dead ones.
+
+use cranelift_codegen::ir::{Block, BlockArg, Function, InstBuilder, Type, Value, types};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
+use smallvec::SmallVec;
+use wasmparser::{FuncValidator, FunctionBody, Operator, ValidatorResources};
+
+use crate::abi::{Imports, clif_type};
+use crate::fuel::Fuel;
+use crate::labels::{BlockSig, Label, LabelKind};
+use crate::sites::Sites;
+use crate::{CompileError, FuncType, ModuleInfo, Settings, TrapCode, ValType, limits, parse, regions};
+
+/// What functions of a module are translated against.
+#[derive(Clone, Copy)]
+pub(crate) struct Env<'a> {
+    pub(crate) info: &'a ModuleInfo,
+    pub(crate) settings: &'a Settings,
+}
+
+/// A function in translation.
+pub(crate) struct Translator<'a> {
+    pub(crate) b: FunctionBuilder<'a>,
+    pub(crate) env: Env<'a>,
+    pub(crate) stack: Vec<Value>,
+    pub(crate) labels: Vec<Label<'a>>,
+    pub(crate) reachable: bool,
+    pub(crate) vmctx: Value,
+    pub(crate) imports: Imports,
+    pub(crate) fuel: Fuel,
+    pub(crate) sites: &'a mut Sites,
+    /// Offset of the operator in hand.
+    pub(crate) offset: u32,
+    /// The array for builtins' operands, once there is one.
+    pub(crate) builtin_args: Option<cranelift_codegen::ir::StackSlot>,
+    locals: usize,
+    loops: usize,
+}
+
+/// Translates a function into `func`, whose signature is set, and validates it on the way.
+pub(crate) fn translate<'a>(
+    env: Env<'a>,
+    ty: &'a FuncType,
+    validator: &mut FuncValidator<ValidatorResources>,
+    body: &FunctionBody<'_>,
+    func: &'a mut Function,
+    context: &'a mut FunctionBuilderContext,
+    sites: &'a mut Sites,
+    isa: &dyn cranelift_codegen::isa::TargetIsa,
+) -> Result<(), CompileError> {
+    sites.clear();
+    let mut b = FunctionBuilder::new(func, context);
+    let entry = b.create_block();
+    b.append_block_params_for_function_params(entry);
+    b.switch_to_block(entry);
+    b.seal_block(entry);
+    let vmctx = b.block_params(entry)[0];
+    let mut t = Translator {
+        b,
+        env,
+        stack: Vec::new(),
+        labels: Vec::new(),
+        reachable: true,
+        vmctx,
+        imports: Imports::default(),
+        fuel: Fuel::new(env.settings.fuel),
+        sites,
+        offset: body.range().start as u32,
+        builtin_args: None,
+        locals: 0,
+        loops: 0,
+    };
+    t.mark_site();
+    t.params(entry, ty);
+    let mut reader = body.get_binary_reader();
+    t.declare_locals(&mut reader, validator)?;
+    t.fuel_entry(body);
+    t.push_label(
+        LabelKind::Block,
+        BlockSig {
+            params: &[],
+            results: ty.results(),
+        },
+    );
+    let mut operators = wasmparser::OperatorsReader::new(reader);
+    while !operators.eof() {
+        let (operator, offset) = operators.read_with_offset()?;
+        validator.op(offset, &operator)?;
+        t.operator(&operator, offset as u32)?;
+    }
+    operators.finish()?;
+    t.b.finalize(isa.frontend_config());
+    Ok(())
+}
+
+impl<'a> Translator<'a> {
+    fn params(&mut self, entry: Block, ty: &FuncType) {
+        for (i, ty) in ty.params().iter().enumerate() {
+            let param = self.b.block_params(entry)[1 + i];
+            self.declare_local(clif_type(*ty), param);
+        }
+    }
+
+    /// The declared locals, which start as zero.
+    fn declare_locals(
+        &mut self,
+        reader: &mut wasmparser::BinaryReader<'_>,
+        validator: &mut FuncValidator<ValidatorResources>,
+    ) -> Result<(), CompileError> {
+        let groups = reader.read_var_u32()?;
+        for _ in 0..groups {
+            let offset = reader.original_position();
+            let count = reader.read_var_u32()?;
+            let ty = reader.read::<wasmparser::ValType>()?;
+            validator.define_locals(offset, count, ty)?;
+            let zero = self.zero(parse::val_type(ty)?);
+            let ty = self.b.func.dfg.value_type(zero);
+            for _ in 0..count {
+                self.declare_local(ty, zero);
+            }
+        }
+        Ok(())
+    }
+
+    fn declare_local(&mut self, ty: Type, value: Value) {
+        let variable = self.b.declare_var(ty);
+        debug_assert_eq!(variable, Variable::from_u32(self.locals as u32));
+        self.locals += 1;
+        self.b.def_var(variable, value);
+    }
+
+    /// One operator, already validated.
+    fn operator(&mut self, operator: &Operator<'_>, offset: u32) -> Result<(), CompileError> {
+        self.offset = offset;
+        if !self.reachable {
+            self.dead_operator(operator);
+            return Ok(());
+        }
+        self.fuel.spend(operator);
+        self.mark_site();
+        self.dispatch(operator)
+    }
+
+    /// An operator that is not reached: only the structure counts.
+    fn dead_operator(&mut self, operator: &Operator<'_>) {
+        match operator {
+            Operator::Block { .. } | Operator::Loop { .. } | Operator::If { .. } => {
+                self.push_label(LabelKind::Dead, BlockSig::default());
+            }
+            Operator::Else => {
+                self.mark_site();
+                self.r#else();
+            }
+            Operator::End => {
+                self.mark_site();
+                self.end();
+            }
+            _ => {}
+        }
+    }
+
+    /// Makes what follows belong to the operator in hand, with the fuel that is pending now.
+    pub(crate) fn mark_site(&mut self) {
+        let loc = self.sites.push(self.offset, self.fuel.pending());
+        self.b.set_srcloc(loc);
+    }
+
+    // The operand stack.
+
+    pub(crate) fn push(&mut self, value: Value) {
+        self.stack.push(value);
+    }
+
+    pub(crate) fn pop(&mut self) -> Value {
+        self.stack.pop().expect("validated: the operand is there")
+    }
+
+    pub(crate) fn pop2(&mut self) -> (Value, Value) {
+        let second = self.pop();
+        (self.pop(), second)
+    }
+
+    pub(crate) fn pop3(&mut self) -> (Value, Value, Value) {
+        let third = self.pop();
+        let (first, second) = self.pop2();
+        (first, second, third)
+    }
+
+    /// The topmost `count` operands, left where they are.
+    pub(crate) fn top(&self, count: usize) -> &[Value] {
+        &self.stack[self.stack.len() - count..]
+    }
+
+    /// The topmost `count` operands, as arguments of a branch.
+    pub(crate) fn top_args(&self, count: usize) -> SmallVec<[BlockArg; 4]> {
+        self.top(count)
+            .iter()
+            .map(|value| BlockArg::Value(*value))
+            .collect()
+    }
+
+    // Labels.
+
+    /// Enters a structured operator, its parameters on the stack.
+    pub(crate) fn push_label(&mut self, kind: LabelKind, sig: BlockSig<'a>) {
+        let height = self.stack.len() - sig.params.len();
+        self.labels.push(Label {
+            kind,
+            sig,
+            next: None,
+            height,
+        });
+    }
+
+    /// Guards against code whose translation would grow out of proportion.
+    pub(crate) fn check_nesting(&mut self, is_loop: bool) -> Result<(), CompileError> {
+        self.loops += usize::from(is_loop);
+        limits::nesting(self.labels.len(), self.offset)?;
+        limits::loops(self.locals, self.loops, self.offset)
+    }
+
+    /// A loop has ended.
+    pub(crate) fn leave_loop(&mut self) {
+        self.loops -= 1;
+    }
+
+    /// A block that takes values of these types.
+    pub(crate) fn block_taking(&mut self, types: &[ValType]) -> Block {
+        let block = self.b.create_block();
+        for ty in types {
+            self.b.append_block_param(block, clif_type(*ty));
+        }
+        block
+    }
+
+    /// Goes on in `block`, its parameters on the stack.
+    pub(crate) fn continue_in(&mut self, block: Block) {
+        self.b.switch_to_block(block);
+        self.stack.extend_from_slice(self.b.block_params(block));
+    }
+
+    /// The code from here on, up to the next `else` or `end`, is not reached.
+    pub(crate) fn stop(&mut self) {
+        self.reachable = false;
+        self.fuel.forget();
+    }
+
+    // Traps.
+
+    /// Branches to a new cold block if `condition` holds, and goes on in that. Returns the other side, for
+    /// the caller to go on in with [`Self::resume`] once the cold block has ended.
+    pub(crate) fn branch_cold(&mut self, condition: Value) -> Block {
+        let (cold, next) = (self.b.create_block(), self.b.create_block());
+        self.b.set_cold_block(cold);
+        self.b.ins().brif(condition, cold, &[], next, &[]);
+        self.b.seal_block(cold);
+        self.b.switch_to_block(cold);
+        next
+    }
+
+    /// Goes on in a block that nothing more will branch to.
+    pub(crate) fn resume(&mut self, next: Block) {
+        self.b.seal_block(next);
+        self.b.switch_to_block(next);
+    }
+
+    /// Traps if `condition` holds.
+    pub(crate) fn trap_if(&mut self, condition: Value, trap: TrapCode) {
+        let next = self.branch_cold(condition);
+        self.trap(trap);
+        self.resume(next);
+    }
+
+    /// Traps. The stub does not come back: what follows only ends the block.
+    pub(crate) fn trap(&mut self, trap: TrapCode) {
+        let stub = self.imports.trap_stub(self.b.func, trap);
+        self.b.ins().call(stub, &[]);
+        self.b.ins().trap(regions::clif_trap(trap));
+    }
+
+    // Values.
+
+    /// The zero (or null) of a type.
+    pub(crate) fn zero(&mut self, ty: ValType) -> Value {
+        match ty {
+            ValType::F32 => self.b.ins().f32const(0.0),
+            ValType::F64 => self.b.ins().f64const(0.0),
+            ValType::V128 => unreachable!("refused by validation"),
+            _ => self.b.ins().iconst(clif_type(ty), 0),
+        }
+    }
+
+    /// An i32 as the 64-bit address it stands for.
+    pub(crate) fn widen(&mut self, index: Value) -> Value {
+        self.b.ins().uextend(types::I64, index)
+    }
+
+    /// The value of an integer constant, sign extended, if this is one.
+    pub(crate) fn constant(&self, value: Value) -> Option<i64> {
+        use cranelift_codegen::ir::{InstructionData, Opcode};
+        let inst = self.b.func.dfg.value_def(value).inst()?;
+        match self.b.func.dfg.insts[inst] {
+            InstructionData::UnaryImm {
+                opcode: Opcode::Iconst,
+                imm,
+            } => {
+                let unused = 64 - self.b.func.dfg.value_type(value).bits();
+                Some(imm.bits() << unused >> unused)
+            }
+            _ => None,
+        }
+    }
+}
