@@ -1,14 +1,51 @@
-//! Fibers: stacks that a program switches between.
+//! Fibers: functions that can suspend in the middle, each on a stack of its own.
+//!
+//! A *fiber* is a stack and the context to resume it. Whoever *resumes* it gets control back when the fiber
+//! *suspends*, returns or panics, and may give and gets a value each time. A switch costs about as much as a call.
+//!
+//! ```
+//! use fibers::{Fiber, FiberResult};
+//!
+//! let mut sums = Fiber::new(|suspender, first: u32| {
+//!     let mut sum = first;
+//!     while sum < 100 {
+//!         sum += suspender.suspend(sum);
+//!     }
+//!     "enough"
+//! })?;
+//! assert_eq!(sums.resume(30), FiberResult::Yield(30));
+//! assert_eq!(sums.resume(60), FiberResult::Yield(90));
+//! assert_eq!(sums.resume(10), FiberResult::Return("enough"));
+//! # Ok::<(), fibers::pool::PoolError>(())
+//! ```
+//!
+//! - [`Fiber`] is the safe face. A panic in a fiber goes on in its resumer; a fiber that is dropped while it is
+//!   suspended is unwound; debuggers and backtraces go on from a fiber to its resumer.
+//! - [`pool`] has stacks that are reused, bounded in number; [`GuardedStack`] is one by `mmap`. Both end in a guard:
+//!   an overflow faults. [`Fiber::trap_handler`] lets a signal handler end the fiber with a value instead.
+//! - [`raw`] is the layer below, on addresses and words, for runtimes that build their own fibers.
+//!
+//! Without the feature `std` there is no pool, and the crate is `no_std`; without `unwind` a panic in a fiber, and the
+//! drop of a suspended one, abort.
 #![warn(missing_docs)]
 #![cfg_attr(not(feature = "std"), no_std)]
 
 mod arch;
+mod fiber;
 pub mod raw;
 mod stack;
+mod trap;
+mod unwind;
+mod value;
 
+pub use fiber::{Fiber, FiberResult, Suspender};
+pub use raw::TrapHandlerRegs;
 pub use stack::Stack;
+pub use stack::mapped::{GuardedStack, StackError};
 #[cfg(feature = "std")]
 pub use stack::pool;
+pub use trap::TrapHandler;
+pub use unwind::ForcedUnwind;
 
 #[cfg(test)]
 mod testing;

@@ -1,5 +1,6 @@
 //! What a fiber needs of a stack: where it begins and ends, and what lies at its edge.
 
+pub(crate) mod mapped;
 #[cfg(feature = "std")]
 pub mod pool;
 
@@ -11,8 +12,8 @@ pub mod pool;
 /// From the creation of the value to its drop, and wherever the value is moved:
 /// - `base`, `limit` and `guard_bytes` do not change, and `base` is a multiple of 16;
 /// - `limit + guard_bytes .. base` is readable and writable, and used by nobody else;
-/// - touching `limit .. limit + guard_bytes` faults. Zero guard bytes are allowed; then whoever uses the stack has
-///   to know how deep it goes.
+/// - touching `limit .. limit + guard_bytes` faults, and that is a page at least; or the implementor sees to it
+///   by other means that nothing runs deeper than the stack goes.
 pub unsafe trait Stack {
     /// The highest address, exclusive; a multiple of 16.
     fn base(&self) -> usize;

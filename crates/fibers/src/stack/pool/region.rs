@@ -65,12 +65,12 @@ pub struct Extent {
 
 impl Extent {
     const fn none() -> Extent {
-        const ZERO: AtomicUsize = AtomicUsize::new(0);
+        let [start, stride, slots, reserved] = [const { AtomicUsize::new(0) }; 4];
         Extent {
-            start: ZERO,
-            stride: ZERO,
-            slots: ZERO,
-            reserved: ZERO,
+            start,
+            stride,
+            slots,
+            reserved,
         }
     }
 }

@@ -1,0 +1,380 @@
+//! The safe fiber: a closure on a stack of its own, resumed and suspended with values.
+//!
+//! ```text
+//!   new ----> parked, not started ----> running ----> parked ----> running ...
+//!                     |                   ^  |           |
+//!                     | drop: the closure |  |           | drop: unwound to its base
+//!                     v                   |  v           v
+//!                  finished <---------- return or panic: finished
+//! ```
+//!
+//! Invariants
+//! 1. `sp` is 0 if and only if the fiber is finished; else it is the newest `sp` of a fiber that is parked, or of
+//!    one that runs, and then `&mut self` is borrowed by who resumed it.
+//! 2. `sp == initial_sp` if and only if the fiber was never resumed: a fiber parks below its initial object.
+//! 3. The stack is the fiber's own, and stays in place when the fiber is moved.
+//!
+//! A fiber is not `Send`: what lies on its stack is not told by its type. Nor is a suspender: a reference to
+//! it must not reach another fiber, another thread, or [`Suspender::on_parent_stack`].
+
+use core::cell::UnsafeCell;
+use core::fmt;
+use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
+
+use crate::arch::{self, InitialFunc, LINK_OFFSET, STACK_ALIGN, Word};
+use crate::raw;
+use crate::stack::Stack;
+use crate::trap::TrapHandler;
+use crate::unwind::{self, CAN_UNWIND, PANICKED, RETURNED};
+use crate::value::{decode, encode};
+
+#[cfg(feature = "std")]
+use crate::stack::pool::{PoolConfig, PoolError, PooledStack, StackPool};
+
+/// Bytes that a new fiber has below its closure, at least.
+const MIN_ROOM: usize = 1024;
+
+/// What a fiber gave when it was resumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FiberResult<Yield, Return> {
+    /// It suspended with this value, and can be resumed.
+    Yield(Yield),
+    /// Its function returned this value: it is finished.
+    Return(Return),
+}
+
+impl<Yield, Return> FiberResult<Yield, Return> {
+    /// The value of a suspend.
+    pub fn into_yield(self) -> Option<Yield> {
+        match self {
+            FiberResult::Yield(value) => Some(value),
+            FiberResult::Return(_) => None,
+        }
+    }
+
+    /// The value that the function returned.
+    pub fn into_return(self) -> Option<Return> {
+        match self {
+            FiberResult::Yield(_) => None,
+            FiberResult::Return(value) => Some(value),
+        }
+    }
+}
+
+macro_rules! define_fiber {
+    ($($default:tt)*) => {
+        /// A function on a stack of its own, which can suspend in the middle.
+        ///
+        /// Dropping a fiber that is parked in its function unwinds it, so that what lies on its stack is
+        /// dropped, with a panic whose payload is [`ForcedUnwind`](crate::ForcedUnwind). Where nothing can be
+        /// unwound (`panic = "abort"`, or no feature `unwind`) that aborts and says so.
+        pub struct Fiber<Input, Yield, Return, S: Stack $($default)*> {
+            sp: usize,
+            link: usize,
+            initial_sp: usize,
+            drop_initial: unsafe fn(*mut u8),
+            stack: S,
+            // Takes inputs, gives results; and neither `Send` nor `Sync`, see the head.
+            marker: PhantomData<(fn(Input) -> FiberResult<Yield, Return>, *mut ())>,
+        }
+    };
+}
+
+#[cfg(feature = "std")]
+define_fiber!(= PooledStack);
+#[cfg(not(feature = "std"))]
+define_fiber!();
+
+#[cfg(feature = "std")]
+impl<Input, Yield, Return> Fiber<Input, Yield, Return> {
+    /// A fiber that will run `body`, on a stack of the process's own pool: 65536 stacks of 1 MiB.
+    ///
+    /// # Errors
+    /// As [`StackPool::new`] and [`StackPool::take`].
+    pub fn new<F>(body: F) -> Result<Self, PoolError>
+    where
+        F: FnOnce(&Suspender<Input, Yield>, Input) -> Return + 'static,
+        Input: 'static,
+        Yield: 'static,
+        Return: 'static,
+    {
+        Ok(Fiber::with_stack(default_pool()?.take()?, body))
+    }
+}
+
+/// The pool of [`Fiber::new`].
+#[cfg(feature = "std")]
+fn default_pool() -> Result<&'static StackPool, PoolError> {
+    static POOL: std::sync::OnceLock<Result<StackPool, PoolError>> = std::sync::OnceLock::new();
+    let make = || {
+        StackPool::new(PoolConfig {
+            max_stacks: 1 << 16,
+            ..PoolConfig::default()
+        })
+    };
+    POOL.get_or_init(make).as_ref().map_err(|error| *error)
+}
+
+impl<Input, Yield, Return, S: Stack> Fiber<Input, Yield, Return, S> {
+    /// A fiber that will run `body` on `stack`.
+    ///
+    /// Cost: a few nanoseconds. `body` is moved to the stack.
+    ///
+    /// # Panics
+    /// When the stack has no room for `body` and 1 KiB more.
+    #[inline]
+    pub fn with_stack<F>(stack: S, body: F) -> Self
+    where
+        F: FnOnce(&Suspender<Input, Yield>, Input) -> Return + 'static,
+        Input: 'static,
+        Yield: 'static,
+        Return: 'static,
+        S: 'static,
+    {
+        // SAFETY: nothing is borrowed, as the bounds say.
+        unsafe { Self::with_stack_unchecked(stack, body) }
+    }
+
+    /// [`with_stack`](Self::with_stack) for values and stacks that borrow.
+    ///
+    /// # Panics
+    /// As `with_stack`.
+    ///
+    /// # Safety
+    /// What `body`, the values and the stack borrow stays borrowed until the fiber is finished or dropped; if it
+    /// is forgotten, for ever.
+    #[inline]
+    pub unsafe fn with_stack_unchecked<F>(stack: S, body: F) -> Self
+    where
+        F: FnOnce(&Suspender<Input, Yield>, Input) -> Return,
+    {
+        check_room::<F>(&stack);
+        let base = stack.base();
+        let main: unsafe extern "sysv64" fn(Word, usize, *mut F) -> ! = fiber_main::<Input, Yield, Return, F>;
+        // SAFETY: the types differ in `MaybeUninit<u64>` for `u64`, which is passed in the same way.
+        let main = unsafe { core::mem::transmute::<_, InitialFunc<F>>(main) };
+        // SAFETY: the stack is ours, aligned by its contract, and has room.
+        let sp = unsafe { arch::init_stack(base, main, body) };
+        Fiber {
+            sp,
+            link: base - LINK_OFFSET,
+            initial_sp: sp,
+            drop_initial: drop_at::<F>,
+            stack,
+            marker: PhantomData,
+        }
+    }
+
+    /// Runs the fiber until it suspends or ends, and gives it `input`: what its function is called with, or what
+    /// its suspend returns.
+    ///
+    /// Cost: with the suspend that answers, two switches of about a nanosecond each. Values of up to 8 bytes
+    /// travel in a register.
+    ///
+    /// # Panics
+    /// When the fiber is finished. When its function panics: that panic goes on here, with its payload.
+    #[inline]
+    pub fn resume(&mut self, input: Input) -> FiberResult<Yield, Return> {
+        if self.sp == RETURNED {
+            resumed_when_finished();
+        }
+        let input = ManuallyDrop::new(input);
+        // SAFETY: invariant 1: the fiber is parked at `sp`, which is replaced below. The input is decoded
+        // before anything else runs here, and not used again.
+        let (word, sp) = unsafe { arch::switch_and_link_word(encode(&input), self.sp, self.link) };
+        if sp > PANICKED {
+            self.sp = sp;
+            // SAFETY: a suspend of this fiber encoded a `Yield`, and is parked.
+            return FiberResult::Yield(unsafe { decode(word) });
+        }
+        self.sp = RETURNED;
+        if sp == PANICKED {
+            // SAFETY: as `sp` says.
+            unsafe { unwind::resume_panic(word) }
+        }
+        // SAFETY: the function's end encoded a `Return`, and the stack is still ours.
+        FiberResult::Return(unsafe { decode(word) })
+    }
+
+    /// Whether the fiber was resumed.
+    pub fn started(&self) -> bool {
+        self.sp != self.initial_sp
+    }
+
+    /// Whether the fiber is finished: its function has returned, panicked or was unwound.
+    pub fn done(&self) -> bool {
+        self.sp == RETURNED
+    }
+
+    /// Ends the fiber: unwinds what is on its stack, as a drop does. Nothing happens to one that is finished.
+    ///
+    /// # Panics
+    /// When a destructor on the fiber's stack panics, or its function panics otherwise: that panic goes on here.
+    ///
+    /// # Aborts
+    /// When the fiber has frames and nothing can be unwound, and when it suspends instead of unwinding: both say so.
+    pub fn force_unwind(&mut self) {
+        if self.done() {
+            return;
+        }
+        let sp = self.sp;
+        if !self.started() {
+            self.sp = RETURNED;
+            // SAFETY: invariant 2: never resumed, and no longer resumable.
+            return unsafe { arch::drop_initial_obj(sp, self.drop_initial) };
+        }
+        if !CAN_UNWIND {
+            unwind::die(
+                "a suspended fiber was dropped, and without unwinding its frames cannot be: let it finish, or use force_reset",
+            );
+        }
+        self.sp = RETURNED;
+        // SAFETY: invariants 1 and 2: the fiber is parked in a suspend.
+        let (word, sp) = unsafe { arch::switch_and_throw(sp, self.link) };
+        match sp {
+            // SAFETY: the function returned all the same; its end encoded a `Return`.
+            RETURNED => drop(unsafe { decode::<Return>(Word::new(word)) }),
+            // SAFETY: as `sp` says.
+            PANICKED => unsafe { unwind::resume_other_panic(Word::new(word)) },
+            _ => unwind::die("a fiber suspended while it was being unwound"),
+        }
+    }
+
+    /// Declares the fiber finished, whatever is on its stack. Cost: nothing.
+    ///
+    /// # Safety
+    /// Nothing on the fiber's stack needs to be dropped or is referred to from elsewhere; a closure that was never
+    /// started is forgotten.
+    pub unsafe fn force_reset(&mut self) {
+        self.sp = RETURNED;
+    }
+
+    /// The stack, after [`force_unwind`](Self::force_unwind).
+    ///
+    /// # Panics
+    /// As `force_unwind`.
+    pub fn into_stack(mut self) -> S {
+        self.force_unwind();
+        let this = ManuallyDrop::new(self);
+        // SAFETY: the fiber is finished and not dropped, so the stack is moved out once.
+        unsafe { core::ptr::read(&this.stack) }
+    }
+
+    /// What a signal handler needs to end this fiber when its code traps.
+    ///
+    /// To be made and put where the handler finds it before the fiber is resumed.
+    pub fn trap_handler(&self) -> TrapHandler<Return> {
+        TrapHandler::new(self.link + LINK_OFFSET, self.stack.limit())
+    }
+}
+
+impl<Input, Yield, Return, S: Stack> Drop for Fiber<Input, Yield, Return, S> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.sp != RETURNED {
+            self.force_unwind();
+        }
+    }
+}
+
+impl<Input, Yield, Return, S: Stack> fmt::Debug for Fiber<Input, Yield, Return, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fiber")
+            .field("started", &self.started())
+            .field("done", &self.done())
+            .finish()
+    }
+}
+
+/// What a fiber's function suspends with. It lies on the fiber's stack: it is the parent link.
+#[repr(transparent)]
+pub struct Suspender<Input, Yield> {
+    /// Written by whoever resumes; the cell also keeps references to it from other threads.
+    link: UnsafeCell<usize>,
+    marker: PhantomData<fn(Yield) -> Input>,
+}
+
+impl<Input, Yield> Suspender<Input, Yield> {
+    /// Suspends the fiber: its resume returns `value`. Returns what the next resume gives.
+    ///
+    /// Unwinds instead when the fiber is dropped meanwhile ([`ForcedUnwind`](crate::ForcedUnwind)).
+    // Inlined, so that the return predictor stays in step: see the head of the architecture's file.
+    #[inline(always)]
+    pub fn suspend(&self, value: Yield) -> Input {
+        let value = ManuallyDrop::new(value);
+        // SAFETY: a suspender is reachable on its fiber only, as it is not `Sync` and no closure that can be given to
+        // another fiber may borrow it; so this runs there. The value is decoded before the fiber goes on.
+        let (word, unwind) = unsafe { arch::switch_yield_word(encode(&value), self.link()) };
+        if unwind {
+            unwind::throw();
+        }
+        // SAFETY: the resume of this fiber encoded an `Input`, and is parked.
+        unsafe { decode(word) }
+    }
+
+    /// Calls `body` on the stack of whoever resumed this fiber, and comes back. Panics pass through.
+    ///
+    /// For code that needs more stack than the fiber has. Cost: two calls. `Send` keeps the suspender out of `body`: it
+    /// must not suspend there.
+    #[inline]
+    pub fn on_parent_stack<F, R>(&self, body: F) -> R
+    where
+        F: FnOnce() -> R + Send,
+    {
+        // SAFETY: the fiber runs, so the link holds P, the address of its parked parent's frame record.
+        let parked = unsafe { self.link.get().read_volatile() };
+        // SAFETY: what is below P is free to be borrowed while the parent is parked, and P - 8 is 16-aligned.
+        unsafe { raw::on_stack(parked & !(STACK_ALIGN - 1), body) }
+    }
+
+    #[inline(always)]
+    fn link(&self) -> usize {
+        self.link.get() as usize
+    }
+}
+
+/// The first function on a fiber's stack.
+///
+/// # Safety
+/// Entered as `init_stack` arranges it.
+unsafe extern "sysv64" fn fiber_main<Input, Yield, Return, F>(word: Word, link: usize, body: *mut F) -> !
+where
+    F: FnOnce(&Suspender<Input, Yield>, Input) -> Return,
+{
+    // SAFETY: `init_stack` moved it there, and this runs once.
+    let body = unsafe { body.read() };
+    // SAFETY: the first resume encoded an `Input`, as a fiber that was never resumed is not unwound.
+    let input = unsafe { decode::<Input>(word) };
+    // SAFETY: the link lies at the base of this stack, which outlives the function; a suspender is that word.
+    let suspender = unsafe { &*(link as *const Suspender<Input, Yield>) };
+    // SAFETY: this is the base of the fiber, and nothing here is left to be dropped.
+    unsafe { unwind::run_to_end(link, || body(suspender, input)) }
+}
+
+/// # Safety
+/// `at` points to a `T`, which is not used again.
+unsafe fn drop_at<T>(at: *mut u8) {
+    // SAFETY: the caller's promise.
+    unsafe { at.cast::<T>().drop_in_place() }
+}
+
+/// Panics when a stack has no room for a closure of type `F`.
+#[inline]
+fn check_room<F>(stack: &impl Stack) {
+    let room = stack.base() - stack.limit() - stack.guard_bytes();
+    let needed = size_of::<F>() + align_of::<F>() + arch::INIT_OVERHEAD + MIN_ROOM;
+    assert!(
+        needed <= room,
+        "a stack of {room} bytes has no room for a fiber that needs {needed} to start"
+    );
+}
+
+#[cold]
+#[inline(never)]
+fn resumed_when_finished() -> ! {
+    panic!("a finished fiber was resumed");
+}
+
+#[cfg(all(test, feature = "unwind"))]
+mod tests;

@@ -1,0 +1,145 @@
+//! A stack that is a mapping of its own, with a guard below it.
+
+use core::fmt;
+use core::ptr::NonNull;
+
+use super::{PAGE_BYTES, Stack, last_errno, whole_pages};
+
+/// A stack from `mmap`, with one guard page; dropping it unmaps it.
+///
+/// Cost: microseconds in the kernel to make, to touch and to drop, and two mappings, of which a process has
+/// `vm.max_map_count` (65530). A [`StackPool`](crate::pool::StackPool) has neither.
+pub struct GuardedStack {
+    mapping: NonNull<libc::c_void>,
+    bytes: usize,
+}
+
+/// Why there is no [`GuardedStack`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StackError {
+    /// The size is not one that a stack can have.
+    Size {
+        /// Bytes that were wanted.
+        bytes: usize,
+        /// The smallest size, in bytes.
+        min: usize,
+    },
+    /// The kernel did not map the memory.
+    Map {
+        /// Bytes that were wanted, guard included.
+        bytes: usize,
+        /// Its error number.
+        errno: i32,
+    },
+    /// The kernel did not make the part above the guard usable: often the limit of mappings is reached.
+    Protect {
+        /// Bytes that were wanted.
+        bytes: usize,
+        /// Its error number.
+        errno: i32,
+    },
+}
+
+impl fmt::Display for StackError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            StackError::Size { bytes, min } => {
+                write!(f, "a stack cannot have {bytes} bytes, at least {min} are needed")
+            }
+            StackError::Map { bytes, errno } => {
+                write!(f, "cannot map {bytes} bytes for a stack: error {errno}")
+            }
+            StackError::Protect { bytes, errno } => {
+                write!(
+                    f,
+                    "cannot make {bytes} bytes of a stack usable: error {errno} (see vm.max_map_count)"
+                )
+            }
+        }
+    }
+}
+
+impl core::error::Error for StackError {}
+
+impl GuardedStack {
+    /// The smallest size of a stack, in bytes.
+    pub const MIN_BYTES: usize = PAGE_BYTES;
+
+    /// Makes a stack of `stack_bytes`, rounded up to pages, and a guard page below it.
+    ///
+    /// # Errors
+    /// `Size` when there are fewer than [`MIN_BYTES`](Self::MIN_BYTES) or more than an address space has; `Map` and `Protect` when
+    /// the kernel refuses.
+    pub fn new(stack_bytes: usize) -> Result<GuardedStack, StackError> {
+        let size = StackError::Size {
+            bytes: stack_bytes,
+            min: Self::MIN_BYTES,
+        };
+        if stack_bytes < Self::MIN_BYTES {
+            return Err(size);
+        }
+        let usable = whole_pages(stack_bytes).ok_or(size)?;
+        let bytes = usable.checked_add(PAGE_BYTES).ok_or(size)?;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
+        // SAFETY: a new mapping somewhere.
+        let start = unsafe { libc::mmap(core::ptr::null_mut(), bytes, libc::PROT_NONE, flags, -1, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(StackError::Map {
+                bytes,
+                errno: last_errno(),
+            });
+        }
+        // From here on the value's drop unmaps it.
+        let stack = GuardedStack {
+            mapping: NonNull::new(start).expect("mmap does not give address 0"),
+            bytes,
+        };
+        let first = (start as usize + PAGE_BYTES) as *mut libc::c_void;
+        // SAFETY: part of our own new mapping.
+        if unsafe { libc::mprotect(first, usable, libc::PROT_READ | libc::PROT_WRITE) } != 0 {
+            return Err(StackError::Protect {
+                bytes: usable,
+                errno: last_errno(),
+            });
+        }
+        Ok(stack)
+    }
+}
+
+impl Drop for GuardedStack {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping, which nobody uses any more. It was made with these numbers, so it cannot fail but
+        // for the limit of mappings, when the kernel would have to split one.
+        unsafe { libc::munmap(self.mapping.as_ptr(), self.bytes) };
+    }
+}
+
+impl fmt::Debug for GuardedStack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GuardedStack({:#x}..{:#x})", self.limit(), self.base())
+    }
+}
+
+// SAFETY: the value owns its mapping; which thread unmaps it does not matter.
+unsafe impl Send for GuardedStack {}
+// SAFETY: `&GuardedStack` gives numbers only.
+unsafe impl Sync for GuardedStack {}
+
+// SAFETY: the mapping is the value's until its drop, its ends are at pages, and its first page stayed PROT_NONE.
+unsafe impl Stack for GuardedStack {
+    #[inline]
+    fn base(&self) -> usize {
+        self.limit() + self.bytes
+    }
+
+    #[inline]
+    fn limit(&self) -> usize {
+        self.mapping.as_ptr() as usize
+    }
+
+    #[inline]
+    fn guard_bytes(&self) -> usize {
+        PAGE_BYTES
+    }
+}

@@ -1,0 +1,118 @@
+//! What happens at the base of a fiber when Rust code there returns or panics, and how a fiber is made to unwind.
+
+use core::mem::ManuallyDrop;
+
+use crate::arch;
+use crate::value::{decode, encode};
+
+/// What stands for a stack pointer when a fiber has returned, and when it has panicked.
+pub(crate) const RETURNED: usize = 0;
+pub(crate) const PANICKED: usize = 1;
+
+/// The payload of the panic that unwinds a fiber which is dropped, or told to by
+/// [`Fiber::force_unwind`](crate::Fiber::force_unwind).
+///
+/// Code that catches panics in a fiber can tell it from others by this type, and has to resume it. The
+/// panic hook is not called for it.
+#[derive(Debug)]
+pub struct ForcedUnwind(());
+
+/// Why a fiber did not return a value.
+#[cfg(feature = "unwind")]
+pub(crate) type Payload = std::boxed::Box<dyn core::any::Any + Send>;
+#[cfg(not(feature = "unwind"))]
+pub(crate) type Payload = core::convert::Infallible;
+
+/// Whether a fiber with frames can be unwound.
+pub(crate) const CAN_UNWIND: bool = cfg!(all(feature = "unwind", panic = "unwind"));
+
+/// Runs the last function of a fiber and goes back to the parent with what became of it.
+///
+/// # Safety
+/// This runs at the base of the fiber whose link is `link`, and no frame between needs dropping.
+#[inline(always)]
+pub(crate) unsafe fn run_to_end<R>(link: usize, body: impl FnOnce() -> R) -> ! {
+    match catch(body) {
+        Ok(value) => {
+            let value = ManuallyDrop::new(value);
+            // SAFETY: the caller's promise. The value stays on the stack, which the parent keeps until it has read it.
+            unsafe { arch::switch_and_finish(encode(&value), link, RETURNED) }
+        }
+        Err(payload) => {
+            let payload = ManuallyDrop::new(payload);
+            // SAFETY: as above.
+            unsafe { arch::switch_and_finish(encode(&payload), link, PANICKED) }
+        }
+    }
+}
+
+#[cfg(feature = "unwind")]
+#[inline(always)]
+fn catch<R>(body: impl FnOnce() -> R) -> Result<R, Payload> {
+    // Whatever the panic has broken, the resumer sees the panic too.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(body))
+}
+
+/// Without unwinding a panic ends in the `extern` function at the fiber's base, which aborts.
+#[cfg(not(feature = "unwind"))]
+#[inline(always)]
+fn catch<R>(body: impl FnOnce() -> R) -> Result<R, Payload> {
+    Ok(body())
+}
+
+/// Goes on with the panic of a fiber, in its resumer.
+///
+/// # Safety
+/// `word` came with [`PANICKED`], just now.
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn resume_panic(word: arch::Word) -> ! {
+    // SAFETY: the caller's promise.
+    resume_payload(unsafe { decode::<Payload>(word) })
+}
+
+/// The same for a fiber that was told to unwind: returns when that is all that happened.
+///
+/// # Safety
+/// As for [`resume_panic`].
+pub(crate) unsafe fn resume_other_panic(word: arch::Word) {
+    // SAFETY: the caller's promise.
+    let payload = unsafe { decode::<Payload>(word) };
+    #[cfg(feature = "unwind")]
+    if payload.is::<ForcedUnwind>() {
+        return;
+    }
+    resume_payload(payload)
+}
+
+#[cfg(feature = "unwind")]
+fn resume_payload(payload: Payload) -> ! {
+    std::panic::resume_unwind(payload)
+}
+
+#[cfg(not(feature = "unwind"))]
+fn resume_payload(payload: Payload) -> ! {
+    match payload {}
+}
+
+/// Unwinds the running fiber, because it was told to.
+#[cold]
+#[inline(never)]
+pub(crate) fn throw() -> ! {
+    #[cfg(feature = "unwind")]
+    std::panic::resume_unwind(std::boxed::Box::new(ForcedUnwind(())));
+    #[cfg(not(feature = "unwind"))]
+    die("a fiber was told to unwind, which it cannot");
+}
+
+/// Says why, and aborts.
+#[cold]
+#[inline(never)]
+pub(crate) fn die(why: &str) -> ! {
+    for text in ["fibers: ", why, "\n"] {
+        // SAFETY: a valid range; what became of the write does not matter.
+        unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
+    }
+    // SAFETY: no preconditions.
+    unsafe { libc::abort() }
+}
