@@ -1,1 +1,72 @@
-//! Placeholder while the workspace is set up.
+//! A WebAssembly runtime whose guests run on fibers.
+//!
+//! Every guest runs on a stack of its own that ends in a guard. Host functions run on the host's stack. A guest that
+//! waits for an `async` host function is parked: its stack is set aside, and nothing else of it is anywhere.
+//!
+//! ```
+//! use selvedge::{Caller, Engine, Linker, Module, Result, Store};
+//!
+//! # fn block_on<F: std::future::Future>(f: F) -> F::Output {
+//! #     let mut f = std::pin::pin!(f);
+//! #     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+//! #     loop { if let std::task::Poll::Ready(v) = f.as_mut().poll(&mut cx) { return v } }
+//! # }
+//! let engine = Engine::default();
+//! let module = Module::new(&engine, r#"(module
+//!     (import "host" "fetch" (func $fetch (param i32) (result i32)))
+//!     (func (export "run") (param i32) (result i32) local.get 0 call $fetch))"#)?;
+//! let mut linker = Linker::<()>::new(&engine);
+//! linker.func_wrap_async("host", "fetch", async |_caller: Caller<'_, ()>, n: i32| -> Result<i32> {
+//!     std::future::ready(()).await; // a database, a socket, a timer
+//!     Ok(n * 2)
+//! })?;
+//! let mut store = Store::new(&engine, ());
+//! let instance = linker.instantiate(&mut store, &module)?;
+//! let answer: i32 = block_on(instance.call_async(&mut store, "run", 21))?;
+//! assert_eq!(answer, 42);
+//! # Ok::<(), selvedge::Error>(())
+//! ```
+//!
+//! Names and shapes follow Wasmtime's embedding API where it has one.
+
+#![warn(missing_docs)]
+
+mod backtrace;
+mod config;
+mod engine;
+mod error;
+mod externs;
+mod func;
+mod global;
+mod host_fn;
+mod instance;
+mod link;
+mod linker;
+mod memory;
+mod module;
+mod store;
+mod table;
+mod trap;
+mod value;
+mod vm;
+
+pub use backtrace::{FrameInfo, WasmBacktrace};
+pub use config::Config;
+pub use engine::Engine;
+pub use error::{Chain, Context, Error, Result};
+pub use externs::Extern;
+pub use func::{Func, TypedFunc};
+pub use global::Global;
+pub use host_fn::{HostAsyncFn, HostFn, HostValsAsyncFn, HostValsFn};
+pub use instance::Instance;
+pub use linker::Linker;
+pub use memory::Memory;
+pub use module::{ExportType, ImportType, Module};
+pub use selvedge_compiler::{
+    CompileError, ExternType, FuncType, GlobalType, MemoryStyle, MemoryType, OptLevel, TableType, ValType,
+};
+pub use store::{AsContext, AsContextMut, Caller, FuelPolicy, Local, Store, StoreContext, StoreContextMut};
+pub use table::Table;
+pub use trap::Trap;
+pub use value::{ExternRef, Val, WasmRet, WasmTy, WasmTyList};
+pub use vm::call::{CallFuture, CallValsFuture};

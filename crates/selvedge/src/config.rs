@@ -1,0 +1,95 @@
+//! What an embedder may choose, once for all modules and stores of an engine.
+
+use selvedge_compiler::{MemoryStyle, OptLevel};
+
+/// Settings of an [`Engine`](crate::Engine).
+///
+/// ```
+/// let mut config = selvedge::Config::new();
+/// config.fuel(true).stack_bytes(256 << 10);
+/// let engine = selvedge::Engine::new(&config)?;
+/// # Ok::<(), selvedge::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub(crate) fuel: bool,
+    pub(crate) stack_bytes: usize,
+    pub(crate) max_guest_stacks: usize,
+    pub(crate) max_host_stack_bytes: usize,
+    pub(crate) memory_style: MemoryStyle,
+    pub(crate) opt_level: OptLevel,
+    pub(crate) parallel_compilation: bool,
+    pub(crate) max_backtrace_frames: usize,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config::new()
+    }
+}
+
+impl Config {
+    /// The defaults that each setter names.
+    pub fn new() -> Config {
+        Config {
+            fuel: false,
+            stack_bytes: 512 << 10,
+            max_guest_stacks: 1 << 20,
+            max_host_stack_bytes: 1 << 20,
+            memory_style: MemoryStyle::Reserved,
+            opt_level: OptLevel::Speed,
+            parallel_compilation: true,
+            max_backtrace_frames: 64,
+        }
+    }
+
+    /// Whether guests are metered: see [`Store::set_fuel`](crate::Store::set_fuel). Default: no.
+    pub fn fuel(&mut self, on: bool) -> &mut Config {
+        self.fuel = on;
+        self
+    }
+
+    /// How many bytes of stack a guest has, a multiple of the page size or rounded up to one. The only stack size there is: host
+    /// functions run on the host's stack. Default: 512 KiB.
+    pub fn stack_bytes(&mut self, bytes: usize) -> &mut Config {
+        self.stack_bytes = bytes;
+        self
+    }
+
+    /// How many guests may be running or parked at once. Default: 1 048 576.
+    pub fn max_guest_stacks(&mut self, count: usize) -> &mut Config {
+        self.max_guest_stacks = count;
+        self
+    }
+
+    /// How much of the host's stack calls from host functions into guests may use, one inside the other, before the
+    /// next is refused with [`Trap::StackOverflow`](crate::Trap::StackOverflow). Default: 1 MiB, half of what a Rust thread has.
+    pub fn max_host_stack_bytes(&mut self, bytes: usize) -> &mut Config {
+        self.max_host_stack_bytes = bytes;
+        self
+    }
+
+    /// How memories are laid out and checked. Default: reserved, unchecked.
+    pub fn memory_style(&mut self, style: MemoryStyle) -> &mut Config {
+        self.memory_style = style;
+        self
+    }
+
+    /// How far to optimise. Default: for speed.
+    pub fn opt_level(&mut self, level: OptLevel) -> &mut Config {
+        self.opt_level = level;
+        self
+    }
+
+    /// Whether a module's functions are compiled on all processors. The code does not depend on it. Default: yes.
+    pub fn parallel_compilation(&mut self, on: bool) -> &mut Config {
+        self.parallel_compilation = on;
+        self
+    }
+
+    /// How many frames of a trap's backtrace are kept. Default: 64.
+    pub fn max_backtrace_frames(&mut self, count: usize) -> &mut Config {
+        self.max_backtrace_frames = count;
+        self
+    }
+}

@@ -1,0 +1,186 @@
+//! What modules and stores share: settings, signal handlers, guest stacks, trampolines of host functions.
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::vm::arch;
+use crate::vm::code::{ModuleCode, RuntimeSlots};
+use crate::vm::signals;
+use fibers::pool::{PoolConfig, StackPool};
+use selvedge_compiler::{CompiledModule, FuncType, MemoryStyle, Settings, compile_host_trampolines};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock};
+
+/// Settings, compiled host trampolines and the pool of guest stacks. Cheap to clone; clones are the same engine.
+///
+/// The first one of a process installs handlers for SIGSEGV, SIGBUS, SIGFPE and SIGILL, which pass on what is not a guest's.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Config,
+    settings: Settings,
+    stacks: StackPool,
+    trampolines: Mutex<HashMap<FuncType, HostCode>>,
+}
+
+/// The trampolines of one signature, for host functions that no module imports.
+#[derive(Clone)]
+pub(crate) struct HostCode {
+    code: Arc<ModuleCode>,
+    entry: u32,
+    import: u32,
+}
+
+impl HostCode {
+    pub(crate) fn entry(&self) -> *const u8 {
+        self.code.code_at(self.entry)
+    }
+
+    pub(crate) fn import(&self) -> *const u8 {
+        self.code.code_at(self.import)
+    }
+}
+
+/// Where images reach the runtime.
+pub(crate) fn runtime_slots() -> RuntimeSlots {
+    RuntimeSlots {
+        raise: arch::raise as *const () as usize,
+        fuel_check: arch::fuel_check as *const () as usize,
+    }
+}
+
+impl Default for Engine {
+    /// # Panics
+    /// Where [`Engine::new`] with the defaults fails: a processor that is not supported.
+    fn default() -> Engine {
+        match Engine::new(&Config::new()) {
+            Ok(engine) => engine,
+            Err(error) => panic!("cannot make an engine with the default settings: {error:#}"),
+        }
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("config", &self.inner.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// An engine with these settings.
+    ///
+    /// # Errors
+    /// A processor that lacks what compiled code needs, or signal handlers that cannot be installed.
+    pub fn new(config: &Config) -> Result<Engine> {
+        let settings = Settings::host()?
+            .fuel(config.fuel)
+            .memory_style(config.memory_style)
+            .opt_level(config.opt_level)
+            .parallel(config.parallel_compilation);
+        signals::install()?;
+        let stacks = StackPool::new(PoolConfig {
+            stack_bytes: config.stack_bytes,
+            max_stacks: config.max_guest_stacks,
+            ..PoolConfig::default()
+        })?;
+        Ok(Engine {
+            inner: Arc::new(Inner {
+                config: config.clone(),
+                settings,
+                stacks,
+                trampolines: Mutex::default(),
+            }),
+        })
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    pub(crate) fn same(&self, other: &Engine) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    #[inline(always)]
+    pub(crate) fn fuel(&self) -> bool {
+        self.inner.config.fuel
+    }
+
+    pub(crate) fn memory_style(&self) -> MemoryStyle {
+        self.inner.config.memory_style
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    #[inline(always)]
+    pub(crate) fn stacks(&self) -> &StackPool {
+        &self.inner.stacks
+    }
+
+    /// The trampolines of a signature, compiled when first asked for.
+    pub(crate) fn trampolines(&self, ty: &FuncType) -> Result<HostCode> {
+        let mut known = self
+            .inner
+            .trampolines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(code) = known.get(ty) {
+            return Ok(code.clone());
+        }
+        let made = compile_host_trampolines(ty, &self.inner.settings)?;
+        let module = CompiledModule {
+            info: Default::default(),
+            image: made.image,
+        };
+        let code = HostCode {
+            code: ModuleCode::publish(module, runtime_slots())?,
+            entry: made.entry,
+            import: made.import,
+        };
+        known.insert(ty.clone(), code.clone());
+        Ok(code)
+    }
+}
+
+/// Signatures of the process, numbered: equal signatures have equal numbers.
+#[derive(Default)]
+struct Types {
+    ids: HashMap<FuncType, u32>,
+    types: Vec<FuncType>,
+}
+
+static TYPES: LazyLock<RwLock<Types>> = LazyLock::new(RwLock::default);
+
+/// The number of a signature.
+pub(crate) fn type_id(ty: &FuncType) -> u32 {
+    if let Some(id) = TYPES.read().unwrap_or_else(PoisonError::into_inner).ids.get(ty) {
+        return *id;
+    }
+    let mut types = TYPES.write().unwrap_or_else(PoisonError::into_inner);
+    let next = types.types.len() as u32;
+    let id = *types.ids.entry(ty.clone()).or_insert(next);
+    if id == next {
+        types.types.push(ty.clone());
+    }
+    id
+}
+
+/// The signature of a number that [`type_id`] gave.
+pub(crate) fn type_of_id(id: u32) -> FuncType {
+    TYPES.read().unwrap_or_else(PoisonError::into_inner).types[id as usize].clone()
+}
+
+/// An engine is shared between threads.
+const _: fn() = || {
+    fn shared<X: Send + Sync>() {}
+    shared::<Engine>();
+    shared::<Error>();
+};

@@ -1,0 +1,121 @@
+//! What can be imported and exported: [`Extern`].
+
+use crate::func::Func;
+use crate::global::Global;
+use crate::memory::Memory;
+use crate::store::AsContext;
+use crate::table::Table;
+use crate::vm::store::StoreVm;
+use selvedge_compiler::{ExternIndex, ExternType};
+
+/// Something that can be imported and exported. A copyable handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Extern {
+    /// A function.
+    Func(Func),
+    /// A table.
+    Table(Table),
+    /// A linear memory.
+    Memory(Memory),
+    /// A global.
+    Global(Global),
+}
+
+impl Extern {
+    /// The function, if it is one.
+    pub fn into_func(self) -> Option<Func> {
+        if let Extern::Func(func) = self {
+            Some(func)
+        } else {
+            None
+        }
+    }
+
+    /// The table, if it is one.
+    pub fn into_table(self) -> Option<Table> {
+        if let Extern::Table(table) = self {
+            Some(table)
+        } else {
+            None
+        }
+    }
+
+    /// The memory, if it is one.
+    pub fn into_memory(self) -> Option<Memory> {
+        if let Extern::Memory(memory) = self {
+            Some(memory)
+        } else {
+            None
+        }
+    }
+
+    /// The global, if it is one.
+    pub fn into_global(self) -> Option<Global> {
+        if let Extern::Global(global) = self {
+            Some(global)
+        } else {
+            None
+        }
+    }
+
+    /// Its type. Of a memory or a table, the minimum is the size it has now.
+    ///
+    /// # Panics
+    /// With another store than its own.
+    pub fn ty(&self, store: impl AsContext) -> ExternType {
+        match self {
+            Extern::Func(func) => ExternType::Func(func.ty(store)),
+            Extern::Table(table) => ExternType::Table(table.ty(store)),
+            Extern::Memory(memory) => ExternType::Memory(memory.ty(store)),
+            Extern::Global(global) => ExternType::Global(global.ty(store)),
+        }
+    }
+
+    /// An export of an instance, by its index in the store.
+    pub(crate) fn of_export(vm: &mut StoreVm, instance: u32, name: &str) -> Option<Extern> {
+        let index = vm.instances[instance as usize].module.export(name)?;
+        Some(Extern::of_index(vm, instance, index))
+    }
+
+    pub(crate) fn of_index(vm: &mut StoreVm, instance: u32, index: ExternIndex) -> Extern {
+        let held = &vm.instances[instance as usize];
+        match index {
+            ExternIndex::Func(func) => {
+                Extern::Func(Func::new_handle(vm.id, vm.instance_func(instance, func)))
+            }
+            ExternIndex::Table(table) => Extern::Table(Table::new_handle(vm.id, held.tables[table as usize])),
+            ExternIndex::Memory(memory) => {
+                Extern::Memory(Memory::new_handle(vm.id, held.memories[memory as usize]))
+            }
+            ExternIndex::Global(global) => {
+                Extern::Global(Global::new_handle(vm.id, vm.instance_global(instance, global)))
+            }
+            other => unreachable!("exports of kind {other:?} are refused by the compiler"),
+        }
+    }
+}
+
+impl From<Func> for Extern {
+    fn from(func: Func) -> Extern {
+        Extern::Func(func)
+    }
+}
+
+impl From<Table> for Extern {
+    fn from(table: Table) -> Extern {
+        Extern::Table(table)
+    }
+}
+
+impl From<Memory> for Extern {
+    fn from(memory: Memory) -> Extern {
+        Extern::Memory(memory)
+    }
+}
+
+impl From<Global> for Extern {
+    fn from(global: Global) -> Extern {
+        Extern::Global(global)
+    }
+}

@@ -1,0 +1,204 @@
+//! Functions, of guests and of the host: [`Func`] untyped, [`TypedFunc`] with the types checked once.
+
+use crate::error::{Error, Result};
+use crate::host_fn::{HostAsyncFn, HostFn, HostValsAsyncFn, HostValsFn};
+use crate::store::{AsContext, AsContextMut, Caller, StoreContextMut};
+use crate::value::{Val, WasmRet, WasmTyList};
+use crate::vm::call::{CallFuture, CallValsFuture, Target};
+use crate::vm::host::HostFunc;
+use crate::vm::store::{FuncEntry, StoreVm};
+use crate::vm::vmctx::VMFuncRef;
+use selvedge_compiler::FuncType;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// A function of a store. A copyable handle: the store it belongs to, and a number in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Func {
+    store: u64,
+    index: u32,
+}
+
+impl Func {
+    pub(crate) fn new_handle(store: u64, index: u32) -> Func {
+        Func { store, index }
+    }
+
+    fn of_host<T>(mut store: StoreContextMut<'_, T>, func: HostFunc) -> Result<Func> {
+        let vm = store.vm_mut();
+        let index = vm.add_host_func(Arc::new(func))?;
+        Ok(Func::new_handle(vm.id, index))
+    }
+
+    /// A host function from a closure: see [`HostFn`] for what it may take and return.
+    ///
+    /// # Errors
+    /// No room for the trampolines of a new signature.
+    pub fn wrap<S, P, R>(mut store: S, f: impl HostFn<S::Data, P, R>) -> Result<Func>
+    where
+        S: AsContextMut<Data: 'static>,
+        P: 'static,
+        R: 'static,
+    {
+        Func::of_host(store.as_context_mut(), HostFunc::sync(f, None))
+    }
+
+    /// A host function from an `async` closure: `async |mut caller, (a, b): (i32, i32)| -> Result<i32> { .. }`.
+    ///
+    /// # Errors
+    /// As for [`Func::wrap`].
+    pub fn wrap_async<S, F, P, R>(mut store: S, f: F) -> Result<Func>
+    where
+        S: AsContextMut<Data: 'static>,
+        P: WasmTyList + 'static,
+        R: WasmRet + 'static,
+        F: AsyncFn(Caller<'_, S::Data>, P) -> R,
+        F: for<'a> HostAsyncFn<'a, S::Data, P, R>,
+    {
+        Func::of_host(store.as_context_mut(), HostFunc::wait(f, None))
+    }
+
+    /// A host function over slices of values, with a signature known only at run time.
+    ///
+    /// # Errors
+    /// As for [`Func::wrap`]. A call in which `f` writes a result of another type than `ty` says is an error of that call.
+    pub fn new<S: AsContextMut<Data: 'static>>(
+        mut store: S,
+        ty: FuncType,
+        f: impl HostValsFn<S::Data> + Fn(Caller<'_, S::Data>, &[Val], &mut [Val]) -> Result<()>,
+    ) -> Result<Func> {
+        Func::of_host(store.as_context_mut(), HostFunc::vals(ty, f, None))
+    }
+
+    /// As [`Func::new`], from an `async` closure.
+    ///
+    /// # Errors
+    /// As for [`Func::new`].
+    pub fn new_async<S, F>(mut store: S, ty: FuncType, f: F) -> Result<Func>
+    where
+        S: AsContextMut<Data: 'static>,
+        F: AsyncFn(Caller<'_, S::Data>, &[Val], &mut [Val]) -> Result<()>,
+        F: for<'a> HostValsAsyncFn<'a, S::Data>,
+    {
+        Func::of_host(store.as_context_mut(), HostFunc::vals_wait(ty, f, None))
+    }
+
+    pub(crate) fn entry<'a>(&self, vm: &'a StoreVm) -> Result<&'a FuncEntry> {
+        vm.check(self.store, "a function")?;
+        Ok(&vm.funcs[self.index as usize])
+    }
+
+    /// The signature.
+    ///
+    /// # Panics
+    /// With another store than the function's.
+    pub fn ty(&self, store: impl AsContext) -> FuncType {
+        match self.entry(store.as_context().vm()) {
+            Ok(entry) => entry.ty.clone(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Calls the function and waits for it. Results are written to `results` when it returns.
+    ///
+    /// # Errors
+    /// A [`Trap`](crate::Trap); a host function's error; arguments or results of another number or type than the
+    /// signature's; a host function that would wait.
+    ///
+    /// # Panics
+    /// With the payload of a host function that panicked.
+    pub fn call(&self, mut store: impl AsContextMut, params: &[Val], results: &mut [Val]) -> Result<()> {
+        let mut context = store.as_context_mut();
+        let (func_ref, ty) = self.record(context.vm())?;
+        context.call_vals(func_ref, &ty, params, results)
+    }
+
+    /// As [`call`](Func::call), as a future that waits when the guest does.
+    pub fn call_async<'s, S: AsContextMut>(
+        &self,
+        store: &'s mut S,
+        params: &[Val],
+        results: &'s mut [Val],
+    ) -> CallValsFuture<'s, S::Data> {
+        let mut context = store.as_context_mut();
+        let func = self.record(context.vm());
+        let ty = func
+            .as_ref()
+            .map_or_else(|_| FuncType::new([], []), |(_, ty)| ty.clone());
+        CallValsFuture::new(context.start_vals(func, params, results), ty, results)
+    }
+
+    fn record(&self, vm: &StoreVm) -> Result<(NonNull<VMFuncRef>, FuncType)> {
+        let entry = self.entry(vm)?;
+        Ok((entry.func_ref, entry.ty.clone()))
+    }
+
+    /// The function with its types checked.
+    ///
+    /// # Errors
+    /// Other types than the signature's: the message has both.
+    pub fn typed<P: WasmTyList, R: WasmTyList>(&self, store: impl AsContext) -> Result<TypedFunc<P, R>> {
+        let context = store.as_context();
+        let entry = self.entry(context.vm())?;
+        Target::<P, R>::check(entry.func_ref, &entry.ty)?;
+        Ok(TypedFunc {
+            func: *self,
+            _types: PhantomData,
+        })
+    }
+}
+
+/// A [`Func`] whose signature is `P` to `R`.
+#[derive(Debug)]
+pub struct TypedFunc<P, R> {
+    func: Func,
+    _types: PhantomData<fn(P) -> R>,
+}
+
+impl<P, R> Clone for TypedFunc<P, R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P, R> Copy for TypedFunc<P, R> {}
+
+impl<P: WasmTyList, R: WasmTyList> TypedFunc<P, R> {
+    /// The function without its types.
+    pub fn func(&self) -> &Func {
+        &self.func
+    }
+
+    #[inline(always)]
+    fn target(&self, vm: &StoreVm) -> Result<Target<P, R>> {
+        Ok(Target::assume(self.func.entry(vm)?.func_ref))
+    }
+
+    /// Calls the function and waits for it. Allocates nothing, takes no lock, and switches stacks twice.
+    ///
+    /// # Errors
+    /// As for [`Func::call`].
+    ///
+    /// # Panics
+    /// With the payload of a host function that panicked.
+    #[inline]
+    pub fn call(&self, store: &mut impl AsContextMut, params: P) -> Result<R> {
+        let mut context = store.as_context_mut();
+        let target = self.target(context.vm())?;
+        context.call_typed(target, params)
+    }
+
+    /// As [`call`](TypedFunc::call), as a future that waits when the guest does.
+    #[inline]
+    pub fn call_async<'s, S: AsContextMut>(&self, store: &'s mut S, params: P) -> CallFuture<'s, S::Data, R> {
+        let mut context = store.as_context_mut();
+        let target = self.target(context.vm());
+        CallFuture::new(context.start_typed(target, params))
+    }
+}
+
+/// No export of this name is a function.
+pub(crate) fn no_such_function(name: &str) -> Error {
+    Error::msg(format!("the instance exports no function named `{name}`"))
+}

@@ -1,0 +1,83 @@
+//! Globals.
+
+use crate::error::{Error, Result};
+use crate::store::{AsContext, AsContextMut};
+use crate::value::Val;
+use crate::vm::store::{GlobalEntry, StoreVm};
+use selvedge_compiler::GlobalType;
+
+/// A global of a store. A copyable handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Global {
+    store: u64,
+    index: u32,
+}
+
+impl Global {
+    pub(crate) fn new_handle(store: u64, index: u32) -> Global {
+        Global { store, index }
+    }
+
+    /// A global of the host's.
+    ///
+    /// # Errors
+    /// A value of another type than `ty` says, or of another store.
+    pub fn new(mut store: impl AsContextMut, ty: GlobalType, value: Val) -> Result<Global> {
+        let mut context = store.as_context_mut();
+        let vm = context.vm_mut();
+        let raw = value.to_raw(ty.content, vm)?;
+        let cell = vm.new_cell(raw.u64());
+        let index = vm.global_index(cell, ty);
+        Ok(Global::new_handle(vm.id, index))
+    }
+
+    /// Its place in the store.
+    pub(crate) fn index(&self, vm: &StoreVm) -> Result<usize> {
+        vm.check(self.store, "a global")?;
+        Ok(self.index as usize)
+    }
+
+    #[track_caller]
+    fn entry<'a>(&self, vm: &'a StoreVm) -> &'a GlobalEntry {
+        match self.index(vm) {
+            Ok(index) => &vm.globals[index],
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// The type.
+    ///
+    /// # Panics
+    /// With another store than the global's.
+    pub fn ty(&self, store: impl AsContext) -> GlobalType {
+        self.entry(store.as_context().vm()).ty
+    }
+
+    /// The value.
+    ///
+    /// # Panics
+    /// With another store than the global's.
+    pub fn get(&self, mut store: impl AsContextMut) -> Val {
+        let mut context = store.as_context_mut();
+        let vm = context.vm_mut();
+        let entry = self.entry(vm);
+        let (raw, ty) = (entry.read(), entry.ty.content);
+        Val::from_raw(raw, ty, vm)
+    }
+
+    /// Sets the value.
+    ///
+    /// # Errors
+    /// A global that is not mutable, or a value of another type or store.
+    pub fn set(&self, mut store: impl AsContextMut, value: Val) -> Result<()> {
+        let mut context = store.as_context_mut();
+        let vm = context.vm_mut();
+        let entry = &vm.globals[self.index(vm)?];
+        if !entry.ty.mutable {
+            return Err(Error::msg(format!("global of type {} is not mutable", entry.ty)));
+        }
+        let raw = value.to_raw(entry.ty.content, vm)?;
+        entry.write(raw);
+        Ok(())
+    }
+}

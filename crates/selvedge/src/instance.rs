@@ -1,0 +1,187 @@
+//! Instances: a module with its imports, ready to be called.
+
+use crate::error::{Error, Result};
+use crate::externs::Extern;
+use crate::func::{Func, TypedFunc, no_such_function};
+use crate::global::Global;
+use crate::link;
+use crate::memory::Memory;
+use crate::module::Module;
+use crate::store::{AsContextMut, StoreContextMut};
+use crate::table::Table;
+use crate::value::WasmTyList;
+use crate::vm::call::{CallFuture, Target};
+use crate::vm::instance::Linked;
+
+/// An instance of a module. A copyable handle; the instance lives as long as its store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Instance {
+    store: u64,
+    index: u32,
+}
+
+impl Instance {
+    /// Makes an instance with one import for each the module asks for, in order, and runs its start function, if it has one, as a
+    /// synchronous call.
+    ///
+    /// # Errors
+    /// Imports of another number or type, no room for a memory or table, a segment that does not fit, a trap of the start function.
+    pub fn new(mut store: impl AsContextMut, module: &Module, imports: &[Extern]) -> Result<Instance> {
+        let mut context = store.as_context_mut();
+        let wanted = module.imports().len();
+        if imports.len() != wanted {
+            return Err(Error::msg(format!(
+                "the module has {wanted} imports, but {} were given",
+                imports.len()
+            )));
+        }
+        let mut linked = Vec::with_capacity(wanted);
+        for (import, given) in module.imports().zip(imports) {
+            linked.push(link::check(context.vm(), &import, *given)?);
+        }
+        Instance::link(context.reborrow(), module, linked)
+    }
+
+    /// With imports that were checked already.
+    pub(crate) fn link<T>(
+        mut context: StoreContextMut<'_, T>,
+        module: &Module,
+        imports: Vec<Linked>,
+    ) -> Result<Instance> {
+        let vm = context.vm_mut();
+        if !vm.engine.same(module.engine()) {
+            return Err(Error::msg(
+                "the module was compiled by another engine than the store's",
+            ));
+        }
+        let index = vm.instantiate(module, imports)?;
+        let instance = Instance { store: vm.id, index };
+        if let Some(start) = module.info().start {
+            let func = vm.instances[index as usize].func_ref(start);
+            let func = func.expect("a start function escapes");
+            context.call_typed(Target::<(), ()>::assume(func), ())?;
+        }
+        Ok(instance)
+    }
+
+    /// An export.
+    ///
+    /// None where there is no such export, and with another store.
+    pub fn get_export(&self, mut store: impl AsContextMut, name: &str) -> Option<Extern> {
+        let mut context = store.as_context_mut();
+        let vm = context.vm_mut();
+        vm.check(self.store, "an instance").ok()?;
+        Extern::of_export(vm, self.index, name)
+    }
+
+    /// An exported function.
+    pub fn get_func(&self, store: impl AsContextMut, name: &str) -> Option<Func> {
+        self.get_export(store, name)?.into_func()
+    }
+
+    /// An exported memory.
+    pub fn get_memory(&self, store: impl AsContextMut, name: &str) -> Option<Memory> {
+        self.get_export(store, name)?.into_memory()
+    }
+
+    /// An exported table.
+    pub fn get_table(&self, store: impl AsContextMut, name: &str) -> Option<Table> {
+        self.get_export(store, name)?.into_table()
+    }
+
+    /// An exported global.
+    pub fn get_global(&self, store: impl AsContextMut, name: &str) -> Option<Global> {
+        self.get_export(store, name)?.into_global()
+    }
+
+    /// All exports, in the module's order. None with another store.
+    pub fn exports(&self, mut store: impl AsContextMut) -> Vec<(String, Extern)> {
+        let mut context = store.as_context_mut();
+        let vm = context.vm_mut();
+        if vm.check(self.store, "an instance").is_err() {
+            return Vec::new();
+        }
+        let module = vm.instances[self.index as usize].module.clone();
+        let exports = module.info().exports.iter();
+        exports
+            .map(|export| {
+                (
+                    export.name.clone(),
+                    Extern::of_index(vm, self.index, export.index),
+                )
+            })
+            .collect()
+    }
+
+    /// An exported function of these types, looked up and compared.
+    #[inline]
+    fn target<P: WasmTyList, R: WasmTyList, T>(
+        &self,
+        context: &StoreContextMut<'_, T>,
+        name: &str,
+    ) -> Result<Target<P, R>> {
+        let vm = context.vm();
+        vm.check(self.store, "an instance")?;
+        let (func, ty) = vm
+            .exported_func(self.index, name)
+            .ok_or_else(|| no_such_function(name))?;
+        Target::check(func, ty).map_err(|error| error.context(format!("calling `{name}`")))
+    }
+
+    /// Calls an exported function and waits for it.
+    ///
+    /// ```
+    /// # use selvedge::{Engine, Instance, Module, Store};
+    /// # let engine = Engine::default();
+    /// let module = Module::new(&engine, r#"(module (func (export "add") (param i32 i32) (result i32)
+    ///     local.get 0 local.get 1 i32.add))"#)?;
+    /// let mut store = Store::new(&engine, ());
+    /// let instance = Instance::new(&mut store, &module, &[])?;
+    /// let sum: i32 = instance.call(&mut store, "add", (1, 2))?;
+    /// assert_eq!(sum, 3);
+    /// # Ok::<(), selvedge::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// No such function, other types, and what [`Func::call`] says.
+    ///
+    /// # Panics
+    /// With the payload of a host function that panicked.
+    pub fn call<P: WasmTyList, R: WasmTyList>(
+        &self,
+        store: &mut impl AsContextMut,
+        name: &str,
+        params: P,
+    ) -> Result<R> {
+        let mut context = store.as_context_mut();
+        let target = self.target(&context, name)?;
+        context.call_typed(target, params)
+    }
+
+    /// As [`call`](Instance::call), as a future that waits when the guest does. Runs nothing before it is polled.
+    pub fn call_async<'s, S: AsContextMut, P: WasmTyList, R: WasmTyList>(
+        &self,
+        store: &'s mut S,
+        name: &str,
+        params: P,
+    ) -> CallFuture<'s, S::Data, R> {
+        let mut context = store.as_context_mut();
+        let target = self.target::<P, R, _>(&context, name);
+        CallFuture::new(context.start_typed(target, params))
+    }
+
+    /// An exported function with its types checked, to call it often.
+    ///
+    /// # Errors
+    /// No such function, or other types.
+    pub fn typed<P: WasmTyList, R: WasmTyList>(
+        &self,
+        mut store: impl AsContextMut,
+        name: &str,
+    ) -> Result<TypedFunc<P, R>> {
+        let func = self
+            .get_func(store.as_context_mut(), name)
+            .ok_or_else(|| no_such_function(name))?;
+        func.typed(store.as_context_mut())
+    }
+}

@@ -1,0 +1,99 @@
+//! Whether what is given fits what a module imports. Spec: core/valid/matching.
+
+use crate::error::{Error, Result};
+use crate::externs::Extern;
+use crate::module::ImportType;
+use crate::vm::instance::Linked;
+use crate::vm::store::StoreVm;
+use selvedge_compiler::{ExternType, FuncType, MemoryType, TableType};
+
+/// A given import, checked against the type that is asked for.
+pub(crate) fn check(vm: &StoreVm, import: &ImportType<'_>, given: Extern) -> Result<Linked> {
+    let (found, linked) = describe(vm, given)?;
+    if fits(&import.ty(), &found) {
+        Ok(linked)
+    } else {
+        Err(incompatible(import, &found))
+    }
+}
+
+/// A host function that no store holds yet, checked.
+pub(crate) fn check_func(import: &ImportType<'_>, ty: &FuncType) -> Result<()> {
+    match import.ty() {
+        ExternType::Func(wanted) if wanted == *ty => Ok(()),
+        _ => Err(incompatible(import, &ExternType::Func(ty.clone()))),
+    }
+}
+
+/// Nothing was given.
+pub(crate) fn unknown(import: &ImportType<'_>) -> Error {
+    let (module, name) = (import.module(), import.name());
+    Error::msg(format!("unknown import: `{module}::{name}` has not been defined"))
+}
+
+fn incompatible(import: &ImportType<'_>, found: &ExternType) -> Error {
+    let (module, name, wanted) = (import.module(), import.name(), import.ty());
+    Error::msg(format!(
+        "incompatible import type for `{module}::{name}`: expected {wanted}, found {found}"
+    ))
+}
+
+/// The type of something given, as it is now, and its place in the store.
+fn describe(vm: &StoreVm, given: Extern) -> Result<(ExternType, Linked)> {
+    Ok(match given {
+        Extern::Func(func) => {
+            let entry = func.entry(vm)?;
+            (
+                ExternType::Func(entry.ty.clone()),
+                Linked::Func(entry.func_ref, entry.host.clone()),
+            )
+        }
+        Extern::Table(table) => {
+            let index = table.index(vm)?;
+            let held = &vm.tables[index];
+            let ty = TableType {
+                minimum: held.len(),
+                ..held.ty
+            };
+            (ExternType::Table(ty), Linked::Table(index as u32))
+        }
+        Extern::Memory(memory) => {
+            let index = memory.index(vm)?;
+            let held = &vm.memories[index];
+            let ty = MemoryType::new(held.size_pages(), held.ty().maximum);
+            (ExternType::Memory(ty), Linked::Memory(index as u32))
+        }
+        Extern::Global(global) => {
+            let index = global.index(vm)?;
+            (
+                ExternType::Global(vm.globals[index].ty),
+                Linked::Global(index as u32),
+            )
+        }
+    })
+}
+
+/// Limits fit when there is at least as much as asked for, and no more may come than is allowed.
+fn limits_fit(wanted: (u64, Option<u64>), found: (u64, Option<u64>)) -> bool {
+    let maximum_fits = match (wanted.1, found.1) {
+        (None, _) => true,
+        (Some(wanted), Some(found)) => found <= wanted,
+        (Some(_), None) => false,
+    };
+    found.0 >= wanted.0 && maximum_fits
+}
+
+fn fits(wanted: &ExternType, found: &ExternType) -> bool {
+    match (wanted, found) {
+        (ExternType::Func(wanted), ExternType::Func(found)) => wanted == found,
+        (ExternType::Global(wanted), ExternType::Global(found)) => wanted == found,
+        (ExternType::Table(wanted), ExternType::Table(found)) => {
+            wanted.element == found.element
+                && limits_fit((wanted.minimum, wanted.maximum), (found.minimum, found.maximum))
+        }
+        (ExternType::Memory(wanted), ExternType::Memory(found)) => {
+            limits_fit((wanted.minimum, wanted.maximum), (found.minimum, found.maximum))
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,319 @@
+//! Linkers: names for what modules import.
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::externs::Extern;
+use crate::func::Func;
+use crate::host_fn::{HostAsyncFn, HostFn, HostValsAsyncFn, HostValsFn};
+use crate::instance::Instance;
+use crate::link;
+use crate::module::{ImportType, Module};
+use crate::store::{AsContextMut, Caller, Local};
+use crate::trap::Trap;
+use crate::value::{Val, WasmRet, WasmTyList};
+use crate::vm::host::HostFunc;
+use crate::vm::instance::Linked;
+use crate::vm::store::StoreVm;
+use selvedge_compiler::{ExternType, FuncType};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// A definition: of the host and good for every store, or of one store.
+#[derive(Clone)]
+enum Definition {
+    Host(Arc<HostFunc>),
+    Held(Extern),
+}
+
+/// Names for what modules import. Host functions in it serve any number of stores with data of type `T`; it holds no `T` and
+/// is shared between threads. Things of a store (memories, instances) serve that store alone.
+pub struct Linker<T> {
+    engine: Engine,
+    allow_shadowing: bool,
+    definitions: HashMap<String, HashMap<String, Definition>>,
+    _data: PhantomData<fn(T) -> T>,
+}
+
+impl<T> Clone for Linker<T> {
+    fn clone(&self) -> Linker<T> {
+        Linker {
+            engine: self.engine.clone(),
+            allow_shadowing: self.allow_shadowing,
+            definitions: self.definitions.clone(),
+            _data: PhantomData,
+        }
+    }
+}
+
+impl<T> fmt::Debug for Linker<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self
+            .definitions
+            .iter()
+            .map(|(module, names)| (module, names.keys().collect::<Vec<_>>()));
+        f.debug_map().entries(names).finish()
+    }
+}
+
+impl<T: 'static> Linker<T> {
+    /// An empty linker.
+    pub fn new(engine: &Engine) -> Linker<T> {
+        Linker {
+            engine: engine.clone(),
+            allow_shadowing: false,
+            definitions: HashMap::new(),
+            _data: PhantomData,
+        }
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Whether a name may be defined again, the last one counting. Default: no.
+    pub fn allow_shadowing(&mut self, allow: bool) -> &mut Linker<T> {
+        self.allow_shadowing = allow;
+        self
+    }
+
+    fn insert(&mut self, module: &str, name: &str, definition: Definition) -> Result<&mut Linker<T>> {
+        let names = self.definitions.entry(module.to_owned()).or_default();
+        match names.entry(name.to_owned()) {
+            Entry::Occupied(_) if !self.allow_shadowing => {
+                return Err(Error::msg(format!(
+                    "`{module}::{name}` is defined already: see `allow_shadowing`"
+                )));
+            }
+            Entry::Occupied(mut entry) => drop(entry.insert(definition)),
+            Entry::Vacant(entry) => drop(entry.insert(definition)),
+        }
+        Ok(self)
+    }
+
+    fn insert_host(&mut self, module: &str, name: &str, func: HostFunc) -> Result<&mut Linker<T>> {
+        self.insert(module, name, Definition::Host(Arc::new(func)))
+    }
+
+    /// Defines something of a store, for that store.
+    ///
+    /// # Errors
+    /// The name is defined already; see [`allow_shadowing`](Linker::allow_shadowing).
+    pub fn define(&mut self, module: &str, name: &str, item: impl Into<Extern>) -> Result<&mut Linker<T>> {
+        self.insert(module, name, Definition::Held(item.into()))
+    }
+
+    /// Defines a host function from a closure: `|caller: Caller<'_, T>, a: i32, b: i64| ..`, or without the caller. See [`HostFn`].
+    ///
+    /// # Errors
+    /// As for [`define`](Linker::define).
+    pub fn func_wrap<P: 'static, R: 'static>(
+        &mut self,
+        module: &str,
+        name: &str,
+        f: impl HostFn<T, P, R>,
+    ) -> Result<&mut Linker<T>> {
+        self.insert_host(module, name, HostFunc::sync(f, full_name(module, name)))
+    }
+
+    /// Defines a host function that may wait, from an `async` closure:
+    /// `async |mut caller: Caller<'_, T>, (a, b): (i32, i32)| -> Result<i32> { .. }`.
+    ///
+    /// While it waits the guest is parked; its future is kept in the store, not on the guest's stack, and is polled with the
+    /// context of whoever polls the guest's call.
+    ///
+    /// # Errors
+    /// As for [`define`](Linker::define).
+    pub fn func_wrap_async<F, P, R>(&mut self, module: &str, name: &str, f: F) -> Result<&mut Linker<T>>
+    where
+        P: WasmTyList + 'static,
+        R: WasmRet + 'static,
+        F: AsyncFn(Caller<'_, T>, P) -> R,
+        F: for<'a> HostAsyncFn<'a, T, P, R>,
+    {
+        self.insert_host(module, name, HostFunc::wait(f, full_name(module, name)))
+    }
+
+    /// Defines a host function over slices of values, with a signature known only at run time.
+    ///
+    /// # Errors
+    /// As for [`define`](Linker::define).
+    pub fn func_new(
+        &mut self,
+        module: &str,
+        name: &str,
+        ty: FuncType,
+        f: impl HostValsFn<T> + Fn(Caller<'_, T>, &[Val], &mut [Val]) -> Result<()>,
+    ) -> Result<&mut Linker<T>> {
+        self.insert_host(module, name, HostFunc::vals(ty, f, full_name(module, name)))
+    }
+
+    /// As [`func_new`](Linker::func_new), from an `async` closure.
+    ///
+    /// # Errors
+    /// As for [`define`](Linker::define).
+    pub fn func_new_async<F>(
+        &mut self,
+        module: &str,
+        name: &str,
+        ty: FuncType,
+        f: F,
+    ) -> Result<&mut Linker<T>>
+    where
+        F: AsyncFn(Caller<'_, T>, &[Val], &mut [Val]) -> Result<()>,
+        F: for<'a> HostValsAsyncFn<'a, T>,
+    {
+        self.insert_host(module, name, HostFunc::vals_wait(ty, f, full_name(module, name)))
+    }
+
+    /// Defines every export of an instance under `module`.
+    ///
+    /// # Errors
+    /// As for [`define`](Linker::define).
+    pub fn instance(
+        &mut self,
+        store: impl AsContextMut,
+        module: &str,
+        instance: Instance,
+    ) -> Result<&mut Linker<T>> {
+        for (name, item) in instance.exports(store) {
+            self.insert(module, &name, Definition::Held(item))?;
+        }
+        Ok(self)
+    }
+
+    /// Defines everything that is under `from` under `to` as well.
+    ///
+    /// # Errors
+    /// As for [`define`](Linker::define).
+    pub fn alias_module(&mut self, from: &str, to: &str) -> Result<()> {
+        let names = self.definitions.get(from).cloned().unwrap_or_default();
+        for (name, definition) in names {
+            self.insert(to, &name, definition)?;
+        }
+        Ok(())
+    }
+
+    fn find(&self, module: &str, name: &str) -> Option<&Definition> {
+        self.definitions.get(module)?.get(name)
+    }
+
+    /// What a name stands for in a store.
+    ///
+    /// None where it is not defined, and where a host function's trampolines cannot be made.
+    pub fn get(&self, mut store: impl AsContextMut<Data = T>, module: &str, name: &str) -> Option<Extern> {
+        match self.find(module, name)? {
+            Definition::Held(item) => Some(*item),
+            Definition::Host(func) => {
+                let mut context = store.as_context_mut();
+                let vm = context.vm_mut();
+                let index = vm.add_host_func(func.clone()).ok()?;
+                Some(Extern::Func(Func::new_handle(vm.id, index)))
+            }
+        }
+    }
+
+    /// Makes an instance, with every import looked up here, and runs its start function.
+    ///
+    /// # Errors
+    /// A name that is not defined, or is of another type: the message names it. Then as for [`Instance::new`].
+    pub fn instantiate(&self, store: &mut impl AsContextMut<Data = T>, module: &Module) -> Result<Instance> {
+        let mut context = store.as_context_mut();
+        let mut linked = Vec::with_capacity(module.imports().len());
+        for import in module.imports() {
+            linked.push(self.link(context.vm(), &import)?);
+        }
+        Instance::link(context.reborrow(), module, linked)
+    }
+
+    fn link(&self, vm: &StoreVm, import: &ImportType<'_>) -> Result<Linked> {
+        match self.find(import.module(), import.name()) {
+            None => Err(link::unknown(import)),
+            Some(Definition::Held(item)) => link::check(vm, import, *item),
+            Some(Definition::Host(func)) => {
+                link::check_func(import, &func.ty)?;
+                Ok(Linked::Host(func.clone()))
+            }
+        }
+    }
+
+    /// Defines every function that `module` imports and that is not defined yet as `make` says.
+    fn define_unknown<F>(
+        &mut self,
+        module: &Module,
+        make: impl Fn(&ImportType<'_>, &FuncType) -> F,
+    ) -> Result<()>
+    where
+        F: HostValsFn<T>,
+    {
+        for import in module.imports() {
+            let (from, name) = (import.module(), import.name());
+            if self.find(from, name).is_some() {
+                continue;
+            }
+            let ExternType::Func(ty) = import.ty() else {
+                return Err(link::unknown(&import)
+                    .context("only functions can be defined in place of unknown imports"));
+            };
+            let func = HostFunc::vals(ty.clone(), make(&import, &ty), full_name(from, name));
+            self.insert_host(from, name, func)?;
+        }
+        Ok(())
+    }
+
+    /// Defines functions that `module` imports and that are not defined yet so that calling one traps.
+    ///
+    /// # Errors
+    /// An unknown import that is not a function.
+    pub fn define_unknown_imports_as_traps(&mut self, module: &Module) -> Result<()> {
+        self.define_unknown(module, |import, _| {
+            let name = format!("{}::{}", import.module(), import.name());
+            move |_: Caller<'_, T>, _: &[Val], _: &mut [Val]| {
+                Err(Error::from(Trap::Unreachable).context(format!("unknown import `{name}` was called")))
+            }
+        })
+    }
+
+    /// Defines functions that `module` imports and that are not defined yet so that calling one returns zeros and nulls.
+    ///
+    /// # Errors
+    /// As for [`define_unknown_imports_as_traps`](Linker::define_unknown_imports_as_traps).
+    pub fn define_unknown_imports_as_default_values(&mut self, module: &Module) -> Result<()> {
+        // A shim makes room for results with zeros and nulls.
+        self.define_unknown(module, |_, _| |_: Caller<'_, T>, _: &[Val], _: &mut [Val]| Ok(()))
+    }
+}
+
+impl<T: 'static> Linker<Local<T>> {
+    /// As [`func_wrap_async`](Linker::func_wrap_async), for data that stays on its thread: the future need not be `Send` and may lend the
+    /// closure's captures.
+    ///
+    /// # Errors
+    /// As for [`define`](Linker::define).
+    pub fn func_wrap_async_local<F, P, R>(
+        &mut self,
+        module: &str,
+        name: &str,
+        f: F,
+    ) -> Result<&mut Linker<Local<T>>>
+    where
+        P: WasmTyList + 'static,
+        R: WasmRet + 'static,
+        F: AsyncFn(Caller<'_, Local<T>>, P) -> R + Send + Sync + 'static,
+    {
+        self.insert_host(module, name, HostFunc::wait_local(f, full_name(module, name)))
+    }
+}
+
+fn full_name(module: &str, name: &str) -> Option<String> {
+    Some(format!("{module}::{name}"))
+}
+
+/// A linker is shared between threads, whatever its stores' data.
+const _: fn() = || {
+    fn shared<X: Send + Sync>() {}
+    shared::<Linker<std::rc::Rc<()>>>();
+};

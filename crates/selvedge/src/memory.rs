@@ -1,0 +1,166 @@
+//! Linear memories.
+
+use crate::error::{Error, Result};
+use crate::store::{AsContext, AsContextMut};
+use crate::vm::linear::LinearMemory;
+use crate::vm::store::StoreVm;
+use selvedge_compiler::MemoryType;
+
+/// A linear memory of a store. A copyable handle. Sizes are in pages of 64 KiB unless a name says bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Memory {
+    store: u64,
+    index: u32,
+}
+
+impl Memory {
+    pub(crate) fn new_handle(store: u64, index: u32) -> Memory {
+        Memory { store, index }
+    }
+
+    /// A memory of the host's, of `ty.minimum` pages of zeros.
+    ///
+    /// # Errors
+    /// No address space or memory for it.
+    pub fn new(mut store: impl AsContextMut, ty: MemoryType) -> Result<Memory> {
+        let mut context = store.as_context_mut();
+        let vm = context.vm_mut();
+        let memory = LinearMemory::new(&ty, vm.engine.memory_style())?;
+        let index = vm.add_memory(memory);
+        Ok(Memory::new_handle(vm.id, index))
+    }
+
+    /// Its place in the store.
+    pub(crate) fn index(&self, vm: &StoreVm) -> Result<usize> {
+        vm.check(self.store, "a memory")?;
+        Ok(self.index as usize)
+    }
+
+    #[track_caller]
+    fn get<'a>(&self, vm: &'a StoreVm) -> &'a LinearMemory {
+        match self.index(vm) {
+            Ok(index) => &vm.memories[index],
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[track_caller]
+    fn get_mut<'a>(&self, vm: &'a mut StoreVm) -> &'a mut LinearMemory {
+        match self.index(vm) {
+            Ok(index) => &mut vm.memories[index],
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// The type; its minimum is the size now.
+    ///
+    /// # Panics
+    /// With another store than the memory's, as all of these but those that answer a `Result`.
+    pub fn ty(&self, store: impl AsContext) -> MemoryType {
+        let context = store.as_context();
+        let memory = self.get(context.vm());
+        MemoryType::new(memory.size_pages(), memory.ty().maximum)
+    }
+
+    /// The bytes.
+    ///
+    /// # Panics
+    /// With another store than the memory's.
+    pub fn data<'a, T: 'a>(&self, store: &'a impl AsContext<Data = T>) -> &'a [u8] {
+        self.get(store.as_context().into_vm()).as_slice()
+    }
+
+    /// The bytes, to change.
+    ///
+    /// # Panics
+    /// With another store than the memory's.
+    pub fn data_mut<'a, S: AsContextMut>(&self, store: &'a mut S) -> &'a mut [u8]
+    where
+        S::Data: 'a,
+    {
+        self.data_and_store_mut(store).0
+    }
+
+    /// The bytes and the host's data, both to change.
+    ///
+    /// # Panics
+    /// With another store than the memory's.
+    pub fn data_and_store_mut<'a, S: AsContextMut>(&self, store: &'a mut S) -> (&'a mut [u8], &'a mut S::Data)
+    where
+        S::Data: 'a,
+    {
+        let (vm, data) = store.as_context_mut().into_parts();
+        (self.get_mut(vm).as_mut_slice(), data)
+    }
+
+    /// The size in pages.
+    ///
+    /// # Panics
+    /// With another store than the memory's.
+    pub fn size(&self, store: impl AsContext) -> u64 {
+        self.get(store.as_context().vm()).size_pages()
+    }
+
+    /// The size in bytes.
+    ///
+    /// # Panics
+    /// With another store than the memory's.
+    pub fn data_size(&self, store: impl AsContext) -> usize {
+        self.get(store.as_context().vm()).as_slice().len()
+    }
+
+    /// Adds `delta` pages of zeros and answers the old size in pages.
+    ///
+    /// # Errors
+    /// Beyond the maximum, or no memory; nothing changed then.
+    pub fn grow(&self, mut store: impl AsContextMut, delta: u64) -> Result<u64> {
+        let mut context = store.as_context_mut();
+        let vm = context.vm_mut();
+        let memory = self.index(vm)?;
+        let memory = &mut vm.memories[memory];
+        let size = memory.size_pages();
+        memory.grow(delta).ok_or_else(|| {
+            let maximum = memory.ty().maximum.unwrap_or(1 << 16);
+            Error::msg(format!(
+                "memory of {size} pages cannot grow by {delta}: its maximum is {maximum} pages"
+            ))
+        })
+    }
+
+    /// Copies bytes out of the memory.
+    ///
+    /// # Errors
+    /// A range beyond the end.
+    pub fn read(&self, store: impl AsContext, offset: usize, buffer: &mut [u8]) -> Result<()> {
+        let context = store.as_context();
+        let bytes = context.vm().memories[self.index(context.vm())?].as_slice();
+        let from = bytes.get(offset..).and_then(|bytes| bytes.get(..buffer.len()));
+        let from = from.ok_or_else(|| out_of_bounds(offset, buffer.len(), bytes.len()))?;
+        buffer.copy_from_slice(from);
+        Ok(())
+    }
+
+    /// Copies bytes into the memory.
+    ///
+    /// # Errors
+    /// A range beyond the end; nothing is written then.
+    pub fn write(&self, mut store: impl AsContextMut, offset: usize, bytes: &[u8]) -> Result<()> {
+        let mut context = store.as_context_mut();
+        let vm = context.vm_mut();
+        let index = self.index(vm)?;
+        let memory = vm.memories[index].as_mut_slice();
+        let size = memory.len();
+        let to = memory
+            .get_mut(offset..)
+            .and_then(|memory| memory.get_mut(..bytes.len()));
+        to.ok_or_else(|| out_of_bounds(offset, bytes.len(), size))?
+            .copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+fn out_of_bounds(offset: usize, length: usize, size: usize) -> Error {
+    Error::msg(format!(
+        "{length} bytes at {offset} lie beyond the end of a memory of {size} bytes"
+    ))
+}

@@ -1,0 +1,126 @@
+//! Tables of references.
+
+use crate::error::{Error, Result};
+use crate::store::{AsContext, AsContextMut};
+use crate::value::Val;
+use crate::vm::store::StoreVm;
+use crate::vm::table::TableVm;
+use crate::vm::vmctx::ValRaw;
+use selvedge_compiler::TableType;
+
+/// A table of a store. A copyable handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Table {
+    store: u64,
+    index: u32,
+}
+
+/// A value as a table's element: an `externref` takes the low half.
+fn element(value: Val, ty: TableType, vm: &StoreVm) -> Result<u64> {
+    let raw = value.to_raw(ty.element, vm)?;
+    Ok(if ty.element == selvedge_compiler::ValType::ExternRef {
+        u64::from(raw.u32())
+    } else {
+        raw.u64()
+    })
+}
+
+impl Table {
+    pub(crate) fn new_handle(store: u64, index: u32) -> Table {
+        Table { store, index }
+    }
+
+    /// A table of the host's, of `ty.minimum` elements that are `init`.
+    ///
+    /// # Errors
+    /// An `init` of another type than the elements', or more elements than the limit.
+    pub fn new(mut store: impl AsContextMut, ty: TableType, init: Val) -> Result<Table> {
+        let mut context = store.as_context_mut();
+        let vm = context.vm_mut();
+        let table = TableVm::new(ty, element(init, ty, vm)?)?;
+        let index = vm.add_table(table);
+        Ok(Table::new_handle(vm.id, index))
+    }
+
+    /// Its place in the store.
+    pub(crate) fn index(&self, vm: &StoreVm) -> Result<usize> {
+        vm.check(self.store, "a table")?;
+        Ok(self.index as usize)
+    }
+
+    #[track_caller]
+    fn held<'a>(&self, vm: &'a StoreVm) -> &'a TableVm {
+        match self.index(vm) {
+            Ok(index) => &vm.tables[index],
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// The type; its minimum is the size now.
+    ///
+    /// # Panics
+    /// With another store than the table's.
+    pub fn ty(&self, store: impl AsContext) -> TableType {
+        let context = store.as_context();
+        let table = self.held(context.vm());
+        TableType {
+            minimum: table.len(),
+            ..table.ty
+        }
+    }
+
+    /// How many elements it has.
+    ///
+    /// # Panics
+    /// With another store than the table's.
+    pub fn size(&self, store: impl AsContext) -> u64 {
+        self.held(store.as_context().vm()).len()
+    }
+
+    /// An element; none beyond the end, and with another store.
+    pub fn get(&self, mut store: impl AsContextMut, index: u64) -> Option<Val> {
+        let mut context = store.as_context_mut();
+        let vm = context.vm_mut();
+        let table = &vm.tables[self.index(vm).ok()?];
+        let (word, ty) = (table.get(index)?, table.ty.element);
+        Some(Val::from_raw(ValRaw::from_u64(word), ty, vm))
+    }
+
+    /// Sets an element.
+    ///
+    /// # Errors
+    /// An index beyond the end, or a value of another type or store.
+    pub fn set(&self, mut store: impl AsContextMut, index: u64, value: Val) -> Result<()> {
+        let mut context = store.as_context_mut();
+        let vm = context.vm_mut();
+        let table = self.index(vm)?;
+        let word = element(value, vm.tables[table].ty, vm)?;
+        let table = &mut vm.tables[table];
+        let size = table.len();
+        match table.range_mut(index, 1) {
+            Some(place) => place[0] = word,
+            None => {
+                return Err(Error::msg(format!(
+                    "element {index} lies beyond the end of a table of {size}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds `delta` elements that are `init` and answers the old size.
+    ///
+    /// # Errors
+    /// Beyond the maximum, no memory, or an `init` of another type or store; nothing changed then.
+    pub fn grow(&self, mut store: impl AsContextMut, delta: u64, init: Val) -> Result<u64> {
+        let mut context = store.as_context_mut();
+        let vm = context.vm_mut();
+        let table = self.index(vm)?;
+        let word = element(init, vm.tables[table].ty, vm)?;
+        let table = &mut vm.tables[table];
+        let size = table.len();
+        table
+            .grow(delta, word)
+            .ok_or_else(|| Error::msg(format!("table of {size} elements cannot grow by {delta}")))
+    }
+}

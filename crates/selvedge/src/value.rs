@@ -1,0 +1,360 @@
+//! Values that cross between host and guest: [`Val`] untyped, [`WasmTy`] typed, [`ExternRef`] opaque.
+
+use crate::error::{Error, Result};
+use crate::func::Func;
+use crate::store::{AsContext, AsContextMut};
+use crate::vm::store::StoreVm;
+use crate::vm::vmctx::ValRaw;
+use selvedge_compiler::ValType;
+use std::any::Any;
+
+/// A value of any type.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Val {
+    /// A 32-bit integer.
+    I32(i32),
+    /// A 64-bit integer.
+    I64(i64),
+    /// A 32-bit float, by its bits.
+    F32(u32),
+    /// A 64-bit float, by its bits.
+    F64(u64),
+    /// A function or null.
+    FuncRef(Option<Func>),
+    /// A value of the host's or null.
+    ExternRef(Option<ExternRef>),
+}
+
+impl Val {
+    /// The type.
+    pub fn ty(&self) -> ValType {
+        match self {
+            Val::I32(_) => ValType::I32,
+            Val::I64(_) => ValType::I64,
+            Val::F32(_) => ValType::F32,
+            Val::F64(_) => ValType::F64,
+            Val::FuncRef(_) => ValType::FuncRef,
+            Val::ExternRef(_) => ValType::ExternRef,
+        }
+    }
+
+    /// The value of an `i32`.
+    pub fn i32(&self) -> Option<i32> {
+        if let Val::I32(value) = self {
+            Some(*value)
+        } else {
+            None
+        }
+    }
+
+    /// The value of an `i64`.
+    pub fn i64(&self) -> Option<i64> {
+        if let Val::I64(value) = self {
+            Some(*value)
+        } else {
+            None
+        }
+    }
+
+    /// The value of an `f32`.
+    pub fn f32(&self) -> Option<f32> {
+        if let Val::F32(bits) = self {
+            Some(f32::from_bits(*bits))
+        } else {
+            None
+        }
+    }
+
+    /// The value of an `f64`.
+    pub fn f64(&self) -> Option<f64> {
+        if let Val::F64(bits) = self {
+            Some(f64::from_bits(*bits))
+        } else {
+            None
+        }
+    }
+
+    /// Zero, or null, of a type.
+    ///
+    /// # Errors
+    /// A type whose values are not supported yet.
+    pub fn default_for(ty: ValType) -> Result<Val> {
+        Ok(match ty {
+            ValType::I32 => Val::I32(0),
+            ValType::I64 => Val::I64(0),
+            ValType::F32 => Val::F32(0),
+            ValType::F64 => Val::F64(0),
+            ValType::FuncRef => Val::FuncRef(None),
+            ValType::ExternRef => Val::ExternRef(None),
+            other => return Err(Error::msg(format!("values of type {other} are not supported"))),
+        })
+    }
+
+    /// As generated code holds it, if it is of this type and of this store.
+    pub(crate) fn to_raw(self, ty: ValType, store: &StoreVm) -> Result<ValRaw> {
+        if self.ty() != ty {
+            return Err(Error::msg(format!(
+                "expected a value of type {ty}, found {}",
+                self.ty()
+            )));
+        }
+        Ok(match self {
+            Val::I32(value) => ValRaw::from_u32(value as u32),
+            Val::I64(value) => ValRaw::from_u64(value as u64),
+            Val::F32(bits) => ValRaw::from_u32(bits),
+            Val::F64(bits) => ValRaw::from_u64(bits),
+            Val::FuncRef(func) => ValRaw::from_u64(func_word(func, store)?),
+            Val::ExternRef(value) => ValRaw::from_u32(extern_word(value, store)?),
+        })
+    }
+
+    /// From what generated code holds.
+    pub(crate) fn from_raw(raw: ValRaw, ty: ValType, store: &mut StoreVm) -> Val {
+        match ty {
+            ValType::I32 => Val::I32(raw.u32() as i32),
+            ValType::I64 => Val::I64(raw.u64() as i64),
+            ValType::F32 => Val::F32(raw.u32()),
+            ValType::F64 => Val::F64(raw.u64()),
+            ValType::FuncRef => Val::FuncRef(func_of_word(raw.u64(), store)),
+            ValType::ExternRef => Val::ExternRef(ExternRef::of_word(raw.u32(), store)),
+            other => unreachable!("the compiler refuses values of type {other}"),
+        }
+    }
+}
+
+/// The record's address, or 0.
+fn func_word(func: Option<Func>, store: &StoreVm) -> Result<u64> {
+    let Some(func) = func else { return Ok(0) };
+    Ok(func.entry(store)?.func_ref.as_ptr() as u64)
+}
+
+fn func_of_word(word: u64, store: &mut StoreVm) -> Option<Func> {
+    let index = store.func_of_word(word)?;
+    Some(Func::new_handle(store.id, index))
+}
+
+fn extern_word(value: Option<ExternRef>, store: &StoreVm) -> Result<u32> {
+    let Some(value) = value else { return Ok(0) };
+    store.check(value.store, "an external reference")?;
+    Ok(value.number)
+}
+
+macro_rules! val_from {
+    ($($variant:ident($ty:ty, $to:expr)),* $(,)?) => {$(
+        impl From<$ty> for Val {
+            fn from(value: $ty) -> Val {
+                let to: fn($ty) -> _ = $to;
+                Val::$variant(to(value))
+            }
+        }
+    )*};
+}
+
+val_from! {
+    I32(i32, |value| value),
+    I64(i64, |value| value),
+    F32(f32, f32::to_bits),
+    F64(f64, f64::to_bits),
+    FuncRef(Func, Some),
+    ExternRef(ExternRef, Some),
+}
+
+/// A value of the host's that guests can hold and pass on, but not look into.
+///
+/// It lives as long as its store: references are not collected yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ExternRef {
+    store: u64,
+    /// Never 0.
+    number: u32,
+}
+
+impl ExternRef {
+    /// A new reference to `value`.
+    ///
+    /// # Errors
+    /// The store holds 2^32 - 2 of them already.
+    pub fn new(mut store: impl AsContextMut, value: impl Any + Send + Sync) -> Result<ExternRef> {
+        let mut context = store.as_context_mut();
+        let vm = context.vm_mut();
+        let number = vm.add_extern(Box::new(value))?;
+        Ok(ExternRef { store: vm.id, number })
+    }
+
+    /// What it refers to.
+    ///
+    /// # Errors
+    /// A reference of another store.
+    pub fn data<'a, T: 'a>(
+        &self,
+        store: &'a impl AsContext<Data = T>,
+    ) -> Result<&'a (dyn Any + Send + Sync)> {
+        let vm = store.as_context().into_vm();
+        vm.check(self.store, "an external reference")?;
+        Ok(&*vm.externs[self.number as usize - 1])
+    }
+
+    fn of_word(number: u32, store: &StoreVm) -> Option<ExternRef> {
+        (number != 0).then_some(ExternRef {
+            store: store.id,
+            number,
+        })
+    }
+}
+
+mod sealed {
+    use super::*;
+
+    /// How a typed value is written and read; not for users to implement.
+    pub trait Raw: Sized {
+        const TYPE: ValType;
+        fn to_raw(self, store: &StoreVm) -> Result<ValRaw>;
+        fn from_raw(raw: ValRaw, store: &mut StoreVm) -> Self;
+    }
+
+    /// As [`Raw`], for several.
+    pub trait RawList: Sized {
+        /// The types, in order.
+        const TYPES: &'static [ValType];
+        fn to_slots(self, store: &StoreVm, slots: &mut [ValRaw]) -> Result<()>;
+        fn from_slots(slots: &[ValRaw], store: &mut StoreVm) -> Self;
+    }
+}
+pub(crate) use sealed::{Raw, RawList};
+
+/// A Rust type that is a WebAssembly type: `i32`, `u32`, `i64`, `u64`, `f32`, `f64`, `Option<Func>`, `Option<ExternRef>`.
+pub trait WasmTy: Raw {}
+impl<V: Raw> WasmTy for V {}
+
+/// Parameters or results: a tuple of up to 16 [`WasmTy`], `()`, or one value bare.
+pub trait WasmTyList: RawList {}
+impl<L: RawList> WasmTyList for L {}
+
+macro_rules! raw_number {
+    ($($ty:ty: $val:ident, $from:expr, $read:ident, $to:expr);* $(;)?) => {$(
+        impl Raw for $ty {
+            const TYPE: ValType = ValType::$val;
+            #[inline(always)]
+            fn to_raw(self, _: &StoreVm) -> Result<ValRaw> {
+                let from: fn($ty) -> ValRaw = $from;
+                Ok(from(self))
+            }
+            #[inline(always)]
+            fn from_raw(raw: ValRaw, _: &mut StoreVm) -> $ty {
+                let to: fn(_) -> $ty = $to;
+                to(raw.$read())
+            }
+        }
+    )*};
+}
+
+raw_number! {
+    i32: I32, |v| ValRaw::from_u32(v as u32), u32, |bits| bits as i32;
+    u32: I32, ValRaw::from_u32, u32, |bits| bits;
+    i64: I64, |v| ValRaw::from_u64(v as u64), u64, |bits| bits as i64;
+    u64: I64, ValRaw::from_u64, u64, |bits| bits;
+    f32: F32, |v| ValRaw::from_u32(v.to_bits()), u32, f32::from_bits;
+    f64: F64, |v| ValRaw::from_u64(v.to_bits()), u64, f64::from_bits;
+}
+
+impl Raw for Option<Func> {
+    const TYPE: ValType = ValType::FuncRef;
+    fn to_raw(self, store: &StoreVm) -> Result<ValRaw> {
+        func_word(self, store).map(ValRaw::from_u64)
+    }
+    fn from_raw(raw: ValRaw, store: &mut StoreVm) -> Self {
+        func_of_word(raw.u64(), store)
+    }
+}
+
+impl Raw for Option<ExternRef> {
+    const TYPE: ValType = ValType::ExternRef;
+    fn to_raw(self, store: &StoreVm) -> Result<ValRaw> {
+        extern_word(self, store).map(ValRaw::from_u32)
+    }
+    fn from_raw(raw: ValRaw, store: &mut StoreVm) -> Self {
+        ExternRef::of_word(raw.u32(), store)
+    }
+}
+
+impl<V: Raw> RawList for V {
+    const TYPES: &'static [ValType] = &[V::TYPE];
+    #[inline(always)]
+    fn to_slots(self, store: &StoreVm, slots: &mut [ValRaw]) -> Result<()> {
+        slots[0] = self.to_raw(store)?;
+        Ok(())
+    }
+    #[inline(always)]
+    fn from_slots(slots: &[ValRaw], store: &mut StoreVm) -> V {
+        V::from_raw(slots[0], store)
+    }
+}
+
+macro_rules! raw_tuple {
+    ($($name:ident $index:tt),*) => {
+        impl<$($name: Raw),*> RawList for ($($name,)*) {
+            const TYPES: &'static [ValType] = &[$($name::TYPE),*];
+            #[inline(always)]
+            #[allow(unused_variables)]
+            fn to_slots(self, store: &StoreVm, slots: &mut [ValRaw]) -> Result<()> {
+                $(slots[$index] = self.$index.to_raw(store)?;)*
+                Ok(())
+            }
+            #[inline(always)]
+            #[allow(unused_variables, clippy::unused_unit)]
+            fn from_slots(slots: &[ValRaw], store: &mut StoreVm) -> Self {
+                ($($name::from_raw(slots[$index], store),)*)
+            }
+        }
+    };
+}
+
+raw_tuple!();
+raw_tuple!(A 0);
+raw_tuple!(A 0, B 1);
+raw_tuple!(A 0, B 1, C 2);
+raw_tuple!(A 0, B 1, C 2, D 3);
+raw_tuple!(A 0, B 1, C 2, D 3, E 4);
+raw_tuple!(A 0, B 1, C 2, D 3, E 4, F 5);
+raw_tuple!(A 0, B 1, C 2, D 3, E 4, F 5, G 6);
+raw_tuple!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7);
+raw_tuple!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8);
+raw_tuple!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9);
+raw_tuple!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10);
+raw_tuple!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11);
+raw_tuple!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11, M 12);
+raw_tuple!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11, M 12, N 13);
+raw_tuple!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11, M 12, N 13, O 14);
+raw_tuple!(A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11, M 12, N 13, O 14, P 15);
+
+mod sealed_ret {
+    use super::*;
+
+    /// What a host function may return.
+    pub trait Ret: Sized {
+        type Values: RawList;
+        fn into_values(self) -> Result<Self::Values>;
+    }
+}
+pub(crate) use sealed_ret::Ret;
+
+/// What a host function returns: a [`WasmTyList`], or a `Result` of one whose error becomes an [`Error`].
+pub trait WasmRet: Ret {}
+impl<R: Ret> WasmRet for R {}
+
+impl<L: RawList> Ret for L {
+    type Values = L;
+    #[inline(always)]
+    fn into_values(self) -> Result<L> {
+        Ok(self)
+    }
+}
+
+impl<L: RawList, E: Into<Error>> Ret for std::result::Result<L, E> {
+    type Values = L;
+    #[inline(always)]
+    fn into_values(self) -> Result<L> {
+        self.map_err(Into::into)
+    }
+}

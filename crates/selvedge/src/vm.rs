@@ -1,0 +1,34 @@
+//! What generated code touches, and everything unsafe that keeps it apart from the host.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `vmctx.rs` | the blocks that generated code reads and writes |
+//! | `store.rs` | what a store owns, without the type of the host's data |
+//! | `block.rs` | the heap block of a store, and who may touch it |
+//! | `call.rs` | calls with values, sync and as futures |
+//! | `activation.rs` | entering the guest, parking it, leaving it |
+//! | `arch/x86_64.rs` | the assembly between the two stacks |
+//! | `shim.rs`, `host.rs` | host functions: values in, values out, panics caught |
+//! | `arena.rs` | the place of parked host futures |
+//! | `fuel.rs` | slices, refills, yields |
+//! | `trap.rs` | what a trap left behind, as an error with a backtrace |
+//! | `signals.rs`, `code.rs` | faults, and which code they lie in |
+//! | `linear.rs`, `table.rs`, `builtins.rs`, `instance.rs` | memories, tables, bulk operations, instantiation |
+
+pub(crate) mod activation;
+pub(crate) mod arch;
+pub(crate) mod arena;
+pub(crate) mod block;
+pub(crate) mod builtins;
+pub(crate) mod call;
+pub(crate) mod code;
+pub(crate) mod fuel;
+pub(crate) mod host;
+pub(crate) mod instance;
+pub(crate) mod linear;
+pub(crate) mod shim;
+pub(crate) mod signals;
+pub(crate) mod store;
+pub(crate) mod table;
+pub(crate) mod trap;
+pub(crate) mod vmctx;

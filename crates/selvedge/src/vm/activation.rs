@@ -1,0 +1,456 @@
+//! Entering the guest, leaving it, and what lies between: activations.
+//!
+//! An *activation* is one call from the host into the guest. It is plain data at the base of its piece of the
+//! store's guest stack; a call made from a host function makes another one below the parked frames of the first.
+//!
+//! ```text
+//!   created --run--> running --DONE/EXIT--> (popped)
+//!                     |   ^
+//!             SUSPEND |   | run, when the pending future is ready or fuel goes on
+//!                     v   |
+//!                    parked --pop--> (gone: nothing on a guest stack has a destructor)
+//! ```
+//!
+//! Invariants
+//! 1. Last in, first out: only the activation at `StoreVm::top` runs or is popped; [`cut_to`] removes those that a
+//!    user leaked with `mem::forget` before anything else happens.
+//! 2. An activation's memory is valid from [`push`] until it is popped or cut: nobody else is given that piece of the
+//!    stack meanwhile, as new pieces begin below `VMStoreContext::guest_fp`.
+//! 3. `pending` is set exactly while a host future of this activation lies in the arena, at `mark` or above.
+//! 4. No Rust frame lies on a guest stack while it is parked; guest frames hold integers and addresses of the store.
+
+use super::arch::{self, DONE, EXIT, EXIT_TRAP, SUSPEND};
+use super::arena::ArenaMark;
+use super::store::{Stop, StoreVm};
+use super::vmctx::{VMFuncRef, ValRaw};
+use super::{signals, trap};
+use crate::error::{Error, Result};
+use crate::trap::Trap;
+use fibers::Stack;
+use std::any::Any;
+use std::mem::size_of;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr::{self, NonNull};
+use std::task::{Context, Poll};
+
+/// Bytes that have to be free below an activation for it to be entered: the entry trampoline's frame and the link.
+const ENTRY_BYTES: usize = 512;
+/// What a swap keeps below the frame record that `guest_fp` names: one word, and six more when it parks.
+const SWAP_BYTES: usize = 64;
+
+/// How a parked host future is polled and dropped, made by the shim that knows its type.
+pub(crate) struct PendingVTable {
+    /// Polls the future; when it is ready with values, writes them to the slots.
+    ///
+    /// Safety: the future lies at the pointer, was polled before, and is not done.
+    pub(crate) poll: unsafe fn(*mut u8, *mut StoreVm, *mut ValRaw, &mut Context<'_>) -> Poll<Result<()>>,
+    /// Drops the future in place.
+    ///
+    /// Safety: as for `poll`, and nobody uses it afterwards.
+    pub(crate) drop: unsafe fn(*mut u8),
+}
+
+/// A host future that an activation waits for.
+#[derive(Clone, Copy)]
+pub(crate) struct Pending {
+    pub(crate) future: *mut u8,
+    pub(crate) vtable: &'static PendingVTable,
+    /// Where its results go: the import trampoline's slots on the guest stack.
+    pub(crate) slots: *mut ValRaw,
+    pub(crate) mark: ArenaMark,
+}
+
+/// One call from the host into the guest.
+#[repr(C)]
+pub(crate) struct Activation {
+    // Read by `arch::guest_start`.
+    pub(crate) entry: *const u8,
+    pub(crate) code: *const u8,
+    pub(crate) ctx: *mut u8,
+    /// Arguments, then results.
+    pub(crate) args: *mut ValRaw,
+    /// The next outer one.
+    pub(crate) parent: *mut Activation,
+    /// Address of the parent link; base - 16.
+    link: usize,
+    /// Context to resume while created or parked; 0 while it runs.
+    sp: usize,
+    // The store's words as they were, put back when this one ends.
+    outer_link: usize,
+    outer_guest_fp: usize,
+    /// The context of the poll in progress; null: entered by a sync call.
+    pub(crate) poll_context: *mut Context<'static>,
+    pub(crate) is_async: bool,
+    pub(crate) pending: Option<Pending>,
+}
+
+impl Activation {
+    /// The highest address of the piece of stack that guest frames of this activation use.
+    pub(crate) fn link(&self) -> usize {
+        self.link
+    }
+
+    /// Where the store's `guest_fp` stood when this activation began: the outer one's exit frame.
+    pub(crate) fn outer_guest_fp(&self) -> usize {
+        self.outer_guest_fp
+    }
+}
+
+/// Makes a new innermost activation of `func`, with `slots` argument slots of its own after it or, when that is 0, with
+/// `args`. Runs nothing.
+///
+/// # Errors
+/// No stack to be had; [`Trap::StackOverflow`] when the segment has no room or the host's stack is too deep.
+///
+/// # Safety
+/// `vm` is a live store, `owner` the activation on whose behalf this is asked (null: the store itself), `func` one of
+/// its function records. Until it ends, `args` (if used) stays valid for the larger of its parameters and results.
+#[inline]
+pub(crate) unsafe fn push(
+    vm: *mut StoreVm,
+    owner: *mut Activation,
+    func: NonNull<VMFuncRef>,
+    args: *mut ValRaw,
+    slots: usize,
+    is_async: bool,
+) -> Result<*mut Activation> {
+    // SAFETY: the caller's promise; store invariant 1: nobody else refers to it, and this function runs no user code.
+    let store = unsafe { &mut *vm };
+    if store.top != owner {
+        store.cut_to(owner);
+    }
+    signals::ensure_alternate_stack()?;
+    let host_sp = arch::stack_pointer();
+    let start = if owner.is_null() {
+        store.outer_host_sp = host_sp;
+        store.take_stack()?;
+        store.stack_base
+    } else {
+        if store.outer_host_sp.wrapping_sub(host_sp) > store.max_host_stack && store.outer_host_sp > host_sp {
+            return Err(Error::from(Trap::StackOverflow));
+        }
+        store.cx.guest_fp - SWAP_BYTES
+    };
+    let base = (start - size_of::<Activation>() - slots * size_of::<ValRaw>()) & !15;
+    if base < store.stack_limit + ENTRY_BYTES {
+        store.release_stack_if_idle();
+        return Err(Error::from(Trap::StackOverflow));
+    }
+    let activation = (base + slots * size_of::<ValRaw>()) as *mut Activation;
+    let args = if slots == 0 { args } else { base as *mut ValRaw };
+    // SAFETY: one of the store's records, by the caller's promise; records live as long as the store.
+    let target = unsafe { func.read() };
+    let link = base - 16;
+    // SAFETY: `base` lies above the segment's limit with ENTRY_BYTES to spare, as just compared, and below everything
+    // in use (invariant 2); `guest_start` expects what `init_entry` writes.
+    let sp = unsafe { fibers::raw::init_entry(base, arch::guest_start as *const () as usize) };
+    // SAFETY: inside the piece that was just reserved, aligned to 16.
+    unsafe {
+        activation.write(Activation {
+            entry: target.entry,
+            code: target.code,
+            ctx: target.ctx,
+            args,
+            parent: owner,
+            link,
+            sp,
+            outer_link: store.cx.link,
+            outer_guest_fp: store.cx.guest_fp,
+            poll_context: ptr::null_mut(),
+            is_async,
+            pending: None,
+        });
+    }
+    store.top = activation;
+    Ok(activation)
+}
+
+/// Runs an activation until it comes back, and says with which word.
+///
+/// # Safety
+/// `act` is the innermost activation of `vm`, created or parked without a pending future; no reference into the store is held.
+#[inline(always)]
+unsafe fn run(vm: *mut StoreVm, act: *mut Activation) -> u64 {
+    // SAFETY: invariant 2.
+    let Activation { link, sp, .. } = *unsafe { &*act };
+    // SAFETY: the caller's promise; a field of plain data.
+    unsafe { (*vm).cx.link = link };
+    // SAFETY: `sp` is a context that `init_entry` made or a park left, and is resumed once: it is replaced below.
+    let (word, sp) = unsafe { fibers::raw::switch_and_link(DONE, sp, link) };
+    // SAFETY: invariant 2.
+    unsafe { (*act).sp = sp };
+    word
+}
+
+/// Ends the innermost activation: drops its pending future, gives back its piece of the stack.
+///
+/// # Safety
+/// `act` is an activation of `vm` that has not ended, and nothing above it is in use any more.
+#[inline]
+pub(crate) unsafe fn pop(vm: *mut StoreVm, act: *mut Activation) {
+    // SAFETY: the caller's promise; a plain word.
+    let waits = unsafe { (*act).pending.is_some() };
+    if waits {
+        // SAFETY: the caller's promise.
+        unsafe { drop_pending(vm, act) };
+    }
+    // SAFETY: the caller's promise; store invariant 1.
+    let store = unsafe { &mut *vm };
+    if store.top != act {
+        store.cut_to(act);
+    }
+    // SAFETY: invariant 2.
+    store.unlink(unsafe { &*act });
+}
+
+/// Drops the host future an activation waits for, if any, and gives back its bytes, also when the destructor panics.
+///
+/// # Safety
+/// As for [`pop`].
+unsafe fn drop_pending(vm: *mut StoreVm, act: *mut Activation) {
+    struct GiveBack(*mut StoreVm, ArenaMark);
+    impl Drop for GiveBack {
+        fn drop(&mut self) {
+            // SAFETY: made below for a live store; the destructor that ran is over (store invariant 1).
+            unsafe { (*self.0).arena.pop(self.1) };
+        }
+    }
+    // SAFETY: invariant 2.
+    let pending = unsafe { (*act).pending.take() };
+    if let Some(pending) = pending {
+        let _give_back = GiveBack(vm, pending.mark);
+        // SAFETY: invariant 3: it lies there; `take` makes this the only drop.
+        unsafe { (pending.vtable.drop)(pending.future) };
+    }
+}
+
+/// How a call ended, before its results are read: an error, or a panic of a host function to go on with.
+fn raise_stop(stop: Option<Stop>) -> Result<()> {
+    match stop {
+        Some(Stop::Error(error)) => Err(error),
+        Some(Stop::Panic(payload)) => resume_unwind(payload),
+        None => unreachable!("whoever leaves the guest says why"),
+    }
+}
+
+/// Calls `func` and waits for it to return. On success its results are in `args`.
+///
+/// # Errors
+/// A trap, a host function's error, or no room to enter.
+///
+/// # Safety
+/// As for [`push`]; no reference into the store is held.
+#[inline]
+pub(crate) unsafe fn call_sync(
+    vm: *mut StoreVm,
+    owner: *mut Activation,
+    func: NonNull<VMFuncRef>,
+    args: *mut ValRaw,
+) -> Result<()> {
+    // SAFETY: the caller's promise.
+    let act = unsafe { push(vm, owner, func, args, 0, false)? };
+    // SAFETY: just made, hence innermost and without a future.
+    let word = unsafe { run(vm, act) };
+    // SAFETY: the guest came back; `act` has not ended.
+    let stop = if word == DONE {
+        None
+    } else {
+        unsafe { take_stop(vm, act, word) }
+    };
+    // SAFETY: as above.
+    unsafe { pop(vm, act) };
+    if word == DONE { Ok(()) } else { raise_stop(stop) }
+}
+
+/// Why the guest was left with `word`.
+///
+/// # Safety
+/// `act` is the innermost activation of `vm` and has just come back with `word`.
+#[cold]
+unsafe fn take_stop(vm: *mut StoreVm, act: *mut Activation, word: u64) -> Option<Stop> {
+    // SAFETY: the caller's promise; store invariant 1.
+    let store = unsafe { &mut *vm };
+    match word {
+        EXIT_TRAP => Some(Stop::Error(trap::take(store))),
+        EXIT => {
+            let mut stop = store.stop.take();
+            if let Some(Stop::Error(error)) = &mut stop {
+                trap::add_backtrace(store, error);
+            }
+            stop
+        }
+        // Guarded in the shims and in `refill`: under a sync call nothing parks.
+        other => unreachable!("activation {act:p} came back with word {other}"),
+    }
+}
+
+/// Polls an activation: the host future it waits for, then the guest. On success its results are in its slots.
+///
+/// On `Ready(Err(_))` and on a panic it has been popped; on `Ready(Ok(()))` the caller pops it.
+///
+/// # Safety
+/// `act` is an activation of `vm` made for an async call that has not ended; no reference into the store is held.
+pub(crate) unsafe fn poll(vm: *mut StoreVm, act: *mut Activation, cx: &mut Context<'_>) -> Poll<Result<()>> {
+    // SAFETY: invariant 2.
+    let Activation { pending, parent, .. } = *unsafe { &*act };
+    let outermost = parent.is_null();
+    if outermost {
+        // SAFETY: the caller's promise; a plain word.
+        unsafe { (*vm).outer_host_sp = arch::stack_pointer() };
+    }
+    if let Some(pending) = pending {
+        // SAFETY: invariant 3: the future lies there and is not done.
+        let polled = catch_unwind(AssertUnwindSafe(|| unsafe {
+            (pending.vtable.poll)(pending.future, vm, pending.slots, cx)
+        }));
+        // SAFETY: the caller's promise.
+        match unsafe { end_of_host_poll(vm, act, polled) } {
+            Poll::Ready(Ok(())) => {}
+            other => return other,
+        }
+    } else {
+        // SAFETY: the caller's promise; store invariant 1.
+        let store = unsafe { &mut *vm };
+        if store.top != act {
+            store.cut_to(act);
+        }
+        if store.fuel.take_owed_yield() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+    }
+    // SAFETY: the caller's promise, and nothing is pending.
+    unsafe { resume(vm, act, cx) }
+}
+
+/// After a later poll of a host future: keep waiting, or take the future away and say how to go on.
+///
+/// # Safety
+/// As for [`poll`], after the poll of the pending future.
+unsafe fn end_of_host_poll(
+    vm: *mut StoreVm,
+    act: *mut Activation,
+    polled: std::result::Result<Poll<Result<()>>, Box<dyn Any + Send>>,
+) -> Poll<Result<()>> {
+    let stop = match polled {
+        Ok(Poll::Pending) => return Poll::Pending,
+        Ok(Poll::Ready(Ok(()))) => {
+            // The values are in the slots; what is left of the future goes, and with it calls it had parked.
+            // SAFETY: the caller's promise.
+            let dropped = catch_unwind(AssertUnwindSafe(|| unsafe { drop_pending(vm, act) }));
+            // SAFETY: the caller's promise; store invariant 1.
+            let store = unsafe { &mut *vm };
+            if store.top != act {
+                store.cut_to(act);
+            }
+            match dropped {
+                Ok(()) => return Poll::Ready(Ok(())),
+                Err(payload) => Stop::Panic(payload),
+            }
+        }
+        Ok(Poll::Ready(Err(mut error))) => {
+            // SAFETY: the caller's promise; store invariant 1.
+            trap::add_backtrace(unsafe { &mut *vm }, &mut error);
+            Stop::Error(error)
+        }
+        Err(payload) => Stop::Panic(payload),
+    };
+    // SAFETY: the caller's promise. A second panic, of a destructor, gives way to the first.
+    let popped = catch_unwind(AssertUnwindSafe(|| unsafe { pop_always(vm, act) }));
+    match (stop, popped) {
+        (Stop::Error(_), Err(payload)) => resume_unwind(payload),
+        (stop, _) => Poll::Ready(raise_stop(Some(stop))),
+    }
+}
+
+/// [`pop`], which also takes the activation away when the pending future's destructor panics.
+///
+/// # Safety
+/// As for [`pop`].
+pub(crate) unsafe fn pop_always(vm: *mut StoreVm, act: *mut Activation) {
+    // SAFETY: the caller's promise.
+    let dropped = catch_unwind(AssertUnwindSafe(|| unsafe { drop_pending(vm, act) }));
+    // SAFETY: the caller's promise; nothing is pending any more.
+    unsafe { pop(vm, act) };
+    if let Err(payload) = dropped {
+        resume_unwind(payload);
+    }
+}
+
+/// Runs the guest until it parks or ends.
+///
+/// # Safety
+/// As for [`poll`], with nothing pending.
+unsafe fn resume(vm: *mut StoreVm, act: *mut Activation, cx: &mut Context<'_>) -> Poll<Result<()>> {
+    // SAFETY: invariant 2. The lifetime is erased: the pointer is used only while this poll lasts, and nulled after.
+    unsafe { (*act).poll_context = ptr::from_mut(cx).cast() };
+    // SAFETY: the caller's promise.
+    let word = unsafe { run(vm, act) };
+    // SAFETY: invariant 2.
+    unsafe { (*act).poll_context = ptr::null_mut() };
+    match word {
+        DONE => Poll::Ready(Ok(())),
+        SUSPEND => {
+            // SAFETY: invariant 2.
+            let yielded = unsafe { (*act).pending.is_none() };
+            if yielded {
+                cx.waker().wake_by_ref();
+            }
+            Poll::Pending
+        }
+        word => {
+            // SAFETY: the guest has just come back.
+            let stop = unsafe { take_stop(vm, act, word) };
+            // SAFETY: the caller's promise.
+            unsafe { pop_always(vm, act) };
+            Poll::Ready(raise_stop(stop))
+        }
+    }
+}
+
+impl StoreVm {
+    /// Removes the activations above `owner`: their futures were leaked, so they are never polled or dropped again.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn cut_to(&mut self, owner: *mut Activation) {
+        while self.top != owner && !self.top.is_null() {
+            // SAFETY: invariants 1 and 2: `top` has not ended.
+            let act = unsafe { &*self.top };
+            if act.pending.is_some() {
+                self.arena.abandon();
+            }
+            self.unlink(act);
+        }
+    }
+
+    /// Takes the innermost activation off the list and puts the store's words back.
+    #[inline]
+    fn unlink(&mut self, act: &Activation) {
+        self.fuel.forget_owed_yields();
+        self.cx.link = act.outer_link;
+        self.cx.guest_fp = act.outer_guest_fp;
+        self.top = act.parent;
+        self.release_stack_if_idle();
+    }
+
+    /// Gets a guest stack, unless there is one already.
+    #[inline]
+    fn take_stack(&mut self) -> Result<()> {
+        let owner = self.context_ptr();
+        let stack = self.engine.stacks().take()?;
+        stack.header().register(owner.cast());
+        self.stack_base = stack.base();
+        self.stack_limit = stack.header().guard_end();
+        self.stack = Some(stack);
+        Ok(())
+    }
+
+    /// Gives the stack back when nothing is active any more (store invariant 3).
+    #[inline]
+    fn release_stack_if_idle(&mut self) {
+        if self.top.is_null() {
+            self.stack = None; // the pool forgets the owner
+            self.arena.reset();
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The hand-written code between the guest's stack and the host's, for the processor we are built for.
+
+#[cfg(all(target_arch = "x86_64", unix))]
+mod x86_64;
+#[cfg(all(target_arch = "x86_64", unix))]
+pub(crate) use x86_64::*;
+
+#[cfg(not(all(target_arch = "x86_64", unix)))]
+compile_error!("selvedge runs on x86-64 with the System V ABI; other targets are not supported yet");
+
+/// Word with which the guest comes back: its function returned.
+pub(crate) const DONE: u64 = 0;
+/// The guest was left for good: [`super::store::StoreVm::stop`] says why.
+pub(crate) const EXIT: u64 = 1;
+/// The guest is parked and can be resumed.
+pub(crate) const SUSPEND: u64 = 2;
+/// The guest trapped: the `trap_` fields of [`super::store::VMStoreContext`] say where.
+pub(crate) const EXIT_TRAP: u64 = 3;

@@ -1,0 +1,368 @@
+//! The heap block of a store and the three ways to hold it: [`Store`], [`StoreContextMut`], [`Caller`].
+//!
+//! Invariants (with those of [`super::store`])
+//! 1. One token: only the innermost of a `Store`, a parked call's future and a [`Caller`] may touch the block; each borrows
+//!    the one before, so the types see to it.
+//! 2. There is never a reference to the whole block: only to fields, made from the raw pointer as places. A host function may
+//!    thus hold `&mut T` while `vm` is used, and never the reverse ([`super::store`], invariant 1).
+//! 3. `owner` is the activation that a context acts for: null for a store. What lies above it when it is used was leaked.
+
+use super::activation::{self, Activation};
+use super::instance::InstanceVm;
+use super::store::StoreVm;
+use super::vmctx::{HostRecord, VMFuncRef, ValRaw};
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::externs::Extern;
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
+
+/// What a store allocates: the part that knows nothing of `T`, and the host's data.
+#[repr(C)]
+pub(crate) struct Block<T> {
+    vm: StoreVm,
+    data: T,
+}
+
+/// Makes a type invariant in `T`: host functions were typed for exactly that `T`.
+type Invariant<T> = PhantomData<fn(T) -> T>;
+
+/// The owner of everything of one guest: its instances, memories, tables, globals, its stack while it runs, and the
+/// host's data of type `T`, which host functions reach through their [`Caller`].
+///
+/// Making one allocates one block and maps nothing. Everything lives until the store is dropped.
+pub struct Store<T> {
+    block: NonNull<Block<T>>,
+    _owns: PhantomData<Block<T>>,
+    _invariant: Invariant<T>,
+}
+
+// SAFETY: a store is its data, plain memory that only it refers to, and host futures; these were asked to be `Send` by every
+// function that takes them, except where the data is `Local`, which is never `Send`. Host functions are `Send + Sync`. A parked
+// guest stack holds guest frames alone, that is integers and addresses of the store (activation invariant 4).
+// Test: `futures_are_send_when_the_data_is` in tests/tests/send.rs.
+unsafe impl<T: Send> Send for Store<T> {}
+// SAFETY: through a shared store only its data and plain memory can be read; nothing changes.
+unsafe impl<T: Sync> Sync for Store<T> {}
+
+impl<T> Store<T> {
+    /// A store of `engine` with the host's `data`.
+    pub fn new(engine: &Engine, data: T) -> Store<T> {
+        let vm = StoreVm::new(engine.clone());
+        let block = Box::into_raw(Box::new(Block { vm, data }));
+        Store {
+            block: NonNull::new(block).expect("a box is not null"),
+            _owns: PhantomData,
+            _invariant: PhantomData,
+        }
+    }
+
+    /// Takes the store apart and hands the data back.
+    pub fn into_data(self) -> T {
+        let block = self.block;
+        std::mem::forget(self);
+        let vm = Block::vm(block);
+        // SAFETY: the store was owned; it is forgotten, so nothing is used after.
+        unsafe { abandon_all(vm) };
+        // SAFETY: made by `Box::into_raw` in `new`, taken back once: `self` is forgotten.
+        let block = unsafe { Box::from_raw(block.as_ptr()) };
+        block.data
+    }
+}
+
+impl<T> Drop for Store<T> {
+    fn drop(&mut self) {
+        // SAFETY: the store is owned and not used after.
+        unsafe { abandon_all(Block::vm(self.block)) };
+        // SAFETY: made by `Box::into_raw` in `new`; dropped once.
+        drop(unsafe { Box::from_raw(self.block.as_ptr()) });
+    }
+}
+
+/// Cuts off what was leaked before the store goes.
+///
+/// # Safety
+/// `vm` is a live store that nobody else refers to.
+unsafe fn abandon_all(vm: *mut StoreVm) {
+    // SAFETY: the caller's promise.
+    unsafe { &mut *vm }.cut_to(ptr::null_mut());
+}
+
+impl<T> Block<T> {
+    fn vm(block: NonNull<Block<T>>) -> *mut StoreVm {
+        block.as_ptr().cast()
+    }
+
+    /// The data, as a place.
+    fn data(block: NonNull<Block<T>>) -> *mut T {
+        // SAFETY: in bounds of the block, which lives as long as whoever holds this pointer; no reference is made.
+        unsafe { &raw mut (*block.as_ptr()).data }
+    }
+}
+
+/// A store, shared, for as long as `'a`.
+pub struct StoreContext<'a, T> {
+    block: NonNull<Block<T>>,
+    _borrow: PhantomData<&'a Block<T>>,
+    _invariant: Invariant<T>,
+}
+
+impl<'a, T> StoreContext<'a, T> {
+    /// The host's data.
+    pub fn data(&self) -> &'a T {
+        // SAFETY: invariant 1: the context borrows the token for `'a`.
+        unsafe { &*Block::data(self.block) }
+    }
+
+    pub(crate) fn into_vm(self) -> &'a StoreVm {
+        // SAFETY: as above.
+        unsafe { &*Block::vm(self.block) }
+    }
+
+    pub(crate) fn vm(&self) -> &'a StoreVm {
+        // SAFETY: as above.
+        unsafe { &*Block::vm(self.block) }
+    }
+}
+
+/// A store or a caller, exclusively, for as long as `'a`.
+pub struct StoreContextMut<'a, T> {
+    block: NonNull<Block<T>>,
+    owner: *mut Activation,
+    _borrow: PhantomData<&'a mut Block<T>>,
+    _invariant: Invariant<T>,
+}
+
+// SAFETY: as `&mut Store<T>` is.
+unsafe impl<T: Send> Send for StoreContextMut<'_, T> {}
+// SAFETY: as `&Store<T>` is.
+unsafe impl<T: Sync> Sync for StoreContextMut<'_, T> {}
+
+impl<'a, T> StoreContextMut<'a, T> {
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.vm().engine
+    }
+
+    /// The host's data.
+    pub fn data(&self) -> &T {
+        // SAFETY: invariant 1: the context holds the token.
+        unsafe { &*Block::data(self.block) }
+    }
+
+    /// The host's data, to change.
+    pub fn data_mut(&mut self) -> &mut T {
+        // SAFETY: as above, exclusively.
+        unsafe { &mut *Block::data(self.block) }
+    }
+
+    /// As [`data_mut`](StoreContextMut::data_mut), for as long as the context was.
+    pub(crate) fn into_parts(self) -> (&'a mut StoreVm, &'a mut T) {
+        // SAFETY: invariant 1; two fields, two places (invariant 2).
+        let vm = unsafe { &mut *Block::vm(self.block) };
+        // SAFETY: as above.
+        (vm, unsafe { &mut *Block::data(self.block) })
+    }
+
+    pub(crate) fn vm(&self) -> &StoreVm {
+        // SAFETY: invariant 1.
+        unsafe { &*Block::vm(self.block) }
+    }
+
+    pub(crate) fn vm_mut(&mut self) -> &mut StoreVm {
+        // SAFETY: invariant 1, exclusively; the reference ends before user code runs, as its users are in this crate.
+        unsafe { &mut *Block::vm(self.block) }
+    }
+
+    /// The same for a shorter time.
+    pub(crate) fn reborrow(&mut self) -> StoreContextMut<'_, T> {
+        StoreContextMut {
+            block: self.block,
+            owner: self.owner,
+            _borrow: PhantomData,
+            _invariant: PhantomData,
+        }
+    }
+
+    /// For the vm's own entry points.
+    pub(crate) fn raw(&mut self) -> (*mut StoreVm, *mut Activation) {
+        (Block::vm(self.block), self.owner)
+    }
+
+    /// Calls `func` with the slots. Results, if it returns, are in the same slots.
+    ///
+    /// # Safety
+    /// `func` is a record of this store, and there are as many slots as it has parameters or results.
+    #[inline]
+    pub(crate) unsafe fn call_slots(&mut self, func: NonNull<VMFuncRef>, slots: &mut [ValRaw]) -> Result<()> {
+        let (vm, owner) = self.raw();
+        // SAFETY: the caller's promise, and invariant 1: nobody holds a reference into the store.
+        unsafe { activation::call_sync(vm, owner, func, slots.as_mut_ptr()) }
+    }
+}
+
+/// What a host function is given: the store, for as long as its call lasts, and the instance that imported the function.
+pub struct Caller<'a, T> {
+    context: StoreContextMut<'a, T>,
+    instance: *const InstanceVm,
+}
+
+// SAFETY: as `StoreContextMut`; the instance is the store's.
+unsafe impl<T: Send> Send for Caller<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Caller<'_, T> {}
+
+impl<'a, T> Caller<'a, T> {
+    /// The caller for the host function that `record` belongs to.
+    ///
+    /// # Safety
+    /// `record` belongs to a store of data `T` whose guest is in this host function, and nobody else uses the store for `'a`.
+    #[inline(always)]
+    pub(crate) unsafe fn of_record(record: *const HostRecord) -> Caller<'a, T> {
+        // SAFETY: the caller's promise.
+        let HostRecord { store, instance, .. } = *unsafe { &*record };
+        // SAFETY: a store context is the first field of its block.
+        let block = unsafe { NonNull::new_unchecked(store.cast::<Block<T>>()) };
+        // SAFETY: the caller's promise; a plain word.
+        let owner = unsafe { (*store.cast::<StoreVm>()).top };
+        Caller {
+            context: StoreContextMut {
+                block,
+                owner,
+                _borrow: PhantomData,
+                _invariant: PhantomData,
+            },
+            instance,
+        }
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        self.context.engine()
+    }
+
+    /// The host's data.
+    pub fn data(&self) -> &T {
+        self.context.data()
+    }
+
+    /// The host's data, to change.
+    pub fn data_mut(&mut self) -> &mut T {
+        self.context.data_mut()
+    }
+
+    /// An export of the instance that imported the function: usually its memory.
+    ///
+    /// None where it has no such export, and where the host called the function through a handle.
+    pub fn get_export(&mut self, name: &str) -> Option<Extern> {
+        let instance = self.instance;
+        let vm = self.context.vm_mut();
+        let index = vm
+            .instances
+            .iter()
+            .position(|held| ptr::eq(&raw const **held, instance))?;
+        Extern::of_export(vm, index as u32, name)
+    }
+}
+
+/// Something that lends a store: [`Store`], [`Caller`], [`StoreContextMut`], and references to them.
+pub trait AsContext {
+    /// The type of the store's data.
+    type Data;
+
+    /// The store, shared.
+    fn as_context(&self) -> StoreContext<'_, Self::Data>;
+}
+
+/// Something that lends a store exclusively.
+pub trait AsContextMut: AsContext {
+    /// The store, exclusively.
+    fn as_context_mut(&mut self) -> StoreContextMut<'_, Self::Data>;
+}
+
+impl<T> AsContext for Store<T> {
+    type Data = T;
+    fn as_context(&self) -> StoreContext<'_, T> {
+        StoreContext {
+            block: self.block,
+            _borrow: PhantomData,
+            _invariant: PhantomData,
+        }
+    }
+}
+
+impl<T> AsContextMut for Store<T> {
+    #[inline(always)]
+    fn as_context_mut(&mut self) -> StoreContextMut<'_, T> {
+        StoreContextMut {
+            block: self.block,
+            owner: ptr::null_mut(),
+            _borrow: PhantomData,
+            _invariant: PhantomData,
+        }
+    }
+}
+
+impl<T> AsContext for StoreContextMut<'_, T> {
+    type Data = T;
+    fn as_context(&self) -> StoreContext<'_, T> {
+        StoreContext {
+            block: self.block,
+            _borrow: PhantomData,
+            _invariant: PhantomData,
+        }
+    }
+}
+
+impl<T> AsContextMut for StoreContextMut<'_, T> {
+    #[inline(always)]
+    fn as_context_mut(&mut self) -> StoreContextMut<'_, T> {
+        self.reborrow()
+    }
+}
+
+impl<T> AsContext for StoreContext<'_, T> {
+    type Data = T;
+    fn as_context(&self) -> StoreContext<'_, T> {
+        StoreContext {
+            block: self.block,
+            _borrow: PhantomData,
+            _invariant: PhantomData,
+        }
+    }
+}
+
+impl<T> AsContext for Caller<'_, T> {
+    type Data = T;
+    fn as_context(&self) -> StoreContext<'_, T> {
+        self.context.as_context()
+    }
+}
+
+impl<T> AsContextMut for Caller<'_, T> {
+    #[inline(always)]
+    fn as_context_mut(&mut self) -> StoreContextMut<'_, T> {
+        self.context.reborrow()
+    }
+}
+
+impl<C: AsContext> AsContext for &C {
+    type Data = C::Data;
+    fn as_context(&self) -> StoreContext<'_, C::Data> {
+        C::as_context(self)
+    }
+}
+
+impl<C: AsContext> AsContext for &mut C {
+    type Data = C::Data;
+    fn as_context(&self) -> StoreContext<'_, C::Data> {
+        C::as_context(self)
+    }
+}
+
+impl<C: AsContextMut> AsContextMut for &mut C {
+    #[inline(always)]
+    fn as_context_mut(&mut self) -> StoreContextMut<'_, C::Data> {
+        C::as_context_mut(self)
+    }
+}

@@ -1,0 +1,219 @@
+//! Operations that generated code leaves to the runtime: growing, and the bulk operations on memories and tables.
+//!
+//! They run on the host's stack through [`super::arch::builtin_call`], with operands and results in 16-byte slots. Bulk operations
+//! pay fuel by length before they do anything: one unit for every [`BYTES_PER_UNIT`] bytes, one for every element.
+//! A range that does not fit traps before anything is written. Spec: core/exec/instructions, memory and table instructions.
+
+use super::arch::{DONE, EXIT_TRAP};
+use super::instance::InstanceVm;
+use super::store::StoreVm;
+use super::vmctx::ValRaw;
+use crate::trap::Trap;
+use selvedge_compiler::Builtin;
+use std::ptr;
+
+/// Bytes that a bulk memory operation moves for one unit of fuel: a cache line.
+pub(crate) const BYTES_PER_UNIT: u64 = 64;
+
+/// The answer of an operation that failed without a trap: -1, in 32 or 64 bits.
+const FAILED: u64 = u64::MAX;
+
+/// One call of an operation: where it came from and its operands.
+struct Call<'a> {
+    store: &'a mut StoreVm,
+    instance: &'a mut InstanceVm,
+    operands: [u64; Builtin::MAX_OPERANDS as usize],
+}
+
+/// Runs operation `id`. Called by [`super::arch::builtin_call`].
+///
+/// # Safety
+/// `vmctx` is that of the instance whose code runs; `slots` has as many slots as the operation has operands, at least one.
+pub(crate) unsafe extern "sysv64" fn dispatch(vmctx: *mut u8, slots: *mut ValRaw, id: u32) -> u64 {
+    // SAFETY: the caller's promise; the instance lives as long as the store.
+    let instance = unsafe { InstanceVm::from_vmctx(vmctx) };
+    // SAFETY: the caller's promise: the guest is parked, and nobody holds a reference into the store.
+    let instance = unsafe { &mut *instance };
+    // SAFETY: as above; an instance and its store are separate allocations.
+    let store = unsafe { &mut *instance.store() };
+    let Some(builtin) = Builtin::from_u32(id) else {
+        unreachable!("the compiler knows no builtin {id}");
+    };
+    let mut operands = [0; Builtin::MAX_OPERANDS as usize];
+    for (index, operand) in operands.iter_mut().enumerate().take(operand_count(builtin)) {
+        // SAFETY: the caller's promise about the number of slots.
+        let slot = unsafe { slots.add(index) };
+        // SAFETY: as above.
+        *operand = unsafe { slot.read() }.u64();
+    }
+    let mut call = Call {
+        store,
+        instance,
+        operands,
+    };
+    match call.run(builtin) {
+        Ok(result) => {
+            if let Some(value) = result {
+                // SAFETY: the caller's promise: there is at least one slot.
+                unsafe { slots.write(ValRaw::from_u64(value)) };
+            }
+            DONE
+        }
+        Err(trap) => {
+            let store = call.store;
+            // SAFETY: `guest_fp` is the frame record that the swap has just made on the guest's stack.
+            let [frame, site] = unsafe { (store.cx.guest_fp as *const [usize; 2]).read() };
+            store.set_trap(trap, site, frame);
+            EXIT_TRAP
+        }
+    }
+}
+
+/// How many slots an operation reads.
+fn operand_count(builtin: Builtin) -> usize {
+    match builtin {
+        Builtin::DataDrop | Builtin::ElemDrop => 1,
+        Builtin::MemoryGrow => 2,
+        Builtin::TableGrow => 3,
+        Builtin::MemoryFill | Builtin::TableFill => 4,
+        _ => 5,
+    }
+}
+
+impl Call<'_> {
+    fn run(&mut self, builtin: Builtin) -> Result<Option<u64>, Trap> {
+        let [a, b, c, d, e] = self.operands;
+        match builtin {
+            Builtin::MemoryGrow => return Ok(Some(self.memory_grow(a, b))),
+            Builtin::TableGrow => return self.table_grow(a, b, c).map(Some),
+            Builtin::MemoryFill => self.memory_fill(a, b, c as u8, d)?,
+            Builtin::MemoryCopy => self.memory_copy(a, b, c, d, e)?,
+            Builtin::MemoryInit => self.memory_init(a, b, c, d, e)?,
+            Builtin::DataDrop => self.instance.drop_data(a as u32),
+            Builtin::TableFill => self.table_fill(a, b, c, d)?,
+            Builtin::TableCopy => self.table_copy(a, b, c, d, e)?,
+            Builtin::TableInit => {
+                self.store.charge(e)?;
+                super::instance::table_init(self.store, self.instance, a as u32, b as u32, c, d, e)?;
+            }
+            Builtin::ElemDrop => self.instance.drop_elements(a as u32),
+            other => unreachable!("builtin {other:?} is not known here"),
+        }
+        Ok(None)
+    }
+
+    /// The store's index of one of the instance's memories.
+    fn memory(&self, index: u64) -> usize {
+        self.instance.memories[index as usize] as usize
+    }
+
+    fn table(&self, index: u64) -> usize {
+        self.instance.tables[index as usize] as usize
+    }
+
+    /// The address of `length` bytes of a memory, if it has them.
+    fn bytes(&mut self, memory: u64, start: u64, length: u64) -> Result<*mut u8, Trap> {
+        let memory = self.memory(memory);
+        let bytes = self.store.memories[memory].as_mut_slice();
+        match start.checked_add(length) {
+            Some(end) if end <= bytes.len() as u64 => Ok(bytes[start as usize..].as_mut_ptr()),
+            _ => Err(Trap::MemoryOutOfBounds),
+        }
+    }
+
+    /// `memory.grow`.
+    fn memory_grow(&mut self, memory: u64, delta: u64) -> u64 {
+        let memory = self.memory(memory);
+        self.store.memories[memory].grow(delta).unwrap_or(FAILED)
+    }
+
+    /// `memory.fill`.
+    fn memory_fill(&mut self, memory: u64, start: u64, value: u8, length: u64) -> Result<(), Trap> {
+        let to = self.bytes(memory, start, length)?;
+        self.store.charge(length / BYTES_PER_UNIT)?;
+        // SAFETY: `bytes` checked that the memory has `length` bytes there.
+        unsafe { ptr::write_bytes(to, value, length as usize) };
+        Ok(())
+    }
+
+    /// `memory.copy`, also of overlapping ranges.
+    fn memory_copy(
+        &mut self,
+        dst_memory: u64,
+        src_memory: u64,
+        dst: u64,
+        src: u64,
+        length: u64,
+    ) -> Result<(), Trap> {
+        let from = self.bytes(src_memory, src, length)?;
+        let to = self.bytes(dst_memory, dst, length)?;
+        self.store.charge(length / BYTES_PER_UNIT)?;
+        // SAFETY: `bytes` checked both ranges; `copy` allows them to overlap.
+        unsafe { ptr::copy(from, to, length as usize) };
+        Ok(())
+    }
+
+    /// `memory.init`.
+    fn memory_init(
+        &mut self,
+        memory: u64,
+        segment: u64,
+        dst: u64,
+        src: u64,
+        length: u64,
+    ) -> Result<(), Trap> {
+        let to = self.bytes(memory, dst, length)?;
+        let end = src.checked_add(length).ok_or(Trap::MemoryOutOfBounds)?;
+        let data = self.instance.data(segment as u32);
+        let Some(from) = data.get(src as usize..end as usize) else {
+            return Err(Trap::MemoryOutOfBounds);
+        };
+        self.store.charge(length / BYTES_PER_UNIT)?;
+        // SAFETY: `bytes` checked the destination; a segment's bytes are the module's, not a memory's.
+        unsafe { ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) };
+        Ok(())
+    }
+
+    /// `table.grow`.
+    fn table_grow(&mut self, table: u64, init: u64, delta: u64) -> Result<u64, Trap> {
+        self.store.charge(delta.min(super::table::MAX_TABLE_ELEMENTS))?;
+        let table = self.table(table);
+        Ok(self.store.tables[table].grow(delta, init).unwrap_or(FAILED))
+    }
+
+    /// `table.fill`.
+    fn table_fill(&mut self, table: u64, start: u64, value: u64, length: u64) -> Result<(), Trap> {
+        let table = self.table(table);
+        if self.store.tables[table].range(start, length).is_none() {
+            return Err(Trap::TableOutOfBounds);
+        }
+        self.store.charge(length)?;
+        let elements = self.store.tables[table].range_mut(start, length);
+        elements.ok_or(Trap::TableOutOfBounds)?.fill(value);
+        Ok(())
+    }
+
+    /// `table.copy`, also of overlapping ranges.
+    fn table_copy(
+        &mut self,
+        dst_table: u64,
+        src_table: u64,
+        dst: u64,
+        src: u64,
+        length: u64,
+    ) -> Result<(), Trap> {
+        let (to, from) = (self.table(dst_table), self.table(src_table));
+        let from = self.store.tables[from]
+            .range(src, length)
+            .ok_or(Trap::TableOutOfBounds)?
+            .as_ptr();
+        self.store.charge(length)?;
+        let to = self.store.tables[to]
+            .range_mut(dst, length)
+            .ok_or(Trap::TableOutOfBounds)?
+            .as_mut_ptr();
+        // SAFETY: both ranges were just found to lie in their tables; `copy` allows them to overlap.
+        unsafe { ptr::copy(from, to, length as usize) };
+        Ok(())
+    }
+}

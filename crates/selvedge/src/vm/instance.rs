@@ -1,0 +1,445 @@
+//! Instances: a vmctx, the module behind it, and the steps of instantiation.
+//!
+//! Invariants
+//! 1. A vmctx is zeroed, 16-aligned, of the size that the module's layout says, and does not move or end before its store.
+//! 2. What a vmctx points to (definitions, cells, records) belongs to the same store.
+
+use super::host::HostFunc;
+use super::linear::LinearMemory;
+use super::store::StoreVm;
+use super::table::TableVm;
+use super::vmctx::{HostRecord, VMFuncRef, VMImportedFunc, VMMemoryRef, VMTable};
+use crate::error::{Error, Result};
+use crate::module::Module;
+use crate::trap::Trap;
+use selvedge_compiler::{
+    ConstExpr, DataMode, ElementItems, ElementMode, ExternIndex, FuncType, ModuleInfo, VmLayout,
+};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+
+/// Offset in a vmctx of the runtime's word: the instance.
+const VMCTX_INSTANCE: u32 = 8;
+
+/// What an import was linked to, checked already.
+pub(crate) enum Linked {
+    /// A function that a handle of this store names: its record, and the host function if it is one.
+    Func(NonNull<VMFuncRef>, Option<Arc<HostFunc>>),
+    /// A host function that no store holds yet.
+    Host(Arc<HostFunc>),
+    /// By index in the store.
+    Table(u32),
+    Memory(u32),
+    Global(u32),
+}
+
+/// The memory of a vmctx.
+struct VmctxBlock {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+impl VmctxBlock {
+    fn new(bytes: u32) -> VmctxBlock {
+        let layout = Layout::from_size_align(bytes as usize, 16).expect("a layout's size is a u32");
+        // SAFETY: a vmctx has at least its header, so the size is not zero.
+        let start = unsafe { alloc_zeroed(layout) };
+        match NonNull::new(start) {
+            Some(start) => VmctxBlock { start, layout },
+            None => handle_alloc_error(layout),
+        }
+    }
+
+    /// The address of a field.
+    fn at<T>(&self, offset: u32) -> *mut T {
+        debug_assert!(offset as usize + size_of::<T>() <= self.layout.size());
+        // SAFETY: offsets come from the layout that the block was made with.
+        unsafe { self.start.add(offset as usize) }.as_ptr().cast()
+    }
+
+    fn write<T>(&self, offset: u32, value: T) {
+        // SAFETY: inside the block (`at`), aligned as the layout's arrays are; no generated code runs meanwhile.
+        unsafe { self.at::<T>(offset).write(value) };
+    }
+}
+
+impl Drop for VmctxBlock {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout, freed only here.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) };
+    }
+}
+
+/// An instance.
+pub(crate) struct InstanceVm {
+    pub(crate) module: Module,
+    vmctx: VmctxBlock,
+    store: *mut StoreVm,
+    /// The store's indices of the instance's memories and tables, imports first.
+    pub(crate) memories: Vec<u32>,
+    pub(crate) tables: Vec<u32>,
+    /// Contexts of imported host functions, and what keeps these alive.
+    host_records: Box<[HostRecord]>,
+    host_funcs: Vec<Option<Arc<HostFunc>>>,
+    dropped_data: Vec<bool>,
+    dropped_elements: Vec<bool>,
+}
+
+impl InstanceVm {
+    /// The instance of a vmctx.
+    ///
+    /// # Safety
+    /// `vmctx` is an instance's.
+    pub(crate) unsafe fn from_vmctx(vmctx: *mut u8) -> *mut InstanceVm {
+        // SAFETY: the caller's promise; within the header.
+        let word = unsafe { vmctx.add(VMCTX_INSTANCE as usize) };
+        // SAFETY: written when the instance was made.
+        unsafe { word.cast::<*mut InstanceVm>().read() }
+    }
+
+    pub(crate) fn store(&self) -> *mut StoreVm {
+        self.store
+    }
+
+    fn info(&self) -> &ModuleInfo {
+        self.module.info()
+    }
+
+    fn layout(&self) -> &VmLayout {
+        &self.info().layout
+    }
+
+    fn vmctx(&self) -> *mut u8 {
+        self.vmctx.start.as_ptr()
+    }
+
+    /// The bytes of a data segment; none when it was dropped.
+    pub(crate) fn data(&self, segment: u32) -> &[u8] {
+        match self.dropped_data[segment as usize] {
+            true => &[],
+            false => &self.info().data[segment as usize].bytes,
+        }
+    }
+
+    pub(crate) fn drop_data(&mut self, segment: u32) {
+        self.dropped_data[segment as usize] = true;
+    }
+
+    pub(crate) fn drop_elements(&mut self, segment: u32) {
+        self.dropped_elements[segment as usize] = true;
+    }
+
+    /// The record of a function that escapes.
+    pub(crate) fn func_ref(&self, function: u32) -> Option<NonNull<VMFuncRef>> {
+        let offset = self.layout().func_ref(function)?;
+        NonNull::new(self.vmctx.at(offset))
+    }
+
+    /// The host function behind an imported function, if it is one.
+    fn host_func(&self, function: u32) -> Option<Arc<HostFunc>> {
+        self.host_funcs.get(function as usize).cloned().flatten()
+    }
+
+    /// The address of a global's cell.
+    fn global_cell(&self, global: u32) -> *mut u64 {
+        let imported = self.info().imported_globals;
+        if global < imported {
+            let entry = self.vmctx.at::<*mut u64>(self.layout().imported_global(global));
+            // SAFETY: written by `link`, inside the vmctx.
+            unsafe { entry.read() }
+        } else {
+            self.vmctx.at(self.layout().defined_global(global - imported))
+        }
+    }
+
+    /// The value of a constant expression, as a cell or a table element holds it.
+    fn evaluate(&self, expr: &ConstExpr) -> u64 {
+        match *expr {
+            ConstExpr::I32(value) => u64::from(value as u32),
+            ConstExpr::I64(value) => value as u64,
+            ConstExpr::F32(bits) => u64::from(bits),
+            ConstExpr::F64(bits) => bits,
+            ConstExpr::RefNull => 0,
+            ConstExpr::RefFunc(function) => self.func_ref_word(function),
+            ConstExpr::GlobalGet(global) => {
+                // SAFETY: a cell of this store (invariant 2); no generated code runs meanwhile.
+                unsafe { self.global_cell(global).read() }
+            }
+            ref other => unreachable!("constant expression {other:?} is not known here"),
+        }
+    }
+
+    fn func_ref_word(&self, function: u32) -> u64 {
+        let record = self
+            .func_ref(function)
+            .expect("a function that is referred to escapes");
+        record.as_ptr() as u64
+    }
+
+    /// Element `index` of an element segment.
+    fn element(&self, segment: u32, index: usize) -> u64 {
+        match &self.info().elements[segment as usize].items {
+            ElementItems::Funcs(functions) => self.func_ref_word(functions[index]),
+            ElementItems::Exprs(exprs) => self.evaluate(&exprs[index]),
+        }
+    }
+
+    fn element_count(&self, segment: u32) -> u64 {
+        match self.dropped_elements[segment as usize] {
+            true => 0,
+            false => self.info().elements[segment as usize].items.len() as u64,
+        }
+    }
+}
+
+/// `table.init`: copies `length` references of a segment into a table.
+pub(crate) fn table_init(
+    store: &mut StoreVm,
+    instance: &InstanceVm,
+    table: u32,
+    segment: u32,
+    dst: u64,
+    src: u64,
+    length: u64,
+) -> std::result::Result<(), Trap> {
+    let end = src.checked_add(length).ok_or(Trap::TableOutOfBounds)?;
+    if end > instance.element_count(segment) {
+        return Err(Trap::TableOutOfBounds);
+    }
+    let table = &mut store.tables[instance.tables[table as usize] as usize];
+    let elements = table.range_mut(dst, length).ok_or(Trap::TableOutOfBounds)?;
+    for (element, index) in elements.iter_mut().zip(src as usize..) {
+        *element = instance.element(segment, index);
+    }
+    Ok(())
+}
+
+impl StoreVm {
+    /// Makes an instance of `module` with imports that match its types. The start function is left to the caller.
+    ///
+    /// # Errors
+    /// A memory or table that cannot be had; a trap of an active segment. What segments wrote before it stays, as
+    /// the specification says, and the instance stays too: its functions may be in tables.
+    pub(crate) fn instantiate(&mut self, module: &Module, imports: Vec<Linked>) -> Result<u32> {
+        let info = module.info();
+        let (imports, mut memories, mut tables) = split(imports);
+        for ty in &info.memories[info.imported_memories as usize..] {
+            let memory = LinearMemory::new(ty, self.engine.memory_style())?;
+            memories.push(self.add_memory(memory));
+        }
+        for ty in &info.tables[info.imported_tables as usize..] {
+            tables.push(self.add_table(TableVm::new(*ty, 0)?));
+        }
+        let mut instance = Box::new(InstanceVm {
+            module: module.clone(),
+            vmctx: VmctxBlock::new(info.layout.size()),
+            store: ptr::from_mut(self),
+            memories,
+            tables,
+            host_records: Box::new([]),
+            host_funcs: Vec::new(),
+            dropped_data: vec![false; info.data.len()],
+            dropped_elements: vec![false; info.elements.len()],
+        });
+        self.write_header(&mut instance);
+        self.link_funcs(&mut instance, &imports);
+        self.link_objects(&instance, &imports);
+        self.write_func_refs(&instance);
+        for (index, init) in info.global_inits.iter().enumerate() {
+            let cell = info.layout.defined_global(index as u32);
+            instance.vmctx.write(cell, instance.evaluate(init));
+        }
+        self.instances.push(instance);
+        let index = self.instances.len() as u32 - 1;
+        self.write_segments(index)?;
+        Ok(index)
+    }
+
+    fn write_header(&mut self, instance: &mut Box<InstanceVm>) {
+        let address: *mut InstanceVm = &mut **instance;
+        instance.vmctx.write(0, self.context_ptr());
+        instance.vmctx.write(VMCTX_INSTANCE, address);
+        for (index, id) in instance.module.type_ids().iter().enumerate() {
+            instance.vmctx.write(instance.layout().type_id(index as u32), *id);
+        }
+    }
+
+    /// Writes the imported functions' code and contexts.
+    fn link_funcs(&mut self, instance: &mut Box<InstanceVm>, imports: &[Linked]) {
+        let address: *mut InstanceVm = &mut **instance;
+        let mut records = Vec::new();
+        let mut funcs = Vec::new();
+        for import in imports {
+            match import {
+                Linked::Func(_, host) => funcs.push(host.clone()),
+                Linked::Host(host) => funcs.push(Some(host.clone())),
+                _ => {}
+            }
+        }
+        for host in funcs.iter().flatten() {
+            records.push(self.host_record(host, address));
+        }
+        instance.host_records = records.into_boxed_slice();
+        instance.host_funcs = funcs;
+        let mut records = instance.host_records.iter();
+        let mut index = 0;
+        for import in imports {
+            let entry = match import {
+                Linked::Func(record, None) => {
+                    // SAFETY: a record of this store, as the caller checked.
+                    let record = unsafe { record.read() };
+                    VMImportedFunc {
+                        code: record.code,
+                        ctx: record.ctx,
+                    }
+                }
+                Linked::Func(_, Some(_)) | Linked::Host(_) => VMImportedFunc {
+                    code: instance.module.import_trampoline(index),
+                    ctx: ptr::from_ref(records.next().expect("one record a host function"))
+                        .cast_mut()
+                        .cast(),
+                },
+                _ => continue,
+            };
+            instance
+                .vmctx
+                .write(instance.layout().imported_function(index), entry);
+            index += 1;
+        }
+    }
+
+    /// Writes where memories, tables and imported globals are.
+    fn link_objects(&mut self, instance: &InstanceVm, imports: &[Linked]) {
+        let layout = instance.layout();
+        for (index, memory) in instance.memories.iter().enumerate() {
+            let memory = &self.memories[*memory as usize];
+            let def = memory.vm();
+            let base = memory.as_slice().as_ptr().cast_mut();
+            instance
+                .vmctx
+                .write(layout.memory(index as u32), VMMemoryRef { def, base });
+        }
+        for (index, table) in instance.tables.iter().enumerate() {
+            let def: *mut VMTable = self.tables[*table as usize].vm();
+            instance.vmctx.write(layout.table(index as u32), def);
+        }
+        let globals = imports.iter().filter_map(|import| match import {
+            Linked::Global(global) => Some(*global),
+            _ => None,
+        });
+        for (index, global) in globals.enumerate() {
+            let cell = self.globals[global as usize].cell;
+            instance.vmctx.write(layout.imported_global(index as u32), cell);
+        }
+    }
+
+    /// Writes the records of the functions that escape.
+    fn write_func_refs(&mut self, instance: &InstanceVm) {
+        let info = instance.info();
+        for (function, offset) in instance.layout().func_refs() {
+            let type_index = info.functions[function as usize];
+            let (code, ctx) = if function < info.imported_functions {
+                let entry = instance
+                    .vmctx
+                    .at::<VMImportedFunc>(instance.layout().imported_function(function));
+                // SAFETY: written by `link_funcs`.
+                let entry = unsafe { entry.read() };
+                (entry.code, entry.ctx)
+            } else {
+                (instance.module.function(function), instance.vmctx())
+            };
+            let record = VMFuncRef {
+                code,
+                ctx,
+                entry: instance.module.entry_trampoline(type_index),
+                type_id: instance.module.type_ids()[type_index as usize],
+            };
+            instance.vmctx.write(offset, record);
+        }
+    }
+
+    /// Copies the active segments: elements, then data, each in order.
+    fn write_segments(&mut self, index: u32) -> Result<()> {
+        let instance: *mut InstanceVm = &mut *self.instances[index as usize];
+        // SAFETY: boxed and owned by this store; nothing below makes or drops an instance.
+        let instance = unsafe { &mut *instance };
+        let module = instance.module.clone();
+        for (segment, element) in module.info().elements.iter().enumerate() {
+            let segment = segment as u32;
+            if let ElementMode::Active { table, ref offset } = element.mode {
+                let offset = u64::from(instance.evaluate(offset) as u32);
+                let length = element.items.len() as u64;
+                table_init(self, instance, table, segment, offset, 0, length).map_err(|trap| {
+                    Error::from(trap).context(format!("element segment {segment} does not fit"))
+                })?;
+            }
+            if element.mode != ElementMode::Passive {
+                instance.drop_elements(segment);
+            }
+        }
+        for (segment, data) in module.info().data.iter().enumerate() {
+            let DataMode::Active { memory, ref offset } = data.mode else {
+                continue;
+            };
+            let offset = instance.evaluate(offset) as u32 as usize;
+            let memory = &mut self.memories[instance.memories[memory as usize] as usize];
+            let to = memory
+                .as_mut_slice()
+                .get_mut(offset..)
+                .and_then(|to| to.get_mut(..data.bytes.len()));
+            let to = to.ok_or_else(|| {
+                Error::from(Trap::MemoryOutOfBounds).context(format!("data segment {segment} does not fit"))
+            })?;
+            to.copy_from_slice(&data.bytes);
+            instance.drop_data(segment as u32);
+        }
+        Ok(())
+    }
+
+    /// The handle index of a function of an instance.
+    pub(crate) fn instance_func(&mut self, instance: u32, function: u32) -> u32 {
+        let vm = &self.instances[instance as usize];
+        let record = vm.func_ref(function).expect("an exported function escapes");
+        let ty: FuncType = vm.info().function_type(function).clone();
+        let host = vm.host_func(function);
+        self.func_index(record, || (ty, host))
+    }
+
+    /// The handle index of a global of an instance.
+    pub(crate) fn instance_global(&mut self, instance: u32, global: u32) -> u32 {
+        let vm = &self.instances[instance as usize];
+        let ty = vm.info().globals[global as usize];
+        let cell = vm.global_cell(global);
+        self.global_index(cell, ty)
+    }
+
+    /// The function record behind an export, without making a handle.
+    pub(crate) fn exported_func(&self, instance: u32, name: &str) -> Option<(NonNull<VMFuncRef>, &FuncType)> {
+        let vm = &self.instances[instance as usize];
+        match vm.module.export(name)? {
+            ExternIndex::Func(function) => Some((vm.func_ref(function)?, vm.info().function_type(function))),
+            _ => None,
+        }
+    }
+}
+
+/// Takes the memories and tables out of the imports, for the front of the instance's index spaces.
+fn split(imports: Vec<Linked>) -> (Vec<Linked>, Vec<u32>, Vec<u32>) {
+    let of = |pick: fn(&Linked) -> Option<u32>| imports.iter().filter_map(pick).collect();
+    let memories = of(|import| {
+        if let Linked::Memory(index) = import {
+            Some(*index)
+        } else {
+            None
+        }
+    });
+    let tables = of(|import| {
+        if let Linked::Table(index) = import {
+            Some(*index)
+        } else {
+            None
+        }
+    });
+    (imports, memories, tables)
+}

@@ -1,0 +1,283 @@
+//! What a store owns, apart from the host's data: the part that knows nothing of the data's type.
+//!
+//! A store is one heap block `{ vm: StoreVm, data: T }` ([`crate::store`]). [`StoreVm`] begins with the
+//! [`VMStoreContext`], so that the pointer that generated code carries is also the pointer to the block.
+//!
+//! Invariants
+//! 1. A `&mut StoreVm` is never held while user code runs (a host function, a poll, a destructor, a waker) or while
+//!    the guest runs: all of these come back here through the raw pointer.
+//! 2. `top` is the innermost activation, or null; activations form a list through `parent`, last in first out.
+//! 3. The store holds a stack if and only if `top` is not null.
+//! 4. Objects (instances, memories, tables, globals, function records) live until the store is dropped: handles
+//!    are indices, and generated code holds their addresses.
+
+use super::activation::Activation;
+use super::arch;
+use super::arena::Arena;
+use super::fuel::FuelState;
+use super::host::HostFunc;
+use super::instance::InstanceVm;
+use super::linear::{LinearMemory, VMMemory};
+use super::table::TableVm;
+use super::vmctx::{HostRecord, VMFuncRef, ValRaw};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use fibers::pool::PooledStack;
+use selvedge_compiler::{FuncType, GlobalType};
+use std::any::Any;
+use std::collections::HashMap;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The part of a store that generated code, the trampolines and the signal handler know.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct VMStoreContext {
+    /// The fuel slice: in the pinned register while the guest runs, here while it does not.
+    pub(crate) fuel: i64,
+    /// [`arch::builtin_call`] in the variant that fits the engine.
+    pub(crate) builtin_call: *const u8,
+    /// Address of the parent link of the activation that runs.
+    pub(crate) link: usize,
+    /// Frame record at which the innermost activation left the guest for the host.
+    pub(crate) guest_fp: usize,
+    /// Why the guest was left by a trap; the four fields after it belong to that trap.
+    pub(crate) trap_code: u32,
+    pub(crate) trap_pc: usize,
+    pub(crate) trap_fp: usize,
+    pub(crate) fault_address: usize,
+    pub(crate) trap_fuel: i64,
+    /// The store's memories, for the signal handler's question whether a fault lies in one.
+    pub(crate) memories: *const *const VMMemory,
+    pub(crate) memory_count: usize,
+}
+
+/// A global's cell, wherever it lives, and its type.
+pub(crate) struct GlobalEntry {
+    pub(crate) cell: *mut u64,
+    pub(crate) ty: GlobalType,
+}
+
+impl GlobalEntry {
+    /// The cell's contents.
+    pub(crate) fn read(&self) -> ValRaw {
+        // SAFETY: cells live as long as the store (invariant 4), and no generated code runs meanwhile.
+        ValRaw::from_u64(unsafe { self.cell.read() })
+    }
+
+    /// Sets the cell. A value of four bytes leaves the others unspecified, as generated code does.
+    pub(crate) fn write(&self, raw: ValRaw) {
+        // SAFETY: as above.
+        unsafe { self.cell.write(raw.u64()) };
+    }
+}
+
+/// A function that a handle can name.
+pub(crate) struct FuncEntry {
+    pub(crate) func_ref: NonNull<VMFuncRef>,
+    pub(crate) ty: FuncType,
+    /// Present when the function is the host's: an instance that imports it makes its own record.
+    pub(crate) host: Option<Arc<HostFunc>>,
+}
+
+/// Why the guest was left early; taken by whoever resumed it.
+pub(crate) enum Stop {
+    Error(Error),
+    Panic(Box<dyn Any + Send>),
+}
+
+/// A 16-byte cell for a global that the host made.
+#[repr(C, align(16))]
+pub(crate) struct GlobalCell(pub(crate) [u64; 2]);
+
+/// Everything of one guest but the host's data.
+#[repr(C)]
+pub struct StoreVm {
+    pub(crate) cx: VMStoreContext,
+    /// Innermost activation (invariant 2).
+    pub(crate) top: *mut Activation,
+    /// The guest stack while something is active (invariant 3), its base and its limit.
+    pub(crate) stack: Option<PooledStack>,
+    pub(crate) stack_base: usize,
+    pub(crate) stack_limit: usize,
+    /// The host's stack pointer when the outermost activation was last entered or polled.
+    pub(crate) outer_host_sp: usize,
+    pub(crate) max_host_stack: usize,
+    /// Set by whoever ends the guest with an error or a panic before it leaves.
+    pub(crate) stop: Option<Stop>,
+    pub(crate) arena: Arena,
+    pub(crate) fuel: FuelState,
+    pub(crate) id: u64,
+    pub(crate) engine: Engine,
+    pub(crate) funcs: Vec<FuncEntry>,
+    func_by_ref: HashMap<usize, u32>,
+    pub(crate) memories: Vec<LinearMemory>,
+    memory_list: Vec<*const VMMemory>,
+    pub(crate) tables: Vec<Box<TableVm>>,
+    pub(crate) globals: Vec<GlobalEntry>,
+    global_by_cell: HashMap<usize, u32>,
+    pub(crate) instances: Vec<Box<InstanceVm>>,
+    /// Values behind `externref`: reference `n` is entry `n - 1`, 0 is null. They live as long as the store.
+    pub(crate) externs: Vec<Box<dyn Any + Send + Sync>>,
+    // What the host made; boxed so that addresses stay.
+    host_cells: Vec<Box<GlobalCell>>,
+    host_refs: Vec<Box<(HostRecord, VMFuncRef)>>,
+}
+
+static NEXT_STORE: AtomicU64 = AtomicU64::new(1);
+
+impl StoreVm {
+    pub(crate) fn new(engine: Engine) -> StoreVm {
+        let fuel_on = engine.fuel();
+        StoreVm {
+            cx: VMStoreContext {
+                fuel: 0,
+                builtin_call: arch::builtin_call(fuel_on),
+                link: 0,
+                guest_fp: 0,
+                trap_code: 0,
+                trap_pc: 0,
+                trap_fp: 0,
+                fault_address: 0,
+                trap_fuel: 0,
+                memories: ptr::null(),
+                memory_count: 0,
+            },
+            top: ptr::null_mut(),
+            stack: None,
+            stack_base: 0,
+            stack_limit: 0,
+            outer_host_sp: 0,
+            max_host_stack: engine.config().max_host_stack_bytes,
+            stop: None,
+            arena: Arena::new(),
+            fuel: FuelState::new(),
+            id: NEXT_STORE.fetch_add(1, Ordering::Relaxed),
+            engine,
+            funcs: Vec::new(),
+            func_by_ref: HashMap::new(),
+            memories: Vec::new(),
+            memory_list: Vec::new(),
+            tables: Vec::new(),
+            globals: Vec::new(),
+            global_by_cell: HashMap::new(),
+            instances: Vec::new(),
+            externs: Vec::new(),
+            host_cells: Vec::new(),
+            host_refs: Vec::new(),
+        }
+    }
+
+    /// The pointer generated code carries.
+    pub(crate) fn context_ptr(&mut self) -> *mut VMStoreContext {
+        ptr::from_mut(self).cast()
+    }
+
+    /// Checks that a handle was made by this store.
+    pub(crate) fn check(&self, store_id: u64, what: &str) -> Result<()> {
+        if store_id == self.id {
+            return Ok(());
+        }
+        Err(Error::msg(format!(
+            "{what} belongs to store {store_id}, but was used with store {}",
+            self.id
+        )))
+    }
+
+    /// Adds a memory and tells the signal handler of it.
+    pub(crate) fn add_memory(&mut self, memory: LinearMemory) -> u32 {
+        self.memory_list.push(memory.vm());
+        self.memories.push(memory);
+        self.cx.memories = self.memory_list.as_ptr();
+        self.cx.memory_count = self.memory_list.len();
+        self.memories.len() as u32 - 1
+    }
+
+    pub(crate) fn add_table(&mut self, table: TableVm) -> u32 {
+        self.tables.push(Box::new(table));
+        self.tables.len() as u32 - 1
+    }
+
+    /// The handle index of a function record, the same one each time.
+    ///
+    /// `ty` and `host` are only asked for when the record is new.
+    pub(crate) fn func_index(
+        &mut self,
+        func_ref: NonNull<VMFuncRef>,
+        describe: impl FnOnce() -> (FuncType, Option<Arc<HostFunc>>),
+    ) -> u32 {
+        let next = self.funcs.len() as u32;
+        let index = *self.func_by_ref.entry(func_ref.as_ptr() as usize).or_insert(next);
+        if index == next {
+            let (ty, host) = describe();
+            self.funcs.push(FuncEntry { func_ref, ty, host });
+        }
+        index
+    }
+
+    /// The handle index behind a `funcref`; none for null.
+    pub(crate) fn func_of_word(&mut self, word: u64) -> Option<u32> {
+        let func_ref = NonNull::new(word as *mut VMFuncRef)?;
+        // SAFETY: a funcref of this store's guest is the address of a record of this store (invariant 4).
+        let type_id = unsafe { (*func_ref.as_ptr()).type_id };
+        // A record that no handle names yet is an instance's: called through its own code and context, also on import.
+        Some(self.func_index(func_ref, || (crate::engine::type_of_id(type_id), None)))
+    }
+
+    /// The handle index of a global's cell, the same one each time.
+    pub(crate) fn global_index(&mut self, cell: *mut u64, ty: GlobalType) -> u32 {
+        let next = self.globals.len() as u32;
+        let index = *self.global_by_cell.entry(cell as usize).or_insert(next);
+        if index == next {
+            self.globals.push(GlobalEntry { cell, ty });
+        }
+        index
+    }
+
+    /// Makes a cell for a global of the host.
+    pub(crate) fn new_cell(&mut self, value: u64) -> *mut u64 {
+        self.host_cells.push(Box::new(GlobalCell([value, 0])));
+        let cell = self.host_cells.last_mut().expect("just pushed");
+        cell.0.as_mut_ptr()
+    }
+
+    /// The context with which generated code calls `func` for `instance` (null: for no instance).
+    pub(crate) fn host_record(&mut self, func: &Arc<HostFunc>, instance: *mut InstanceVm) -> HostRecord {
+        HostRecord {
+            store: self.context_ptr(),
+            host_call: arch::host_call(self.engine.fuel()),
+            shim: func.shim,
+            closure: func.closure(),
+            instance,
+            func: Arc::as_ptr(func),
+        }
+    }
+
+    /// A function handle's index for a host function of this store.
+    pub(crate) fn add_host_func(&mut self, func: Arc<HostFunc>) -> Result<u32> {
+        let trampolines = self.engine.trampolines(&func.ty)?;
+        let mut boxed = Box::new((
+            self.host_record(&func, ptr::null_mut()),
+            VMFuncRef {
+                code: trampolines.import(),
+                ctx: ptr::null_mut(),
+                entry: trampolines.entry(),
+                type_id: crate::engine::type_id(&func.ty),
+            },
+        ));
+        boxed.1.ctx = ptr::from_mut(&mut boxed.0).cast();
+        let func_ref = NonNull::from(&mut boxed.1);
+        self.host_refs.push(boxed);
+        Ok(self.func_index(func_ref, || (func.ty.clone(), Some(func))))
+    }
+
+    /// A new external reference to `value`.
+    pub(crate) fn add_extern(&mut self, value: Box<dyn Any + Send + Sync>) -> Result<u32> {
+        if self.externs.len() >= u32::MAX as usize - 1 {
+            return Err(Error::msg("a store holds at most 4294967294 external references"));
+        }
+        self.externs.push(value);
+        Ok(self.externs.len() as u32)
+    }
+}

@@ -1,0 +1,136 @@
+//! What a trap left in the store, as an error with a backtrace.
+//!
+//! Frames are walked by frame pointer and the walk is total: whatever a frame holds, an address outside the activation's
+//! piece of the stack, or one that does not lie above the last, ends it.
+
+use super::activation::Activation;
+use super::code::{self, ModuleCode};
+use super::store::StoreVm;
+use crate::backtrace::{FrameInfo, WasmBacktrace};
+use crate::error::Error;
+use crate::trap::Trap;
+use std::sync::Arc;
+
+impl StoreVm {
+    /// Notes a trap that the runtime itself raises at a call site of the guest.
+    pub(crate) fn set_trap(&mut self, trap: Trap, site: usize, frame: usize) {
+        self.cx.trap_code = trap as u32;
+        self.cx.trap_pc = site;
+        self.cx.trap_fp = frame;
+        self.cx.trap_fuel = self.cx.fuel;
+    }
+}
+
+/// The trap that the innermost activation has just been left with.
+///
+/// Puts the exact fuel back: what the site had spent but not yet subtracted is subtracted now.
+pub(crate) fn take(store: &mut StoreVm) -> Error {
+    let trap = Trap::from_code(store.cx.trap_code).unwrap_or(Trap::Unreachable);
+    let pc = store.cx.trap_pc;
+    if store.engine.fuel() {
+        store.cx.fuel = store.cx.trap_fuel - i64::from(pending_fuel(pc));
+    }
+    let backtrace = walk(store, Some(pc), store.cx.trap_fp);
+    Error::trap(trap, Some(backtrace))
+}
+
+/// Gives an error that a host function ended the guest with a backtrace, if it has none.
+pub(crate) fn add_backtrace(store: &mut StoreVm, error: &mut Error) {
+    error.set_backtrace(|| walk(store, None, store.cx.guest_fp));
+}
+
+/// Units spent at a site but not yet subtracted from the register.
+fn pending_fuel(pc: usize) -> u32 {
+    let Some((code, offset)) = code_at(pc) else {
+        return 0;
+    };
+    let image = code.image();
+    let fault = image.fault_site(offset).map(|site| site.fuel);
+    fault
+        .or_else(|| image.call_site(offset).map(|site| site.fuel))
+        .unwrap_or(0)
+}
+
+/// The module that an address of guest code lies in, and the offset in its text.
+fn code_at(pc: usize) -> Option<(Arc<ModuleCode>, u32)> {
+    // SAFETY: the address was found in a frame of a guest of this store, whose instances keep their modules.
+    let code = unsafe { code::find_arc(pc) }?;
+    let offset = u32::try_from(pc - code.text_base()).ok()?;
+    Some((code, offset))
+}
+
+/// The frame of the instruction at `pc`, or before it where `pc` is a return address.
+fn frame_at(pc: usize, is_return: bool) -> Option<FrameInfo> {
+    let (code, offset) = code_at(pc)?;
+    let function = code.image().function_at(offset - u32::from(is_return))?;
+    let fault = || code.image().fault_site(offset).map(|site| site.wasm);
+    let wasm = code
+        .image()
+        .call_site(offset)
+        .map(|site| site.wasm)
+        .or_else(fault);
+    Some(FrameInfo::new(code, function, wasm))
+}
+
+/// The frames of all activations, innermost first; `pc` is where the innermost one stopped, if that is not a call.
+fn walk(store: &StoreVm, pc: Option<usize>, fp: usize) -> WasmBacktrace {
+    let mut frames = Frames::new(store.engine.config().max_backtrace_frames);
+    if let Some(pc) = pc {
+        // A cold call's return address may be the first byte after its function: ask for the byte before.
+        frames.push(
+            pc,
+            code_at(pc).is_some_and(|(code, at)| code.image().call_site(at).is_some()),
+        );
+    }
+    let (mut act, mut fp) = (store.top, fp);
+    while !act.is_null() {
+        // SAFETY: on the list of activations, hence not ended (activation invariant 2).
+        let activation: &Activation = unsafe { &*act };
+        walk_segment(&mut frames, store.stack_limit, activation.link(), fp);
+        fp = activation.outer_guest_fp();
+        act = activation.parent;
+    }
+    WasmBacktrace::new(frames.kept, frames.omitted)
+}
+
+/// The return addresses of one activation's frames.
+fn walk_segment(frames: &mut Frames, limit: usize, link: usize, mut fp: usize) {
+    while fp >= limit && fp < link && fp.is_multiple_of(8) {
+        // SAFETY: inside the store's stack, between its limit and the link, as just compared.
+        let [next, return_address] = unsafe { (fp as *const [usize; 2]).read() };
+        frames.push(return_address, true);
+        if next <= fp {
+            return;
+        }
+        fp = next;
+    }
+}
+
+/// Frames up to a cap, and the number beyond it.
+struct Frames {
+    kept: Vec<FrameInfo>,
+    omitted: usize,
+    cap: usize,
+}
+
+impl Frames {
+    fn new(cap: usize) -> Frames {
+        Frames {
+            kept: Vec::new(),
+            omitted: 0,
+            cap,
+        }
+    }
+
+    /// Adds the frame of an address, unless it is a trampoline's.
+    fn push(&mut self, pc: usize, is_return: bool) {
+        if !code::is_guest_code(pc) {
+            return;
+        }
+        if self.kept.len() == self.cap {
+            self.omitted += 1;
+        } else if let Some(frame) = frame_at(pc, is_return) {
+            self.kept.push(frame);
+        }
+    }
+}
