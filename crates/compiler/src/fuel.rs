@@ -1,9 +1,11 @@
 //! Metering: what operators cost, and when what is owed is paid.
 //!
 //! The counter lives in the pinned register. The front end adds up what the operators of a straight piece
-//! of code cost (*pending*), and subtracts the sum at once where control may leave the piece for
-//! another: before calls, builtins, branches, loop headers and returns. In between, the exact counter is
-//! the register minus the pending fuel, which is noted with every site.
+//! of code cost (*pending*), and subtracts the sum at once, as late as can be: before calls, builtins and
+//! returns, and where paths meet, that is before a branch to a label and at the end of what is branched
+//! to. Where paths part, each goes on with what is pending: both arms of an `if`; a `br_if`
+//! forward pays on its way out, in a block of its own, so that the path through pays once for all.
+//! In between, the exact counter is the register minus the pending fuel, which is noted with every site.
 //!
 //! Loop headers, and entries of functions that can call, look at the sign of the register. A leaf
 //! without loops cannot run for long. The cold path calls a stub that preserves every register, so that a loop's
@@ -57,9 +59,9 @@ impl Fuel {
         }
     }
 
-    /// The code from here on is not reached from the code before.
-    pub(crate) fn forget(&mut self) {
-        self.pending = 0;
+    /// The code from here on is reached from a place where this was pending.
+    pub(crate) fn set_pending(&mut self, pending: u32) {
+        self.pending = pending;
     }
 }
 
@@ -92,14 +94,21 @@ impl Translator<'_> {
 
     /// Pays what is owed. A subtraction of a positive constant: shorter than an addition of a negative one.
     pub(crate) fn fuel_flush(&mut self) {
+        if self.fuel_pay() {
+            self.mark_site();
+        }
+    }
+
+    /// Pays what is owed, and says whether anything was.
+    fn fuel_pay(&mut self) -> bool {
         let pending = std::mem::take(&mut self.fuel.pending);
         if pending > 0 {
             let owed = self.b.ins().iconst(types::I64, i64::from(pending));
             let fuel = self.b.ins().get_pinned_reg(types::I64);
             let left = self.b.ins().isub(fuel, owed);
             self.b.ins().set_pinned_reg(left);
-            self.mark_site();
         }
+        pending > 0
     }
 
     /// Looks whether the slice is used up, and asks for more on a cold path.

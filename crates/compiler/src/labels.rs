@@ -48,12 +48,23 @@ pub(crate) enum LabelKind {
     Block,
     /// `loop`, with its header, where branches go.
     Loop(Block),
-    /// `if`, before its `else`: where the condition is zero, and the parameters.
-    If(Block, SmallVec<[Value; 2]>),
+    /// `if`, before its `else`.
+    If(Otherwise),
     /// `if`, after its `else`.
     Else,
     /// Any of them, in code that is not reached: nothing branches to it.
     Dead,
+}
+
+/// What an `if` keeps for its `else`.
+#[derive(Debug)]
+pub(crate) struct Otherwise {
+    /// Where the condition is zero.
+    pub(crate) block: Block,
+    /// The parameters.
+    pub(crate) params: SmallVec<[Value; 2]>,
+    /// The fuel that is pending there.
+    pub(crate) fuel: u32,
 }
 
 /// A label.

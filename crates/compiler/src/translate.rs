@@ -252,7 +252,7 @@ impl<'a> Translator<'a> {
     /// The code from here on, up to the next `else` or `end`, is not reached.
     pub(crate) fn stop(&mut self) {
         self.reachable = false;
-        self.fuel.forget();
+        self.fuel.set_pending(0);
     }
 
     // Traps.
@@ -279,6 +279,13 @@ impl<'a> Translator<'a> {
         let next = self.branch_cold(condition);
         self.trap(trap);
         self.resume(next);
+    }
+
+    /// Traps if `condition` holds, in a block that is cold already: what goes on is cold too.
+    pub(crate) fn trap_if_in_cold(&mut self, condition: Value, trap: TrapCode) {
+        self.trap_if(condition, trap);
+        let rest = self.b.current_block().expect("a block is being filled");
+        self.b.set_cold_block(rest);
     }
 
     /// Traps. The stub does not come back: what follows only ends the block.

@@ -1,14 +1,14 @@
 //! Control instructions.
 //!
 //! A label's code after its `end` becomes a CLIF block only if something branches there; else the code just
-//! goes on. Fuel is paid before every branch, so that nothing is owed where paths meet.
+//! goes on. Where paths meet, no fuel is owed: see `fuel.rs`.
 
 use std::collections::BTreeMap;
 
 use cranelift_codegen::ir::{Block, InstBuilder, JumpTableData, Value};
 use wasmparser::{BlockType, BrTable};
 
-use crate::labels::{BlockSig, LabelKind};
+use crate::labels::{BlockSig, LabelKind, Otherwise};
 use crate::translate::Translator;
 use crate::{CompileError, TrapCode, limits, parse};
 
@@ -53,15 +53,19 @@ impl<'a> Translator<'a> {
     /// `if bt`: pop an i32; enter if it is not zero, else go to the `else`.
     pub(crate) fn r#if(&mut self, ty: BlockType) -> Result<(), CompileError> {
         self.check_nesting(false)?;
-        self.fuel_flush();
         let condition = self.pop();
         let sig = self.block_sig(ty)?;
-        let (then, otherwise) = (self.b.create_block(), self.b.create_block());
-        self.b.ins().brif(condition, then, &[], otherwise, &[]);
-        self.b.seal_block(otherwise);
+        let (then, block) = (self.b.create_block(), self.b.create_block());
+        self.b.ins().brif(condition, then, &[], block, &[]);
+        self.b.seal_block(block);
         self.resume(then);
         let params = self.top(sig.params.len()).into();
-        self.push_label(LabelKind::If(otherwise, params), sig);
+        let otherwise = Otherwise {
+            block,
+            params,
+            fuel: self.fuel.pending(),
+        };
+        self.push_label(LabelKind::If(otherwise), sig);
         Ok(())
     }
 
@@ -69,23 +73,25 @@ impl<'a> Translator<'a> {
     pub(crate) fn r#else(&mut self) {
         self.leave_to_end();
         let label = self.labels.last_mut().expect("validated: an if is open");
-        let (otherwise, params) = match std::mem::replace(&mut label.kind, LabelKind::Else) {
-            LabelKind::If(otherwise, params) => (otherwise, params),
+        let otherwise = match std::mem::replace(&mut label.kind, LabelKind::Else) {
+            LabelKind::If(otherwise) => otherwise,
             dead => {
                 label.kind = dead;
                 return;
             }
         };
         self.stack.truncate(label.height);
-        self.stack.extend(params);
-        self.b.switch_to_block(otherwise);
+        self.stack.extend(otherwise.params);
+        self.b.switch_to_block(otherwise.block);
         self.reachable = true;
+        self.fuel.set_pending(otherwise.fuel);
+        self.mark_site();
     }
 
     /// `end`
     pub(crate) fn end(&mut self) {
         let label = self.labels.last().expect("validated: a label is open");
-        if matches!(label.kind, LabelKind::If(..)) {
+        if matches!(label.kind, LabelKind::If(_)) {
             // Without an else, the parameters are the results.
             self.r#else();
             self.leave_to_end();
@@ -104,6 +110,7 @@ impl<'a> Translator<'a> {
             self.stack.truncate(label.height);
             self.continue_in(next);
             self.reachable = true;
+            self.mark_site();
         } else if !self.reachable {
             self.stack.truncate(label.height);
         }
@@ -161,13 +168,35 @@ impl<'a> Translator<'a> {
 
     /// `br_if l`: pop an i32; when it is not zero, branch to `l`.
     pub(crate) fn br_if(&mut self, depth: u32) {
-        self.fuel_flush();
+        if self.is_loop(depth) {
+            self.fuel_flush();
+        }
         let condition = self.pop();
         let (target, arity) = self.target(depth);
         let args = self.top_args(arity);
         let next = self.b.create_block();
-        self.b.ins().brif(condition, target, &args, next, &[]);
+        match self.fuel.pending() {
+            0 => {
+                self.b.ins().brif(condition, target, &args, next, &[]);
+            }
+            pending => {
+                let leave = self.b.create_block();
+                self.b.ins().brif(condition, leave, &[], next, &[]);
+                self.resume(leave);
+                self.fuel_flush();
+                self.b.ins().jump(target, &args);
+                self.fuel.set_pending(pending);
+                self.mark_site();
+            }
+        }
         self.resume(next);
+    }
+
+    fn is_loop(&self, depth: u32) -> bool {
+        matches!(
+            self.labels[self.labels.len() - 1 - depth as usize].kind,
+            LabelKind::Loop(_)
+        )
     }
 
     /// `br_table l* l`: pop an i32; branch to the label at that place, or to the last.

@@ -2,7 +2,7 @@
 
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::immediates::{Ieee32, Ieee64};
-use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Opcode, Type, Value, types};
+use cranelift_codegen::ir::{Block, InstBuilder, MemFlagsData, Opcode, Type, Value, types};
 
 use crate::TrapCode;
 use crate::translate::Translator;
@@ -142,27 +142,29 @@ impl Translator<'_> {
                 types::I32 => i64::from(i32::MIN),
                 _ => i64::MIN,
             };
+            // Minus one is rare: what it is divided into is looked at on the cold path.
             let minus_one = self.b.ins().icmp_imm_s(IntCC::Equal, divisor, -1);
+            let next = self.branch_cold(minus_one);
             let least = self.b.ins().icmp_imm_s(IntCC::Equal, dividend, least);
-            let overflows = self.b.ins().band(minus_one, least);
-            self.trap_if(overflows, TrapCode::IntegerOverflow);
+            self.trap_if_in_cold(least, TrapCode::IntegerOverflow);
+            self.b.ins().jump(next, &[]);
+            self.resume(next);
         }
     }
 }
 
 /// Conversion of floats to integers.
 impl Translator<'_> {
-    /// `trunc`: traps on NaN and on what does not fit. One branch on the hot path: whether the operand lies
-    /// between the bounds, which NaN does not.
+    /// `trunc`: traps on NaN and on what does not fit. The hot path compares with both bounds, which NaN
+    /// fails too; which trap it is, is found out on the cold path.
     pub(crate) fn trunc(&mut self, opcode: Opcode, to: Type) {
         let operand = self.pop();
-        let fits = self.fits(operand, opcode == Opcode::FcvtToSintSat, to);
-        let fails = self.b.ins().icmp_imm_s(IntCC::Equal, fits, 0);
-        let next = self.branch_cold(fails);
+        let (fails, next) = (self.b.create_block(), self.b.create_block());
+        self.b.set_cold_block(fails);
+        self.branch_if_in_bounds(operand, opcode == Opcode::FcvtToSintSat, to, next, fails);
+        self.resume(fails);
         let nan = self.b.ins().fcmp(FloatCC::Unordered, operand, operand);
-        self.trap_if(nan, TrapCode::BadConversionToInteger);
-        let rest = self.b.current_block().expect("a block is being filled");
-        self.b.set_cold_block(rest);
+        self.trap_if_in_cold(nan, TrapCode::BadConversionToInteger);
         self.trap(TrapCode::IntegerOverflow);
         self.resume(next);
         // The operand fits: saturating never happens, but unlike its trapping sister it needs no faults.
@@ -170,18 +172,18 @@ impl Translator<'_> {
         self.push(result);
     }
 
-    /// Whether a float, truncated, is an integer of this width and signedness.
-    fn fits(&mut self, operand: Value, signed: bool, to: Type) -> Value {
+    /// Branches on whether a float, truncated, is an integer of this width and signedness.
+    fn branch_if_in_bounds(&mut self, operand: Value, signed: bool, to: Type, fits: Block, fails: Block) {
         let from = self.b.func.dfg.value_type(operand);
-        let (low, above) = bounds(from, signed, to);
-        let (low, above) = (self.float(from, low.bound()), self.float(from, above));
-        let condition = match bounds(from, signed, to).0 {
-            Low::From(_) => FloatCC::GreaterThanOrEqual,
-            Low::Above(_) => FloatCC::GreaterThan,
-        };
+        let (condition, low, above) = bounds(from, signed, to);
+        let low = self.float(from, low);
         let not_below = self.b.ins().fcmp(condition, operand, low);
+        let between = self.b.create_block();
+        self.b.ins().brif(not_below, between, &[], fails, &[]);
+        self.resume(between);
+        let above = self.float(from, above);
         let below = self.b.ins().fcmp(FloatCC::LessThan, operand, above);
-        self.b.ins().band(not_below, below)
+        self.b.ins().brif(below, fits, &[], fails, &[]);
     }
 
     fn float(&mut self, ty: Type, value: f64) -> Value {
@@ -192,32 +194,16 @@ impl Translator<'_> {
     }
 }
 
-/// A lower bound.
-enum Low {
-    /// This one is in.
-    From(f64),
-    /// This one is out.
-    Above(f64),
-}
-
-impl Low {
-    fn bound(&self) -> f64 {
-        match self {
-            Low::From(bound) | Low::Above(bound) => *bound,
-        }
-    }
-}
-
-/// The floats of type `from` that truncate to an integer of type `to`: between these two, the second of which
-/// is out. Exact: each bound is a float of that type. The greatest negative one that does not fit is
-/// `-2^31 - 1` as an f64; the wider types have no float between it and the least integer.
-fn bounds(from: Type, signed: bool, to: Type) -> (Low, f64) {
+/// The floats of type `from` that truncate to an integer of type `to`: those that compare so with the first,
+/// and are less than the second. Exact: each bound is a float of that type. The greatest that is too small
+/// is `-2^31 - 1` as an f64; the other types have no float between it and the least integer.
+fn bounds(from: Type, signed: bool, to: Type) -> (FloatCC, f64, f64) {
     let two_to = |exponent: u32| 2f64.powi(exponent as i32);
     let bits = to.bits();
     match (signed, from, to) {
-        (false, _, _) => (Low::Above(-1.0), two_to(bits)),
-        (true, types::F64, types::I32) => (Low::Above(-two_to(31) - 1.0), two_to(31)),
-        (true, _, _) => (Low::From(-two_to(bits - 1)), two_to(bits - 1)),
+        (false, _, _) => (FloatCC::GreaterThan, -1.0, two_to(bits)),
+        (true, types::F64, types::I32) => (FloatCC::GreaterThan, -two_to(31) - 1.0, two_to(31)),
+        (true, _, _) => (FloatCC::GreaterThanOrEqual, -two_to(bits - 1), two_to(bits - 1)),
     }
 }
 
@@ -227,14 +213,11 @@ mod tests {
 
     #[test]
     fn bounds_of_conversions_are_exact() {
-        let (low, above) = bounds(types::F64, true, types::I32);
-        assert_eq!((low.bound(), above), (-2147483649.0, 2147483648.0));
-        let (low, above) = bounds(types::F32, true, types::I32);
-        assert_eq!(
-            (low.bound() as f32, above as f32),
-            (i32::MIN as f32, 2147483648.0)
-        );
-        let (low, above) = bounds(types::F32, false, types::I64);
-        assert_eq!((low.bound() as f32, above as f32), (-1.0, 18446744073709551616.0));
+        let (_, low, above) = bounds(types::F64, true, types::I32);
+        assert_eq!((low, above), (-2147483649.0, 2147483648.0));
+        let (_, low, above) = bounds(types::F32, true, types::I32);
+        assert_eq!((low as f32, above as f32), (i32::MIN as f32, 2147483648.0));
+        let (_, low, above) = bounds(types::F32, false, types::I64);
+        assert_eq!((low as f32, above as f32), (-1.0, 18446744073709551616.0));
     }
 }
