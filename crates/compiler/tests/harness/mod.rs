@@ -8,6 +8,9 @@
 //! 1. `LOCK` is held while a guest runs, so `SAVED_SP` and what builtins and host functions saw belong to it.
 //! 2. A vmctx and what it points to live in the `Guest`, which outlives the call.
 
+// Each test uses a part of this.
+#![allow(dead_code)]
+
 use std::arch::naked_asm;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,8 +25,8 @@ static LOCK: Mutex<()> = Mutex::new(());
 /// Stack pointer to go back to on a trap.
 static SAVED_SP: AtomicU64 = AtomicU64::new(0);
 /// How much the fuel check refills, and how often it was called.
-pub static REFILL: AtomicI64 = AtomicI64::new(0);
-pub static REFILLS: AtomicU64 = AtomicU64::new(0);
+static REFILL: AtomicI64 = AtomicI64::new(0);
+static REFILLS: AtomicU64 = AtomicU64::new(0);
 /// What host functions add to their first argument.
 pub const HOST_ADDS: u64 = 1000;
 
@@ -307,6 +310,10 @@ impl Guest {
     /// Calls an export with the low words of its arguments.
     pub fn call(&mut self, name: &str, args: &[u64]) -> Outcome {
         let _lock: MutexGuard<'_, ()> = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+        self.call_locked(name, args)
+    }
+
+    fn call_locked(&mut self, name: &str, args: &[u64]) -> Outcome {
         let export = self.module.info.exports.iter().find(|export| export.name == name);
         let ExternIndex::Func(function) = export.expect("exported").index else {
             panic!("{name}: no function")
@@ -333,6 +340,15 @@ impl Guest {
                 Outcome::Trapped(trap, *site.expect("every trap has a site"))
             }
         }
+    }
+
+    /// Calls an export; each fuel check sets the register to `refill`. Returns how many there were, too.
+    pub fn call_refilled(&mut self, name: &str, args: &[u64], refill: i64) -> (Outcome, u64) {
+        let _lock: MutexGuard<'_, ()> = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+        REFILL.store(refill, Ordering::Relaxed);
+        REFILLS.store(0, Ordering::Relaxed);
+        let outcome = self.call_locked(name, args);
+        (outcome, REFILLS.load(Ordering::Relaxed))
     }
 
     /// Calls an export that returns one value.
@@ -425,9 +441,4 @@ unsafe extern "sysv64" fn builtin_call(vmctx: *mut *mut StoreContext, args: *mut
     } else if builtin == Builtin::TableGrow {
         args[0][0] = u64::MAX;
     }
-}
-
-/// Count of fuel checks so far; only meaningful while no other test runs a metered guest.
-pub fn refills() -> u64 {
-    REFILLS.load(Ordering::Relaxed)
 }

@@ -1,0 +1,220 @@
+//! Fuel is exact: after a return, after a trap, and whenever it is looked at.
+#![cfg(all(target_arch = "x86_64", unix))]
+
+mod harness;
+
+use harness::{Guest, Outcome};
+use selvedge_compiler::{MemoryStyle, Settings, TrapCode};
+
+/// Much more than any test spends.
+const PLENTY: i64 = 1 << 40;
+
+fn metered() -> Settings {
+    Settings::host().unwrap().fuel(true)
+}
+
+/// What a call spends, the pending part included.
+fn spent(guest: &mut Guest, name: &str, args: &[u64]) -> i64 {
+    *guest.fuel() = PLENTY;
+    let pending = match guest.call(name, args) {
+        Outcome::Returned(_) => 0,
+        Outcome::Trapped(_, site) => i64::from(site.fuel),
+    };
+    PLENTY - *guest.fuel() + pending
+}
+
+#[test]
+fn a_straight_function_costs_its_operators_and_its_entry() {
+    let mut guest = Guest::new(
+        r#"(module
+        (func (export "empty"))
+        (func (export "free") nop (block (drop (i32.const 1))) return)
+        (func (export "five") (result i32)
+            (i32.add (i32.const 1) (i32.mul (i32.const 2) (i32.const 3)))))"#,
+        &metered(),
+    );
+    assert_eq!(spent(&mut guest, "empty", &[]), 1);
+    assert_eq!(spent(&mut guest, "free", &[]), 2);
+    assert_eq!(spent(&mut guest, "five", &[]), 6);
+}
+
+#[test]
+fn each_path_pays_for_what_it_executes() {
+    let mut guest = Guest::new(
+        r#"(module
+        (func (export "if") (param i32) (result i32)
+            (if (result i32) (local.get 0)
+                (then (i32.add (i32.const 1) (i32.const 2)))
+                (else (i32.const 3))))
+        (func (export "when") (param i32)
+            (if (local.get 0) (then (drop (i32.const 1)) (drop (i32.const 1)))))
+        (func (export "br_if") (param i32)
+            (block (br_if 0 (local.get 0)) (drop (i32.const 1)) (drop (i32.const 1)))
+            (drop (i32.const 1)))
+        (func (export "br_table") (param i32)
+            (block (block (block (br_table 0 1 2 (local.get 0))) (drop (i32.const 1))) (drop (i32.const 1)))
+            (drop (i32.const 1)))
+        (func (export "return") (param i32)
+            (if (local.get 0) (then return))
+            (drop (i32.const 1))))"#,
+        &metered(),
+    );
+    let mut spent = |name, arg| spent(&mut guest, name, &[arg]);
+    // Entry, local.get and if are 3.
+    assert_eq!([0, 1].map(|x| spent("if", x)), [3 + 1, 3 + 3]);
+    assert_eq!([0, 1].map(|x| spent("when", x)), [3, 3 + 2]);
+    assert_eq!([0, 1].map(|x| spent("br_if", x)), [3 + 3, 3 + 1]);
+    assert_eq!(
+        [0, 1, 2, 9].map(|x| spent("br_table", x)),
+        [3 + 3, 3 + 2, 3 + 1, 3 + 1]
+    );
+    assert_eq!([0, 1].map(|x| spent("return", x)), [3 + 1, 3]);
+}
+
+#[test]
+fn loops_pay_for_each_turn() {
+    let mut guest = Guest::new(
+        r#"(module
+        (func (export "down") (param i32)
+            (loop
+                (local.set 0 (i32.sub (local.get 0) (i32.const 1)))
+                (br_if 0 (local.get 0))))
+        (func (export "up") (param i32)
+            (block (loop
+                (br_if 1 (i32.eqz (local.get 0)))
+                (local.set 0 (i32.sub (local.get 0) (i32.const 1)))
+                (br 0)))))"#,
+        &metered(),
+    );
+    assert_eq!(spent(&mut guest, "down", &[10]), 1 + 10 * 6);
+    assert_eq!(spent(&mut guest, "up", &[10]), 1 + 10 * (3 + 4 + 1) + 3);
+}
+
+#[test]
+fn calls_pay_for_the_callee_too() {
+    let mut guest = Guest::new(
+        r#"(module (import "" "f" (func $f (param i32) (result i32)))
+        (table 1 funcref) (elem (i32.const 0) $g)
+        (func $g (drop (i32.const 1)))
+        (func (export "call") (call $g) (call $g))
+        (func (export "indirect") (call_indirect (i32.const 0)))
+        (func (export "host") (drop (call $f (i32.const 1)))))"#,
+        &metered(),
+    );
+    assert_eq!(spent(&mut guest, "call", &[]), 1 + 2 * (1 + 2));
+    assert_eq!(spent(&mut guest, "indirect", &[]), 1 + 2 + 2);
+    assert_eq!(spent(&mut guest, "host", &[]), 1 + 2);
+}
+
+#[test]
+fn a_trap_has_paid_up_to_its_operator() {
+    let mut guest = Guest::new(
+        r#"(module (memory 1)
+        (func (export "unreachable") (drop (i32.const 1)) unreachable)
+        (func (export "div") (param i32) (result i32)
+            (i32.add (i32.const 5) (i32.div_u (i32.const 1) (local.get 0))))
+        (func (export "load") (param i32) (result i32)
+            (drop (i32.const 1))
+            (i32.add (i32.load (local.get 0)) (i32.const 1)))
+        (func (export "trunc") (drop (i32.trunc_f32_s (f32.const nan))) (drop (i32.const 1)))
+        (func (export "in_else") (param i32)
+            (if (i32.eqz (local.get 0)) (then nop) (else (drop (i32.const 1)) unreachable))))"#,
+        &metered().memory_style(MemoryStyle::Bounded),
+    );
+    assert_eq!(spent(&mut guest, "unreachable", &[]), 2);
+    assert_eq!(spent(&mut guest, "div", &[0]), 1 + 4);
+    assert_eq!(spent(&mut guest, "load", &[65536]), 1 + 3);
+    assert_eq!(spent(&mut guest, "trunc", &[]), 1 + 2);
+    assert_eq!(spent(&mut guest, "in_else", &[1]), 1 + 3 + 1);
+}
+
+#[test]
+fn a_loop_asks_for_more_when_the_slice_is_used_up() {
+    let wat = r#"(module (func (export "loop") (param i32)
+        (loop (local.set 0 (i32.sub (local.get 0) (i32.const 1))) (br_if 0 (local.get 0)))))"#;
+    let mut guest = Guest::new(wat, &metered());
+    // The entry takes 1, each turn 6; the header looks before each turn.
+    *guest.fuel() = 0;
+    assert_eq!(
+        guest.call_refilled("loop", &[100], PLENTY),
+        (Outcome::Returned(vec![]), 1)
+    );
+    assert_eq!(PLENTY - *guest.fuel(), 100 * 6);
+    *guest.fuel() = 1 + 6 * 6;
+    assert_eq!(
+        guest.call_refilled("loop", &[100], 11),
+        (Outcome::Returned(vec![]), 47)
+    );
+}
+
+#[test]
+fn a_recursion_asks_for_more_and_a_leaf_does_not() {
+    let wat = r#"(module
+        (func $down (export "down") (param i32)
+            (if (local.get 0) (then (call $down (i32.sub (local.get 0) (i32.const 1))))))
+        (func (export "leaf") (drop (i32.const 1))))"#;
+    let mut guest = Guest::new(wat, &metered());
+    *guest.fuel() = -1;
+    assert_eq!(guest.call_refilled("down", &[10], PLENTY).1, 1);
+    *guest.fuel() = -1;
+    assert_eq!(guest.call_refilled("leaf", &[], PLENTY).1, 0);
+    assert_eq!(*guest.fuel(), -3);
+}
+
+#[test]
+fn a_check_that_comes_back_keeps_every_value() {
+    let sets: String = (0..24)
+        .map(|i| format!("(local.set {i} (i64.add (local.get {i}) (i64.const {i})))"))
+        .collect();
+    let floats: String = (24..44)
+        .map(|i| format!("(local.set {i} (f64.add (local.get {i}) (f64.const {i})))"))
+        .collect();
+    let sum: String = (0..24).map(|i| format!("(local.get {i}) i64.add ")).collect();
+    let float_sum: String = (24..44).map(|i| format!("(local.get {i}) f64.add ")).collect();
+    let wat = format!(
+        r#"(module (func (export "f") (param $n i64) (result i64 f64) (local {i} {f})
+            (loop {sets} {floats} (br_if 0 (i64.ne (local.get 1) (i64.const 50))))
+            (i64.const 0) {sum} (f64.const 0) {float_sum}))"#,
+        i = "i64 ".repeat(23),
+        f = "f64 ".repeat(20),
+    );
+    let mut guest = Guest::new(&wat, &metered());
+    *guest.fuel() = -1;
+    let (outcome, refills) = guest.call_refilled("f", &[7], -1);
+    let ints = 7 + 50 * (0..24).sum::<u64>();
+    let floats = 50.0 * (24..44).map(f64::from).sum::<f64>();
+    assert_eq!(outcome, Outcome::Returned(vec![ints, floats.to_bits()]));
+    assert_eq!(refills, 50);
+}
+
+#[test]
+fn a_load_that_is_merged_into_its_user_keeps_its_own_site() {
+    // local.get, i32.load, and then two operators before the one that uses the value.
+    let wat = r#"(module (memory 1) (func (export "f") (param i32 i32) (result i32)
+        local.get 0
+        i32.load offset=12
+        local.get 1
+        i32.const 3
+        i32.shl
+        i32.add))"#;
+    let wasm = wat::parse_str(wat).unwrap();
+    let image = selvedge_compiler::compile(&wasm, &metered()).unwrap().image;
+    let load = wasm.windows(3).position(|bytes| bytes == [0x28, 2, 12]).unwrap();
+    assert_eq!(image.fault_sites.len(), 1);
+    let site = image.fault_sites[0];
+    assert_eq!(
+        (site.trap, site.wasm, site.fuel),
+        (TrapCode::MemoryOutOfBounds, load as u32, 1 + 2)
+    );
+}
+
+#[test]
+fn a_store_to_what_was_loaded_faults_as_the_load() {
+    let wat = r#"(module (memory 1) (func (export "f") (param i32)
+        (i32.store (local.get 0) (i32.add (i32.load (local.get 0)) (i32.const 1)))))"#;
+    let wasm = wat::parse_str(wat).unwrap();
+    let image = selvedge_compiler::compile(&wasm, &metered()).unwrap().image;
+    let load = wasm.windows(3).position(|bytes| bytes == [0x28, 2, 0]).unwrap();
+    let first = image.fault_sites[0];
+    assert_eq!((first.wasm, first.fuel), (load as u32, 1 + 3));
+}

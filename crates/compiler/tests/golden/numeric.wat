@@ -1,0 +1,10 @@
+(module
+  (func $add (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1)))
+  (func $less (param i64 i64) (result i32) (i64.lt_u (local.get 0) (local.get 1)))
+  (func $div (param i32 i32) (result i32) (i32.div_s (local.get 0) (local.get 1)))
+  (func $div_by_ten (param i32) (result i32) (i32.div_s (local.get 0) (i32.const 10)))
+  (func $extend (param i64) (result i64) (i64.extend16_s (local.get 0)))
+  (func $nearest (param f64) (result f64) (f64.nearest (local.get 0)))
+  (func $trunc (param f32) (result i32) (i32.trunc_f32_u (local.get 0)))
+  (func $trunc_sat (param f32) (result i32) (i32.trunc_sat_f32_u (local.get 0)))
+  (func $reinterpret (param f32) (result i32) (i32.reinterpret_f32 (local.get 0))))

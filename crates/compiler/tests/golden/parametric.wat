@@ -1,0 +1,4 @@
+(module
+  (func $select (param f32 f32 i32) (result f32)
+    (select (local.get 0) (local.get 1) (local.get 2)))
+  (func $drop (param i32) (drop (local.get 0))))

@@ -1,0 +1,310 @@
+//! What an image promises, and what is refused.
+#![cfg(all(target_arch = "x86_64", unix))]
+
+use selvedge_compiler::{
+    CompileError, FuncType, Image, MemoryStyle, Settings, TrapCode, ValType, compile,
+    compile_host_trampolines, image,
+};
+
+fn settings() -> Settings {
+    Settings::host().unwrap()
+}
+
+fn compiled(wat: &str, settings: &Settings) -> Image {
+    compile(&wat::parse_str(wat).unwrap(), settings).unwrap().image
+}
+
+const SOME: &str = r#"(module
+    (import "" "f" (func $f (param i32) (result i32)))
+    (memory 1) (table 2 funcref) (elem (i32.const 0) $f $g)
+    (func $g (export "g") (param i32) (result i32)
+        (i32.div_u (i32.load (local.get 0)) (call $f (i32.load offset=8 (local.get 0)))))
+    (func (export "h") (result f64) (f64.const 1.25)
+        (if (i32.load8_u (i32.const 1)) (then (drop (call $g (i32.const 1)))))
+        (drop (call_indirect (param i32) (result i32) (i32.const 1) (i32.const 0)))))"#;
+
+/// `SOME` with many functions after it.
+fn many() -> String {
+    let more: String = (0..200)
+        .map(|i| {
+            format!("(func (param i32) (result i32) (i32.div_s (call $g (i32.const {i})) (local.get 0)))")
+        })
+        .collect();
+    format!("{}{more})", SOME.strip_suffix(')').unwrap())
+}
+
+#[test]
+fn sites_ascend_and_lie_in_functions() {
+    let image = compiled(SOME, &settings().fuel(true));
+    assert!(image.fault_sites.is_sorted_by(|a, b| a.code < b.code));
+    assert!(image.call_sites.is_sorted_by(|a, b| a.code < b.code));
+    assert!(
+        image
+            .fault_sites
+            .iter()
+            .filter(|s| s.trap == TrapCode::MemoryOutOfBounds)
+            .count()
+            >= 3
+    );
+    for site in &image.fault_sites {
+        assert!(image.function_at(site.code).is_some());
+        assert_eq!(image.fault_site(site.code), Some(site));
+    }
+    for site in &image.call_sites {
+        assert!(image.function_at(site.code - 1).is_some());
+        assert_eq!(image.call_site(site.code), Some(site));
+    }
+    assert_eq!(image.function_at(image.functions[0].start), Some(1));
+    assert_eq!(image.function_at(image.functions[1].end - 1), Some(2));
+    assert_eq!(image.function_at(image.functions[1].end), None);
+    assert_eq!(image.function_at(0), None);
+}
+
+#[test]
+fn slots_are_zero_and_stubs_lead_through_them() {
+    let image = compiled(SOME, &settings());
+    assert!(
+        image.text[..image::RUNTIME_SLOTS_BYTES]
+            .iter()
+            .all(|byte| *byte == 0)
+    );
+    for trap in TrapCode::ALL {
+        let at = Image::trap_stub(trap) as usize;
+        let stub = &image.text[at..at + 11];
+        assert_eq!(stub[..5], [0xb8, trap as u8, 0, 0, 0]);
+        assert_eq!(stub[5..7], [0xff, 0x25]);
+        let rel = i32::from_le_bytes(stub[7..].try_into().unwrap());
+        assert_eq!(at as i32 + 11 + rel, 8 * image::SLOT_RAISE as i32);
+    }
+}
+
+#[test]
+fn calls_go_to_where_functions_are() {
+    let image = compiled(&many(), &settings());
+    let starts: Vec<_> = image.functions.iter().map(|range| range.start).collect();
+    let mut direct = 0;
+    for site in &image.call_sites {
+        let at = site.code as usize;
+        if image.text[at - 5] == 0xe8 {
+            let rel = i32::from_le_bytes(image.text[at - 4..at].try_into().unwrap());
+            let target = (at as i32 + rel) as u32;
+            let is_stub = TrapCode::ALL.iter().any(|trap| Image::trap_stub(*trap) == target);
+            assert!(is_stub || starts.contains(&target), "{target:#x} from {at:#x}");
+            direct += 1;
+        }
+    }
+    assert!(direct > 400, "{direct} direct calls");
+}
+
+#[test]
+fn the_image_does_not_depend_on_threads() {
+    let wat = many();
+    for settings in [
+        settings(),
+        settings().fuel(true).memory_style(MemoryStyle::Bounded),
+    ] {
+        let alone = compiled(&wat, &settings.clone().parallel(false));
+        for _ in 0..3 {
+            assert_eq!(alone, compiled(&wat, &settings));
+        }
+    }
+}
+
+#[test]
+fn trampolines_are_shared_by_equal_types() {
+    let image = compiled(
+        r#"(module (type $a (func)) (type $b (func)) (type $unused (func (param i32)))
+            (import "" "x" (func (type $a))) (import "" "y" (func (type $b)))
+            (func (export "f") (type $a)) (func (export "g") (type $b)))"#,
+        &settings(),
+    );
+    assert!(image.entry_trampolines[0].is_some());
+    assert_eq!(image.entry_trampolines[0], image.entry_trampolines[1]);
+    assert_eq!(image.entry_trampolines[2], None);
+    assert_eq!(image.import_trampolines[0], image.import_trampolines[1]);
+}
+
+#[test]
+fn host_trampolines_come_as_an_image() {
+    let ty = FuncType::new([ValType::I32, ValType::ExternRef], [ValType::F64]);
+    let made = compile_host_trampolines(&ty, &settings().fuel(true)).unwrap();
+    assert_ne!(made.entry, made.import);
+    assert_eq!(made.image.entry_trampolines, [Some(made.entry)]);
+    assert!(made.image.functions.is_empty());
+    assert!(made.image.cpu_features.iter().any(|name| name == "has_sse41"));
+}
+
+#[test]
+fn other_proposals_are_refused_by_name_and_place() {
+    let refused = [
+        ("SIMD", "(module (func (result v128) (v128.const i64x2 0 0)))"),
+        ("SIMD", "(module (func (drop (i8x16.splat (i32.const 1)))))"),
+        ("threads", "(module (memory 1 1 shared))"),
+        (
+            "threads",
+            "(module (memory 1) (func (drop (i32.atomic.load (i32.const 0)))))",
+        ),
+        ("exceptions", "(module (tag))"),
+        ("garbage collection", "(module (type (struct)))"),
+        (
+            "typed function references",
+            "(module (type $t (func)) (func (param (ref $t))))",
+        ),
+        ("tail calls", "(module (func return_call 0))"),
+        ("64-bit memories", "(module (memory i64 1))"),
+        ("multiple memories", "(module (memory 1) (memory 1))"),
+        (
+            "extended constant expressions",
+            "(module (global i32 (i32.add (i32.const 1) (i32.const 2))))",
+        ),
+        (
+            "wide arithmetic",
+            "(module (func (drop (drop (i64.mul_wide_u (i64.const 1) (i64.const 2))))))",
+        ),
+        (
+            "relaxed SIMD",
+            "(module (func (param v128) (drop (i8x16.relaxed_swizzle (local.get 0) (local.get 0)))))",
+        ),
+    ];
+    for (name, wat) in refused {
+        let error = compile(&wat::parse_str(wat).unwrap(), &settings()).unwrap_err();
+        let CompileError::Unsupported { feature, offset, .. } = &error else {
+            panic!("{wat}: {error:?}")
+        };
+        assert!(*offset > 8, "{wat}: {error:?}");
+        let simd_first = name == "relaxed SIMD" && *feature == "SIMD";
+        assert!(*feature == name || simd_first, "{wat}: {error:?}");
+        assert!(
+            error
+                .to_string()
+                .starts_with(&format!("{feature} not supported (at offset 0x"))
+        );
+    }
+}
+
+#[test]
+fn invalid_modules_are_told_in_the_words_of_the_specification() {
+    let invalid = [
+        ("type mismatch", "(module (func (result i32)))"),
+        (
+            "type mismatch",
+            "(module (func (result i32) (i32.add (i64.const 1) (i32.const 1))))",
+        ),
+        ("unknown local", "(module (func (drop (local.get 3))))"),
+        ("unknown function", "(module (func (call 7)))"),
+        ("unknown table", "(module (func (call_indirect (i32.const 0))))"),
+        (
+            "duplicate export name",
+            "(module (func) (export \"a\" (func 0)) (export \"a\" (func 0)))",
+        ),
+    ];
+    for (words, wat) in invalid {
+        let error = compile(&wat::parse_str(wat).unwrap(), &settings()).unwrap_err();
+        let CompileError::Invalid { message, .. } = &error else {
+            panic!("{wat}: {error:?}")
+        };
+        assert!(message.contains(words), "{wat}: {message}");
+        assert!(error.offset().is_some_and(|offset| offset > 8));
+    }
+}
+
+#[test]
+fn of_many_errors_the_first_function_is_told() {
+    let bad = "(func (result i32) (local.get 9))".repeat(50);
+    let wasm = wat::parse_str(format!("(module (func) {bad})")).unwrap();
+    let errors: Vec<_> = (0..5).map(|_| compile(&wasm, &settings()).unwrap_err()).collect();
+    assert!(errors.iter().all(|error| *error == errors[0]));
+    assert_eq!(
+        compile(&wasm, &settings().parallel(false)).unwrap_err(),
+        errors[0]
+    );
+}
+
+#[test]
+fn what_is_out_of_proportion_is_refused() {
+    let table = "0 ".repeat(70_000);
+    let wat = format!("(module (func (br_table {table} (i32.const 0))))");
+    let error = compile(&wat::parse_str(wat).unwrap(), &settings()).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            CompileError::TooLarge {
+                count: 69_999,
+                limit: 65_536,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+
+    // 50 000 locals in 1 000 loops inside each other: raw bytes, the text format would nest too deep.
+    let mut body = vec![1, 0xd0, 0x86, 0x03, 0x7f];
+    body.extend([0x03, 0x40].repeat(1000));
+    body.extend([0x0b].repeat(1001));
+    let error = compile(&one_function(&body), &settings()).unwrap_err();
+    assert!(
+        matches!(error, CompileError::TooLarge { limit: 4_194_304, .. }),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn nesting_uses_no_stack_of_the_host() {
+    let mut body = vec![0];
+    body.extend([0x02, 0x40].repeat(60_000));
+    body.extend([0x0b].repeat(60_001));
+    compile(&one_function(&body), &settings()).unwrap();
+    let mut body = vec![0];
+    body.extend([0x41, 0x01, 0x04, 0x40].repeat(5_000));
+    body.extend([0x0b].repeat(5_001));
+    compile(&one_function(&body), &settings()).unwrap();
+}
+
+/// A module of one function without parameters and results.
+fn one_function(body: &[u8]) -> Vec<u8> {
+    let mut wasm = b"\0asm\x01\0\0\0".to_vec();
+    wasm.extend([1, 4, 1, 0x60, 0, 0, 3, 2, 1, 0, 10]);
+    let size = leb(body.len());
+    wasm.extend(leb(1 + size.len() + body.len()));
+    wasm.push(1);
+    wasm.extend(size);
+    wasm.extend(body);
+    wasm
+}
+
+fn leb(mut value: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let low = (value & 0x7f) as u8;
+        value >>= 7;
+        if value == 0 {
+            bytes.push(low);
+            return bytes;
+        }
+        bytes.push(low | 0x80);
+    }
+}
+
+#[test]
+fn bad_bytes_never_panic() {
+    let good = wat::parse_str(SOME).unwrap();
+    let settings = settings().parallel(false);
+    let mut refused = 0;
+    for end in 0..good.len() {
+        refused += usize::from(compile(&good[..end], &settings).is_err());
+    }
+    // Between sections, what is left can be a module.
+    assert!(refused > good.len() - 10, "{refused} of {} cuts refused", good.len());
+    let mut refused = 0;
+    for at in 0..good.len() {
+        for flip in [0x01, 0x80, 0xff] {
+            let mut bad = good.clone();
+            bad[at] ^= flip;
+            refused += usize::from(compile(&bad, &settings).is_err());
+        }
+    }
+    assert!(refused > good.len(), "{refused} of {} refused", 3 * good.len());
+    assert!(compile(&[], &settings).is_err());
+    assert!(compile(b"\0asm", &settings).is_err());
+    assert!(compile(b"\0asm\x0d\0\x01\0", &settings).is_err());
+}
