@@ -151,9 +151,9 @@ impl<Input, Yield, Return, S: Stack> Fiber<Input, Yield, Return, S> {
     {
         check_room::<F>(&stack);
         let base = stack.base();
-        let main: unsafe extern "sysv64" fn(Word, usize, *mut F) -> ! = fiber_main::<Input, Yield, Return, F>;
+        let main: FiberMain<F> = fiber_main::<Input, Yield, Return, F>;
         // SAFETY: the types differ in `MaybeUninit<u64>` for `u64`, which is passed in the same way.
-        let main = unsafe { core::mem::transmute::<_, InitialFunc<F>>(main) };
+        let main = unsafe { core::mem::transmute::<FiberMain<F>, InitialFunc<F>>(main) };
         // SAFETY: the stack is ours, aligned by its contract, and has room.
         let sp = unsafe { arch::init_stack(base, main, body) };
         Fiber {
@@ -182,7 +182,7 @@ impl<Input, Yield, Return, S: Stack> Fiber<Input, Yield, Return, S> {
         let input = ManuallyDrop::new(input);
         // SAFETY: invariant 1: the fiber is parked at `sp`, which is replaced below. The input is decoded
         // before anything else runs here, and not used again.
-        let (word, sp) = unsafe { arch::switch_and_link_word(encode(&input), self.sp, self.link) };
+        let (word, sp) = unsafe { arch::switch_and_link_direct_word(encode(&input), self.sp, self.link) };
         if sp > PANICKED {
             self.sp = sp;
             // SAFETY: a suspend of this fiber encoded a `Yield`, and is parked.
@@ -333,6 +333,9 @@ impl<Input, Yield> Suspender<Input, Yield> {
         self.link.get() as usize
     }
 }
+
+/// An [`InitialFunc`] whose word may be partly uninitialised.
+type FiberMain<F> = unsafe extern "sysv64" fn(Word, usize, *mut F) -> !;
 
 /// The first function on a fiber's stack.
 ///

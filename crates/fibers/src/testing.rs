@@ -56,10 +56,8 @@ pub(crate) fn on_signals_of<R>(
     action.sa_sigaction = on_signal as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
     // SAFETY: a handler of the right signature.
-    assert_eq!(
-        unsafe { libc::sigaction(libc::SIGSEGV, &action, std::ptr::null_mut()) },
-        0
-    );
+    let done = unsafe { libc::sigaction(libc::SIGSEGV, &action, std::ptr::null_mut()) };
+    assert_eq!(done, 0);
     HANDLE.set(Some(&raw const handle as *const Handle));
     let result = body();
     HANDLE.set(None);

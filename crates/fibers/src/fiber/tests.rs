@@ -423,12 +423,11 @@ fn an_overflow_is_recovered_twice_on_one_stack() {
 #[test]
 fn a_trap_handler_gives_a_value_or_a_panic() {
     fn trapping(depth: u32) -> u64 {
-        // SAFETY: a fault, which the handler answers.
-        if depth == 0 {
-            unsafe { (8 as *const u64).read_volatile() }
-        } else {
-            trapping(depth - 1) + 1
+        if depth > 0 {
+            return trapping(depth - 1) + 1;
         }
+        // SAFETY: a fault, which the handler answers.
+        unsafe { (16 as *const u64).read_volatile() }
     }
     let output = in_child("fiber::tests::a_trap_handler_gives_a_value_or_a_panic", || {
         for panics in [false, true] {
