@@ -93,10 +93,6 @@ impl LinearMemory {
         self.ty
     }
 
-    pub(crate) fn style(&self) -> MemoryStyle {
-        self.style
-    }
-
     pub(crate) fn size_pages(&self) -> u64 {
         self.def().length_bytes / MemoryType::PAGE_BYTES
     }
