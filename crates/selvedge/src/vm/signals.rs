@@ -203,7 +203,7 @@ fn fault_site(pc: usize) -> Option<TrapCode> {
 fn lies_in_memory(store: &VMStoreContext, address: usize) -> bool {
     (0..store.memory_count).any(|index| {
         // SAFETY: the store's list has `memory_count` entries and does not change while a guest runs.
-        let memory = unsafe { store.memories.add(index).read() };
+        let memory = unsafe { store.memories.wrapping_add(index).read() };
         // SAFETY: a memory lives as long as its store, and does not change while a guest runs.
         let memory = unsafe { &*memory };
         (address.wrapping_sub(memory.base.addr()) as u64) < memory.reservation_bytes
