@@ -69,6 +69,13 @@ macro_rules! define_fiber {
         /// Dropping a fiber that is parked in its function unwinds it, so that what lies on its stack is
         /// dropped, with a panic whose payload is [`ForcedUnwind`](crate::ForcedUnwind). Where nothing can be
         /// unwound (`panic = "abort"`, or no feature `unwind`) that aborts and says so.
+        ///
+        /// A fiber stays on its thread, as its type does not tell what lies on its stack:
+        ///
+        /// ```compile_fail,E0277
+        /// fn send<T: Send>() {}
+        /// send::<fibers::Fiber<(), (), (), fibers::GuardedStack>>();
+        /// ```
         pub struct Fiber<Input, Yield, Return, S: Stack $($default)*> {
             sp: usize,
             link: usize,
@@ -214,30 +221,14 @@ impl<Input, Yield, Return, S: Stack> Fiber<Input, Yield, Return, S> {
     ///
     /// # Aborts
     /// When the fiber has frames and nothing can be unwound, and when it suspends instead of unwinding: both say so.
+    #[inline]
     pub fn force_unwind(&mut self) {
-        if self.done() {
-            return;
-        }
-        let sp = self.sp;
-        if !self.started() {
-            self.sp = RETURNED;
-            // SAFETY: invariant 2: never resumed, and no longer resumable.
-            return unsafe { arch::drop_initial_obj(sp, self.drop_initial) };
-        }
-        if !CAN_UNWIND {
-            unwind::die(
-                "a suspended fiber was dropped, and without unwinding its frames cannot be: let it finish, or use force_reset",
-            );
-        }
-        self.sp = RETURNED;
-        // SAFETY: invariants 1 and 2: the fiber is parked in a suspend.
-        let (word, sp) = unsafe { arch::switch_and_throw(sp, self.link) };
-        match sp {
-            // SAFETY: the function returned all the same; its end encoded a `Return`.
-            RETURNED => drop(unsafe { decode::<Return>(Word::new(word)) }),
-            // SAFETY: as `sp` says.
-            PANICKED => unsafe { unwind::resume_other_panic(Word::new(word)) },
-            _ => unwind::die("a fiber suspended while it was being unwound"),
+        if self.sp != RETURNED {
+            let sp = core::mem::replace(&mut self.sp, RETURNED);
+            let initial = (sp == self.initial_sp).then_some(self.drop_initial);
+            // SAFETY: invariants 1 and 2: the fiber is parked at `sp`, which nobody uses again, and has its
+            // initial object if it was never resumed.
+            unsafe { end_parked::<Return>(sp, self.link, initial) }
         }
     }
 
@@ -254,6 +245,7 @@ impl<Input, Yield, Return, S: Stack> Fiber<Input, Yield, Return, S> {
     ///
     /// # Panics
     /// As `force_unwind`.
+    #[inline]
     pub fn into_stack(mut self) -> S {
         self.force_unwind();
         let this = ManuallyDrop::new(self);
@@ -272,9 +264,7 @@ impl<Input, Yield, Return, S: Stack> Fiber<Input, Yield, Return, S> {
 impl<Input, Yield, Return, S: Stack> Drop for Fiber<Input, Yield, Return, S> {
     #[inline]
     fn drop(&mut self) {
-        if self.sp != RETURNED {
-            self.force_unwind();
-        }
+        self.force_unwind();
     }
 }
 
@@ -317,6 +307,12 @@ impl<Input, Yield> Suspender<Input, Yield> {
     ///
     /// For code that needs more stack than the fiber has. Cost: two calls. `Send` keeps the suspender out of `body`: it
     /// must not suspend there.
+    ///
+    /// ```compile_fail,E0277
+    /// use fibers::{Fiber, GuardedStack};
+    /// let stack = GuardedStack::new(1 << 16).unwrap();
+    /// Fiber::<(), (), (), _>::with_stack(stack, |suspender, ()| suspender.on_parent_stack(|| suspender.suspend(())));
+    /// ```
     #[inline]
     pub fn on_parent_stack<F, R>(&self, body: F) -> R
     where
@@ -353,6 +349,36 @@ where
     let suspender = unsafe { &*(link as *const Suspender<Input, Yield>) };
     // SAFETY: this is the base of the fiber, and nothing here is left to be dropped.
     unsafe { unwind::run_to_end(link, || body(suspender, input)) }
+}
+
+/// Ends a fiber that is parked: drops its initial object, or unwinds it.
+///
+/// Takes numbers and not the fiber, so that a fiber can live in registers.
+///
+/// # Safety
+/// The fiber with this link, whose function returns a `Return`, is parked at `sp`, and `initial` drops its initial object
+/// if it was never resumed.
+#[cold]
+#[inline(never)]
+unsafe fn end_parked<Return>(sp: usize, link: usize, initial: Option<unsafe fn(*mut u8)>) {
+    if let Some(drop_initial) = initial {
+        // SAFETY: the caller's promise.
+        return unsafe { arch::drop_initial_obj(sp, drop_initial) };
+    }
+    if !CAN_UNWIND {
+        unwind::die(
+            "a suspended fiber was dropped, and without unwinding its frames cannot be: let it finish, or use force_reset",
+        );
+    }
+    // SAFETY: the caller's promise: the fiber is parked in a suspend.
+    let (word, sp) = unsafe { arch::switch_and_throw(sp, link) };
+    match sp {
+        // SAFETY: the function returned all the same; its end encoded a `Return`.
+        RETURNED => drop(unsafe { decode::<Return>(Word::new(word)) }),
+        // SAFETY: as `sp` says.
+        PANICKED => unsafe { unwind::resume_other_panic(Word::new(word)) },
+        _ => unwind::die("a fiber suspended while it was being unwound"),
+    }
 }
 
 /// # Safety

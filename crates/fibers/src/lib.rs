@@ -47,5 +47,5 @@ pub use stack::pool;
 pub use trap::TrapHandler;
 pub use unwind::ForcedUnwind;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "unwind"))]
 mod testing;

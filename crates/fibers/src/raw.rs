@@ -17,7 +17,9 @@
 //!   CFI at a base   CFA = [rbp] + 24, return address at CFA-16, rbp at CFA-24, rbx at CFA-8
 //! ```
 //!
-//! [`switch_and_link`] clobbers every register but rsp, rbp and rbx: r12 to r15 too.
+//! [`switch_and_link`] clobbers every register but rsp, rbp and rbx: r12 to r15 too. Code addresses that are preceded by
+//! [`parking_prelude_x86_64`](crate::parking_prelude_x86_64) can be resumed by [`switch_and_link_direct`], which is faster.
+//! For assembly at the base of a fiber there is [`base_cfi_x86_64`](crate::base_cfi_x86_64).
 
 pub use crate::arch::*;
 
@@ -56,7 +58,7 @@ pub unsafe fn on_stack<F: FnOnce() -> R, R>(base: usize, f: F) -> R {
     core::mem::ManuallyDrop::into_inner(unsafe { slot.r })
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "unwind"))]
 mod tests {
     use super::*;
 
@@ -100,6 +102,52 @@ mod tests {
         }
         // SAFETY: the fiber is parked in `switch_yield`.
         assert_eq!(unsafe { switch_and_throw(sp, link) }, (1106, 0));
+    }
+
+    #[test]
+    fn fibers_with_the_prelude_are_resumed_either_way() {
+        let (_area, base) = area();
+        let link = base - LINK_OFFSET;
+        // SAFETY: the area is ours, and large enough.
+        let sp = unsafe { init_stack(base, summing, 0u64) };
+        // SAFETY: `sp` is the fiber's newest; `init_stack`'s entry has the prelude.
+        let (sum, sp) = unsafe { switch_and_link_direct(1, sp, link) };
+        // SAFETY: `sp` is the fiber's newest.
+        let (sum2, sp) = unsafe { switch_and_link(2, sp, link) };
+        // SAFETY: `sp` is the fiber's newest; `switch_yield` has the prelude.
+        let (sum3, sp) = unsafe { switch_and_link_direct(3, sp, link) };
+        assert_eq!((sum, sum2, sum3), (1, 3, 6));
+        // SAFETY: the fiber is parked in `switch_yield`.
+        assert_eq!(unsafe { switch_and_throw(sp, link) }, (1006, 0));
+    }
+
+    #[test]
+    fn a_raw_trampoline_starts_like_a_new_fiber() {
+        let link = 0x1000 - LINK_OFFSET;
+        // SAFETY: the registers are looked at only.
+        let regs = unsafe { setup_trap_trampoline_raw(link, 0x5000, 7) };
+        let link = link as u64;
+        assert_eq!(
+            regs,
+            TrapHandlerRegs {
+                rip: 0x5000,
+                rsp: link,
+                rbp: link,
+                rdi: 7,
+                rsi: link
+            }
+        );
+        // SAFETY: zeros are a value of this type.
+        let mut context: libc::ucontext_t = unsafe { std::mem::zeroed() };
+        context.uc_mcontext.gregs[libc::REG_EFL as usize] = 0x646;
+        regs.write_to(&mut context);
+        assert_eq!(interrupted_stack_pointer(&context) as u64, link);
+        assert_eq!(
+            context.uc_mcontext.gregs[libc::REG_EFL as usize],
+            0x246,
+            "the direction flag is clear"
+        );
+        assert_eq!(context.uc_mcontext.gregs[libc::REG_RIP as usize], 0x5000);
     }
 
     #[test]

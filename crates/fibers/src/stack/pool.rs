@@ -200,6 +200,9 @@ pub struct PoolStats {
 ///
 /// When the last handle and the last stack are gone, the memory goes back to the kernel, and the
 /// address space to other pools with the same stack size.
+///
+/// Not for signal handlers. After a fork without exec, the child must not use pools that were made before: the
+/// threads whose magazines they remember are gone.
 #[derive(Clone)]
 pub struct StackPool {
     handle: Arc<Handle>,
@@ -228,7 +231,7 @@ impl StackPool {
         })
     }
 
-    /// Takes a stack: the one that this thread returned last, if any. Never blocks for a stack to come back.
+    /// Takes a stack: the one that this thread returned last, if any. Does not wait for one to come back.
     ///
     /// Cost: a few nanoseconds from the thread's magazine, else a lock; a new stack costs its page faults.
     ///
@@ -328,5 +331,5 @@ unsafe impl Stack for PooledStack {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "unwind"))]
 mod tests;

@@ -25,6 +25,8 @@ use core::cell::Cell;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
+use std::time::Duration;
+
 use super::barrier;
 use super::region::SlotHeader;
 use super::shared::{self, Shared};
@@ -200,7 +202,8 @@ impl Bin {
         self.pool.store(ROBBED, Ordering::Relaxed);
         barrier::heavy();
         while self.busy.load(Ordering::Acquire) {
-            std::thread::yield_now();
+            // Longer than a look into the bin takes; and a sleep lets an owner of lower priority run.
+            std::thread::sleep(Duration::from_micros(10));
         }
         self.drain(&mut each);
     }
@@ -221,7 +224,7 @@ impl Bin {
             if pool != ROBBED {
                 break pool;
             }
-            std::thread::yield_now(); // the robber works on our memory: not before it is done
+            std::thread::sleep(Duration::from_micros(10)); // the robber is at our memory: not before it is done
         };
         // SAFETY: a bin is bound to control blocks, which are never freed (invariant 3 of the pool).
         if let Some(pool) = unsafe { pool.as_ref() } {

@@ -228,7 +228,8 @@ fn header_of(slot: usize, stride: usize) -> NonNull<SlotHeader> {
 /// An extent as its pool knows it.
 #[derive(Debug)]
 pub(super) struct Run {
-    pub(super) id: usize,
+    id: usize,
+    granules: usize,
     pub(super) stride: usize,
     pub(super) guard_bytes: usize,
     pub(super) slots: usize,
@@ -340,8 +341,12 @@ pub(super) fn acquire(stride: usize, guard_bytes: usize, wanted: usize) -> Resul
         .saturating_mul(wanted)
         .div_ceil(GRANULE_BYTES)
         .clamp(least, free);
-    let run = open(&reserved, granules, stride, guard_bytes)?;
-    reserved.next_granule += granules;
+    let run = match open(&reserved, granules, stride, guard_bytes) {
+        // A kernel that counts what could be used may still have the least.
+        Err(PoolError::Commit { .. }) if granules > least => open(&reserved, least, stride, guard_bytes)?,
+        result => result?,
+    };
+    reserved.next_granule += run.granules;
     reserved.next_extent += 1;
     Ok(run)
 }
