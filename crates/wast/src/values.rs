@@ -162,6 +162,7 @@ impl fmt::Display for Shown<'_> {
                 Some(value) => write!(f, "(ref.extern {value})"),
                 None => f.write_str("(ref.extern)"),
             },
+            other => write!(f, "(a value of type {})", other.ty()),
         }
     }
 }
