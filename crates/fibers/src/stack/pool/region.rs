@@ -372,6 +372,7 @@ fn open(reserved: &Reserved, granules: usize, stride: usize, guard_bytes: usize)
     }
     Ok(Run {
         id,
+        granules,
         stride,
         guard_bytes,
         slots,
