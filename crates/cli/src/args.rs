@@ -39,7 +39,7 @@ pub(crate) struct RunArgs {
     /// Set an environment variable for the guest, which inherits none. May be repeated.
     #[arg(long = "env", value_name = "K=V", value_parser = variable)]
     pub(crate) env: Vec<Variable>,
-    /// What to do about imports nobody defines.
+    /// What to do about functions the module imports and nobody defines.
     #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
     pub(crate) unknown_imports: UnknownImports,
     /// The program, .wasm or .wat, and what it is given; all that follows FILE is the guest's.
@@ -73,7 +73,7 @@ pub(crate) enum UnknownImports {
     Refuse,
     /// Functions that trap when they are called.
     Trap,
-    /// Functions that return zeros; globals, memories and tables of default contents.
+    /// Functions that return zeros and nulls.
     Default,
 }
 

@@ -2,8 +2,8 @@
 
 use selvedge::{Error, Trap};
 use selvedge_wasi::Exit;
-use std::fmt::{Display, Write as _};
-use std::io::{self, Write as _};
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// The exit code for input that cannot be run.
@@ -73,16 +73,11 @@ impl Failure {
 
 /// The name of the trap, or what the host function said, and the guest's backtrace.
 fn stopped(error: &Error) -> String {
-    let mut text = match error.downcast_ref::<Trap>() {
-        Some(trap) => format!("selvedge: trap: {trap}\n"),
-        None => format!("selvedge: stopped: {error:#}\n"),
-    };
-    if let Some(backtrace) = error.backtrace() {
-        for line in backtrace.to_string().lines() {
-            let _ = writeln!(text, "  {line}"); // writing to a string does not fail
-        }
+    let what = if error.is::<Trap>() { "trap" } else { "stopped" };
+    match error.backtrace() {
+        Some(backtrace) => format!("selvedge: {what}: {error:#}\n{backtrace}\n"),
+        None => format!("selvedge: {what}: {error:#}\n"),
     }
-    text
 }
 
 /// Writes to standard error, which may be closed.
