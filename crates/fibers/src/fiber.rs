@@ -150,7 +150,7 @@ impl<Input, Yield, Return, S: Stack> Fiber<Input, Yield, Return, S> {
     ///
     /// # Safety
     /// What `body`, the values and the stack borrow stays borrowed until the fiber is finished or dropped; if it
-    /// is forgotten, for ever.
+    /// is forgotten, for ever. `body` does not use the suspender of another fiber.
     #[inline]
     pub unsafe fn with_stack_unchecked<F>(stack: S, body: F) -> Self
     where

@@ -104,16 +104,27 @@ mod tests {
         assert_eq!(unsafe { switch_and_throw(sp, link) }, (1106, 0));
     }
 
+    /// Looks at the bytes before the code of a parked fiber.
+    fn assert_prelude(sp: usize) {
+        // SAFETY: the fiber is parked: the word is a code address.
+        let code = unsafe { (sp as *const usize).read() };
+        // SAFETY: code can be read, and this is the same function's.
+        let bytes = unsafe { ((code - PRELUDE_BYTES) as *const [u8; PRELUDE_BYTES]).read() };
+        assert_eq!(bytes, [0x55, 0x48, 0x89, 0x26, 0x48, 0x8d, 0x62, 0x08]);
+    }
+
     #[test]
     fn fibers_with_the_prelude_are_resumed_either_way() {
         let (_area, base) = area();
         let link = base - LINK_OFFSET;
         // SAFETY: the area is ours, and large enough.
         let sp = unsafe { init_stack(base, summing, 0u64) };
+        assert_prelude(sp);
         // SAFETY: `sp` is the fiber's newest; `init_stack`'s entry has the prelude.
         let (sum, sp) = unsafe { switch_and_link_direct(1, sp, link) };
         // SAFETY: `sp` is the fiber's newest.
         let (sum2, sp) = unsafe { switch_and_link(2, sp, link) };
+        assert_prelude(sp);
         // SAFETY: `sp` is the fiber's newest; `switch_yield` has the prelude.
         let (sum3, sp) = unsafe { switch_and_link_direct(3, sp, link) };
         assert_eq!((sum, sum2, sum3), (1, 3, 6));

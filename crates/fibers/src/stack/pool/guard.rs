@@ -40,7 +40,7 @@ pub(super) unsafe fn install(
 }
 
 /// Whether `MADV_GUARD_INSTALL` has an effect here; found out once.
-fn is_supported() -> bool {
+pub(super) fn is_supported() -> bool {
     /// 0: not known yet, 1: yes, 2: no. Two threads may probe at a time; they find the same.
     static KNOWN: AtomicU8 = AtomicU8::new(0);
     match KNOWN.load(Ordering::Relaxed) {

@@ -342,3 +342,132 @@ fn a_protected_guard_faults_too() {
         4095,
     );
 }
+
+#[test]
+fn stacks_of_more_than_a_granule_are_found_from_end_to_end() {
+    let config = PoolConfig {
+        stack_bytes: 100 << 20,
+        max_stacks: 3,
+        ..PoolConfig::default()
+    };
+    let pool = StackPool::new(config).unwrap();
+    let stacks = [(); 3].map(|()| pool.take().unwrap());
+    assert!(pool.take().is_err());
+    for stack in &stacks {
+        let header = core::ptr::from_ref(stack.header()) as usize;
+        for address in (stack.limit()..stack.base())
+            .step_by(8 << 20)
+            .chain([stack.base() - 1])
+        {
+            assert_eq!(find_by_assembly(address), header);
+            assert!(slot_of(address).is_some_and(|slot| core::ptr::eq(slot, stack.header())));
+        }
+    }
+}
+
+#[test]
+fn thousands_of_guarded_stacks_are_a_few_mappings() {
+    let output = in_child(
+        "stack::pool::tests::thousands_of_guarded_stacks_are_a_few_mappings",
+        || {
+            let mappings = || {
+                std::fs::read_to_string("/proc/self/maps")
+                    .expect("maps")
+                    .lines()
+                    .count()
+            };
+            let pool = StackPool::new(PoolConfig {
+                stack_bytes: 16 << 10,
+                max_stacks: 5000,
+                ..PoolConfig::default()
+            });
+            let pool = pool.unwrap();
+            let mut stacks = Vec::with_capacity(5000);
+            let before = mappings();
+            stacks.extend((0..5000).map(|_| pool.take().unwrap()));
+            let after = mappings();
+            if guard::is_supported() {
+                assert!(after <= before + 3, "{before} before, {after} after");
+            } else {
+                assert!(after >= before + 5000, "{before} before, {after} after");
+            }
+            std::process::exit(0);
+        },
+    );
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn threads_that_end_give_their_stacks_back() {
+    let pool = pool(8);
+    for _ in 0..20 {
+        let other = pool.clone();
+        let take = move || drop((0..8).map(|_| other.take().unwrap()).collect::<Vec<_>>());
+        std::thread::spawn(take).join().unwrap();
+        assert_eq!(
+            pool.stats(),
+            PoolStats {
+                in_use: 0,
+                created: 8,
+                max_stacks: 8
+            }
+        );
+    }
+}
+
+#[test]
+fn too_many_protected_guards_are_an_error_that_names_the_limit() {
+    const MAX_STACKS: usize = 40_000;
+    let name = "stack::pool::tests::too_many_protected_guards_are_an_error_that_names_the_limit";
+    let output = in_child(name, || {
+        let guards = Guards::Protect;
+        let pool = StackPool::new(PoolConfig {
+            stack_bytes: 8192,
+            max_stacks: MAX_STACKS,
+            guards,
+            ..PoolConfig::default()
+        });
+        let pool = pool.unwrap();
+        let mut stacks = Vec::with_capacity(MAX_STACKS + 1);
+        let error = loop {
+            match pool.take() {
+                Ok(stack) => stacks.push(stack),
+                Err(error) => break error,
+            }
+        };
+        match error {
+            PoolError::Guard {
+                max_map_count,
+                errno: libc::ENOMEM,
+                ..
+            } => {
+                assert!(stacks.len() > max_map_count / 3 && stacks.len() < max_map_count);
+                assert!(
+                    error
+                        .to_string()
+                        .ends_with(&format!("vm.max_map_count is {max_map_count}"))
+                );
+                stacks.pop();
+                pool.take().unwrap();
+            }
+            // A machine with a higher limit.
+            error => assert_eq!(
+                error,
+                PoolError::Full {
+                    in_use: MAX_STACKS,
+                    max_stacks: MAX_STACKS
+                }
+            ),
+        }
+        std::process::exit(0);
+    });
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
