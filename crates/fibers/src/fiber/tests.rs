@@ -310,6 +310,19 @@ fn the_parents_stack_can_be_borrowed_and_panics_pass() {
 }
 
 #[test]
+fn a_prefetch_changes_nothing() {
+    let mut fiber = Fiber::<(), (), u8, _>::with_stack(stack(), |suspender, ()| {
+        suspender.suspend(());
+        3
+    });
+    fiber.prefetch();
+    fiber.resume(());
+    fiber.prefetch();
+    assert_eq!(fiber.resume(()), FiberResult::Return(3));
+    fiber.prefetch();
+}
+
+#[test]
 fn default_fibers_share_a_pool() {
     let fibers: Vec<_> = (0..100u32)
         .map(|number| {
