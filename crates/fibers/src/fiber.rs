@@ -375,7 +375,8 @@ unsafe fn end_parked<Return>(sp: usize, link: usize, initial: Option<unsafe fn(*
     }
     if !CAN_UNWIND {
         unwind::die(
-            "a suspended fiber was dropped, and without unwinding its frames cannot be: let it finish, or use force_reset",
+            "a suspended fiber was dropped, and without unwinding its frames cannot be: \
+             let it finish, or use force_reset",
         );
     }
     // SAFETY: the caller's promise: the fiber is parked in a suspend.

@@ -21,7 +21,7 @@
 //!
 //! - [`Fiber`] is the safe face. A panic in a fiber goes on in its resumer; a fiber that is dropped while it is
 //!   suspended is unwound; debuggers and backtraces go on from a fiber to its resumer.
-//! - [`pool`] has stacks that are reused, bounded in number; [`GuardedStack`] is one by `mmap`. Both end in a guard:
+//! - `pool` has stacks that are reused, bounded in number; [`GuardedStack`] is one by `mmap`. Both end in a guard:
 //!   an overflow faults. [`Fiber::trap_handler`] lets a signal handler end the fiber with a value instead.
 //! - [`raw`] is the layer below, on addresses and words, for runtimes that build their own fibers.
 //!

@@ -17,9 +17,10 @@
 //!   CFI at a base   CFA = [rbp] + 24, return address at CFA-16, rbp at CFA-24, rbx at CFA-8
 //! ```
 //!
-//! [`switch_and_link`] clobbers every register but rsp, rbp and rbx: r12 to r15 too. Code addresses that are preceded by
-//! [`parking_prelude_x86_64`](crate::parking_prelude_x86_64) can be resumed by [`switch_and_link_direct`], which is faster.
-//! For assembly at the base of a fiber there is [`base_cfi_x86_64`](crate::base_cfi_x86_64).
+//! [`switch_and_link`] clobbers every register but rsp, rbp and rbx: r12 to r15 too. Code addresses that
+//! are preceded by [`parking_prelude_x86_64`](crate::parking_prelude_x86_64) can be resumed by
+//! [`switch_and_link_direct`], which is faster. For assembly at the base of a fiber there is
+//! [`base_cfi_x86_64`](crate::base_cfi_x86_64).
 
 pub use crate::arch::*;
 
@@ -32,6 +33,7 @@ pub use crate::arch::*;
 /// for `f`.
 #[inline]
 pub unsafe fn on_stack<F: FnOnce() -> R, R>(base: usize, f: F) -> R {
+    #[repr(C)] // both at offset 0
     union Slot<F, R> {
         f: core::mem::ManuallyDrop<F>,
         r: core::mem::ManuallyDrop<R>,

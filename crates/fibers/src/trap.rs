@@ -46,12 +46,13 @@ impl<Return> TrapHandler<Return> {
     /// Async-signal-safe.
     ///
     /// # Safety
-    /// - The signal interrupted code on this fiber's stack ([`is_stack_pointer_inside`](Self::is_stack_pointer_inside)), in
-    ///   the thread that runs it, and the handler runs on another stack.
+    /// - The signal interrupted code on this fiber's stack, as
+    ///   [`is_stack_pointer_inside`](Self::is_stack_pointer_inside) tells, in the thread that runs it, and the
+    ///   handler runs on another stack.
     /// - The handler returns with these registers.
-    /// - The frames of the fiber are abandoned: nothing in them needs to be dropped, or is referred to from elsewhere, and the
-    ///   code that was interrupted had no invariant broken at that instruction (it does not call
-    ///   into foreign code, locks or allocates).
+    /// - The frames of the fiber are abandoned: nothing in them needs to be dropped or is referred to from
+    ///   elsewhere, and the interrupted code had no invariant broken at that instruction: it was not in
+    ///   foreign code, held no lock and did not allocate.
     pub unsafe fn setup_trap_trampoline<F>(&self, body: F) -> TrapHandlerRegs
     where
         F: FnOnce() -> Return + 'static,

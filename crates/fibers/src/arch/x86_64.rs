@@ -25,9 +25,9 @@
 //!   that the fiber shall unwind (links are 16-aligned).
 //! - To go back: `rax` = word, `rdx` = the `sp` that parks (0: never comes back), `rsp` = P,
 //!   `pop rbp`, `ret`. The inlined code behind the return address pops rbx.
-//! - Code that is resumed may be preceded by the 8 bytes of `parking_prelude_x86_64!`, which park the parent: `push rbp`,
-//!   `mov [rsi], rsp`, `lea rsp, [rdx + 8]`. Then the parent can call it there with `rdx` = sp. All code of this
-//!   file has them: that saves a taken branch, a third of the time of a switch.
+//! - Code that is resumed may be preceded by the 8 bytes of `parking_prelude_x86_64!`, which park the
+//!   parent: `push rbp`, `mov [rsi], rsp`, `lea rsp, [rdx + 8]`. Then the parent can call it there with
+//!   `rdx` = sp. All code of this file has them: that saves a taken branch, a third of the time of a switch.
 //!
 //! Invariants
 //! 1. Exactly one side is running; every other is parked and is resumed once.
@@ -112,7 +112,8 @@ macro_rules! base_cfi_x86_64 {
     };
 }
 
-/// The 8 bytes before a code address that can be resumed by [`raw::switch_and_link_direct`](crate::raw::switch_and_link_direct).
+/// The 8 bytes before a code address that
+/// [`raw::switch_and_link_direct`](crate::raw::switch_and_link_direct) can resume.
 ///
 /// They are entered by `call` with rdi = word, rsi = link, rdx = sp on the parent's stack; behind them all is as
 /// after a resume.
@@ -167,7 +168,8 @@ pub fn base_return() -> usize {
     fiber_base as *const () as usize + 1
 }
 
-/// The prelude, and then the code address of a typed fiber that was never resumed. rsp = sp + 8, rdi = word, rsi = link.
+/// The prelude, and then the code address of a typed fiber that was never resumed, where rsp = sp + 8,
+/// rdi = word, rsi = link.
 #[unsafe(naked)]
 unsafe extern "sysv64" fn fiber_entry() -> ! {
     naked_asm!(
@@ -299,7 +301,8 @@ pub unsafe fn switch_and_link(word: u64, sp: usize, link: usize) -> (u64, usize)
 /// [`switch_yield`], and assembly that brings it along. A third faster.
 ///
 /// # Safety
-/// As for [`switch_and_link`]; besides, [`parking_prelude_x86_64`](crate::parking_prelude_x86_64) precedes the code address at `sp`.
+/// As for [`switch_and_link`]; besides, [`parking_prelude_x86_64`](crate::parking_prelude_x86_64) precedes the
+/// code address at `sp`.
 #[inline(always)]
 pub unsafe fn switch_and_link_direct(word: u64, sp: usize, link: usize) -> (u64, usize) {
     // SAFETY: the caller's promise.

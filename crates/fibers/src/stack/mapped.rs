@@ -8,7 +8,7 @@ use super::{PAGE_BYTES, Stack, last_errno, whole_pages};
 /// A stack from `mmap`, with one guard page; dropping it unmaps it.
 ///
 /// Cost: microseconds in the kernel to make, to touch and to drop, and two mappings, of which a process has
-/// `vm.max_map_count` (65530). A [`StackPool`](crate::pool::StackPool) has neither.
+/// `vm.max_map_count` (65530). A pool has neither cost.
 pub struct GuardedStack {
     mapping: NonNull<libc::c_void>,
     bytes: usize,
@@ -69,8 +69,8 @@ impl GuardedStack {
     /// Makes a stack of `stack_bytes`, rounded up to pages, and a guard page below it.
     ///
     /// # Errors
-    /// `Size` when there are fewer than [`MIN_BYTES`](Self::MIN_BYTES) or more than an address space has; `Map` and `Protect` when
-    /// the kernel refuses.
+    /// `Size` when there are fewer than [`MIN_BYTES`](Self::MIN_BYTES) or more than an address space has;
+    /// `Map` and `Protect` when the kernel refuses.
     pub fn new(stack_bytes: usize) -> Result<GuardedStack, StackError> {
         let size = StackError::Size {
             bytes: stack_bytes,

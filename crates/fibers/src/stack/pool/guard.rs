@@ -1,7 +1,8 @@
 //! Guard pages: by `madvise` where that has an effect, else by `mprotect`.
 //!
 //! The call may return 0 and install nothing (emulators do), so it is probed by its effect: a system
-//! call that reads from the page must fail with EFAULT. It can fail on a range (locked memory); then that guard is protected.
+//! call that reads from the page must fail with EFAULT. It can fail on a range (locked memory); then that guard
+//! is protected.
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
