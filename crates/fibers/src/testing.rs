@@ -38,6 +38,7 @@ thread_local! {
 }
 
 /// Runs `body` while SIGSEGV of this thread is handled by `handle`, on an alternate stack. For child processes.
+#[inline(never)] // looked for in backtraces
 pub(crate) fn on_signals_of<R>(
     handle: impl Fn(usize) -> Option<TrapHandlerRegs> + 'static,
     body: impl FnOnce() -> R,

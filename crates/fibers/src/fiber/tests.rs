@@ -42,6 +42,7 @@ fn halves() -> [Half; 2] {
 }
 
 /// Runs `inner` on a fiber that is resumed by a fiber, with its stack above the resumer's, and below.
+#[inline(never)]
 fn in_both_orders(inner: fn(&Suspender<(), ()>, ())) {
     for swap in [false, true] {
         let mut halves = halves();
