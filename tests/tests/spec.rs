@@ -182,3 +182,38 @@ fn version_2_passes_metered() {
 fn version_2_passes_with_bounded_memories() {
     check(version_2(), bounded());
 }
+
+/// Every other script of the suite asks for something that is refused by name; what follows from a refusal is
+/// not counted here, only that it is an error each time.
+#[test]
+fn scripts_of_other_proposals_end_in_errors_and_not_in_panics() {
+    let supported = [version_1(), version_2(), proposals()];
+    let is_supported = |script: &TestFile<'_>| {
+        supported
+            .iter()
+            .flat_map(|part| &part.scripts)
+            .any(|known| known.parent() == script.parent())
+    };
+    let proposals = Proposal::all().iter().flat_map(proposal);
+    let versions = SpecVersion::all().iter().flat_map(spec);
+    let others: Vec<_> = proposals
+        .chain(versions)
+        .filter(|script| !is_supported(script))
+        .collect();
+    let options = default_settings();
+    assert_eq!(others.len(), 395);
+    for script in &others {
+        let report = run_script(
+            &format!("{}/{}", script.parent(), script.name()),
+            script.raw(),
+            &options,
+        );
+        for failure in &report.failed {
+            assert!(!failure.message.starts_with("panicked"), "{failure}");
+        }
+        assert!(
+            report.passed + report.failed.len() + report.skipped.len() > 0,
+            "nothing ran: {report:?}"
+        );
+    }
+}
