@@ -2,17 +2,14 @@
 
 use std::collections::HashMap;
 
-use cranelift_codegen::isa::TargetIsa;
 use rayon::prelude::*;
 
 use crate::function::{Compiled, Worker};
 use crate::link::Linker;
 use crate::parse::{Body, Parsed, parse};
-use crate::settings::processor_features;
 use crate::translate::Env;
 use crate::{
-    CompileError, CompiledModule, FuncType, HostTrampolines, Image, ModuleInfo, Settings, features,
-    trampolines,
+    CompileError, CompiledModule, FuncType, HostTrampolines, Image, Settings, features, trampolines,
 };
 
 /// Compiles a module.
@@ -34,42 +31,35 @@ fn compile_valid(wasm: &[u8], settings: &Settings) -> Result<CompiledModule, Com
     let env = Env {
         info: &info,
         settings,
+        isa: &*isa,
     };
     let mut linker = Linker::new(info.imported_functions);
-    for compiled in functions(env, bodies, &*isa) {
+    for compiled in functions(env, bodies) {
         linker.function(compiled?)?;
     }
-    let image = link(linker, &info, settings, &*isa)?;
+    let image = link(linker, env)?;
     Ok(CompiledModule { info, image })
 }
 
 /// Every function's code, in order.
-fn functions(
-    env: Env<'_>,
-    bodies: Vec<Body<'_>>,
-    isa: &dyn TargetIsa,
-) -> Vec<Result<Compiled, CompileError>> {
+fn functions(env: Env<'_>, bodies: Vec<Body<'_>>) -> Vec<Result<Compiled, CompileError>> {
     if env.settings.parallel {
         bodies
             .into_par_iter()
-            .map_init(Worker::new, |worker, body| worker.function(env, body, isa))
+            .map_init(Worker::new, |worker, body| worker.function(env, body))
             .collect()
     } else {
         let mut worker = Worker::new();
         bodies
             .into_iter()
-            .map(|body| worker.function(env, body, isa))
+            .map(|body| worker.function(env, body))
             .collect()
     }
 }
 
 /// Adds the trampolines and resolves what refers to what.
-fn link(
-    mut linker: Linker,
-    info: &ModuleInfo,
-    settings: &Settings,
-    isa: &dyn TargetIsa,
-) -> Result<Image, CompileError> {
+fn link(mut linker: Linker, env: Env<'_>) -> Result<Image, CompileError> {
+    let Env { info, settings, isa } = env;
     let mut worker = Worker::new();
     let mut entries = vec![None; info.types.len()];
     let mut made = HashMap::new();
@@ -78,7 +68,7 @@ fn link(
         if entries[index as usize].is_none() {
             let ty = &info.types[index as usize];
             let offset = once(&mut made, ty, || {
-                linker.trampoline(&trampolines::entry(&mut worker, ty, index, settings.fuel, isa)?)
+                linker.trampoline(trampolines::entry(&mut worker, ty, index, settings.fuel, isa)?)
             })?;
             entries[index as usize] = Some(offset);
         }
@@ -87,10 +77,10 @@ fn link(
     let mut made = HashMap::new();
     for index in &info.functions[..info.imported_functions as usize] {
         let ty = &info.types[*index as usize];
-        let make = || linker.trampoline(&trampolines::import(&mut worker, ty, *index, isa)?);
+        let make = || linker.trampoline(trampolines::import(&mut worker, ty, *index, isa)?);
         imports.push(once(&mut made, ty, make)?);
     }
-    Ok(linker.finish(entries, imports, processor_features(isa)))
+    Ok(linker.finish(entries, imports, isa))
 }
 
 /// One trampoline for each signature, however many type indices it has.
@@ -116,8 +106,8 @@ fn once<'a>(
 pub fn compile_host_trampolines(ty: &FuncType, settings: &Settings) -> Result<HostTrampolines, CompileError> {
     let isa = settings.isa()?;
     let (mut linker, mut worker) = (Linker::new(0), Worker::new());
-    let entry = linker.trampoline(&trampolines::entry(&mut worker, ty, 0, settings.fuel, &*isa)?)?;
-    let import = linker.trampoline(&trampolines::import(&mut worker, ty, 0, &*isa)?)?;
-    let image = linker.finish(vec![Some(entry)], vec![import], processor_features(&*isa));
+    let entry = linker.trampoline(trampolines::entry(&mut worker, ty, 0, settings.fuel, &*isa)?)?;
+    let import = linker.trampoline(trampolines::import(&mut worker, ty, 0, &*isa)?)?;
+    let image = linker.finish(vec![Some(entry)], vec![import], &*isa);
     Ok(HostTrampolines { image, entry, import })
 }

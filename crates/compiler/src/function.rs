@@ -62,12 +62,7 @@ impl Worker {
     }
 
     /// Validates and translates a function; the CLIF is left in the context.
-    pub(crate) fn translate(
-        &mut self,
-        env: Env<'_>,
-        body: Body<'_>,
-        isa: &dyn TargetIsa,
-    ) -> Result<(), CompileError> {
+    pub(crate) fn translate(&mut self, env: Env<'_>, body: Body<'_>) -> Result<(), CompileError> {
         let index = body.validate.index;
         let ty = env.info.function_type(index);
         self.start(abi::NAMESPACE_FUNCTION, index, abi::wasm_signature(ty));
@@ -83,7 +78,6 @@ impl Worker {
             func,
             &mut self.builder,
             &mut self.sites,
-            isa,
         );
         if result.is_err() {
             // The builder was left in the middle.
@@ -94,15 +88,10 @@ impl Worker {
     }
 
     /// Compiles a function of the module.
-    pub(crate) fn function(
-        &mut self,
-        env: Env<'_>,
-        body: Body<'_>,
-        isa: &dyn TargetIsa,
-    ) -> Result<Compiled, CompileError> {
+    pub(crate) fn function(&mut self, env: Env<'_>, body: Body<'_>) -> Result<Compiled, CompileError> {
         let index = body.validate.index;
-        self.translate(env, body, isa)?;
-        self.compile(index, isa)
+        self.translate(env, body)?;
+        self.compile(index, env.isa)
     }
 
     /// A fresh function in the context.

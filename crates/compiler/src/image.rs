@@ -67,9 +67,10 @@ pub struct Image {
     pub import_trampolines: Vec<u32>,
     /// The instructions whose fault is a trap.
     pub fault_sites: Vec<FaultSite>,
-    /// The calls.
+    /// The calls that functions make. Trampolines have none: no operator is there.
     pub call_sites: Vec<CallSite>,
-    /// A DWARF `.eh_frame` section for the text, or nothing.
+    /// A DWARF `.eh_frame` section for the text, with its terminator. Its addresses are relative: it is right
+    /// only if it is loaded behind the text, at the next multiple of 16 of the text's size.
     pub eh_frame: Vec<u8>,
     /// The processor features that the code may use.
     pub cpu_features: Vec<String>,
@@ -110,7 +111,7 @@ impl Image {
 /// An image with the trampolines of one signature, for functions of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostTrampolines {
-    /// The text; its tables are empty but for the calls.
+    /// The text; the tables of sites are empty.
     pub image: Image,
     /// Offset of the entry trampoline.
     pub entry: u32,

@@ -39,6 +39,7 @@ mod trampolines;
 mod translate;
 mod trap;
 mod types;
+mod unwind;
 
 pub use builtin::Builtin;
 pub use compile::{compile, compile_host_trampolines};

@@ -1,6 +1,10 @@
 //! Putting functions together into an [`Image`].
 
+use cranelift_codegen::isa::TargetIsa;
+
 use crate::function::{Compiled, Relocation, Target};
+use crate::settings::processor_features;
+use crate::unwind::Frames;
 use crate::{CallSite, CompileError, FaultSite, Image, limits, stubs};
 
 /// Functions start at multiples of this, so that a short one does not share its first cache line's half.
@@ -13,8 +17,7 @@ pub(crate) struct Linker {
     image: Image,
     /// Relocations of everything placed so far, with offsets in the text.
     relocations: Vec<Relocation>,
-    #[allow(dead_code)]
-    unwind: Vec<(u32, u32)>,
+    frames: Frames,
 }
 
 impl Linker {
@@ -27,13 +30,13 @@ impl Linker {
         Linker {
             image,
             relocations: Vec::new(),
-            unwind: Vec::new(),
+            frames: Frames::default(),
         }
     }
 
     /// Places a function of the module: the one after those placed before.
-    pub(crate) fn function(&mut self, compiled: Compiled) -> Result<(), CompileError> {
-        let start = self.place(&compiled)?;
+    pub(crate) fn function(&mut self, mut compiled: Compiled) -> Result<(), CompileError> {
+        let start = self.place(&mut compiled)?;
         let image = &mut self.image;
         image.functions.push(start..start + compiled.code.len() as u32);
         let moved = |site: &FaultSite| FaultSite {
@@ -50,11 +53,11 @@ impl Linker {
     }
 
     /// Places a trampoline, whose sites are nobody's: no operator is there. Returns its offset.
-    pub(crate) fn trampoline(&mut self, compiled: &Compiled) -> Result<u32, CompileError> {
-        self.place(compiled)
+    pub(crate) fn trampoline(&mut self, mut compiled: Compiled) -> Result<u32, CompileError> {
+        self.place(&mut compiled)
     }
 
-    fn place(&mut self, compiled: &Compiled) -> Result<u32, CompileError> {
+    fn place(&mut self, compiled: &mut Compiled) -> Result<u32, CompileError> {
         let text = &mut self.image.text;
         let start = text
             .len()
@@ -68,6 +71,9 @@ impl Linker {
             ..*reloc
         };
         self.relocations.extend(compiled.relocations.iter().map(moved));
+        if let Some(info) = compiled.unwind.take() {
+            self.frames.add(start, info);
+        }
         Ok(start)
     }
 
@@ -76,7 +82,7 @@ impl Linker {
         mut self,
         entry_trampolines: Vec<Option<u32>>,
         import_trampolines: Vec<u32>,
-        cpu_features: Vec<String>,
+        isa: &dyn TargetIsa,
     ) -> Image {
         for relocation in std::mem::take(&mut self.relocations) {
             self.resolve(relocation);
@@ -87,7 +93,8 @@ impl Linker {
         image.call_sites.sort_by_key(|site| site.code);
         image.entry_trampolines = entry_trampolines;
         image.import_trampolines = import_trampolines;
-        image.cpu_features = cpu_features;
+        image.cpu_features = processor_features(isa);
+        image.eh_frame = self.frames.section(image.text.len(), isa);
         self.image
     }
 

@@ -34,12 +34,13 @@ fn list(wasm: &[u8], settings: &Settings, what: Listing) -> Result<String, Compi
     let env = Env {
         info: &parsed.info,
         settings,
+        isa: &*isa,
     };
     let mut worker = Worker::new();
     let mut text = String::new();
     for body in parsed.bodies {
         let index = body.validate.index;
-        worker.translate(env, body, &*isa)?;
+        worker.translate(env, body)?;
         let function = match what {
             Listing::Clif => worker.context.func.display().to_string(),
             Listing::Assembly => worker.disassemble(index, &*isa)?,

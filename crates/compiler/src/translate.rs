@@ -10,7 +10,8 @@
 //!    has what it pops, with the right types.
 //! 2. While code is not reached, no instruction is made; labels are pushed as dead ones.
 
-use cranelift_codegen::ir::{Block, BlockArg, Function, InstBuilder, Type, Value, types};
+use cranelift_codegen::ir::{Block, BlockArg, Function, InstBuilder, StackSlot, Type, Value, types};
+use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use smallvec::SmallVec;
 use wasmparser::{FuncValidator, FunctionBody, Operator, ValidatorResources};
@@ -26,6 +27,7 @@ use crate::{CompileError, FuncType, ModuleInfo, Settings, TrapCode, ValType, lim
 pub(crate) struct Env<'a> {
     pub(crate) info: &'a ModuleInfo,
     pub(crate) settings: &'a Settings,
+    pub(crate) isa: &'a dyn TargetIsa,
 }
 
 /// A function in translation.
@@ -42,7 +44,7 @@ pub(crate) struct Translator<'a> {
     /// Offset of the operator in hand.
     pub(crate) offset: u32,
     /// The array for builtins' operands, once there is one.
-    pub(crate) builtin_args: Option<cranelift_codegen::ir::StackSlot>,
+    pub(crate) builtin_args: Option<StackSlot>,
     locals: usize,
     loops: usize,
 }
@@ -56,7 +58,6 @@ pub(crate) fn translate<'a>(
     func: &'a mut Function,
     context: &'a mut FunctionBuilderContext,
     sites: &'a mut Sites,
-    isa: &dyn cranelift_codegen::isa::TargetIsa,
 ) -> Result<(), CompileError> {
     sites.clear();
     let mut b = FunctionBuilder::new(func, context);
@@ -99,7 +100,7 @@ pub(crate) fn translate<'a>(
         t.operator(&operator, offset as u32)?;
     }
     operators.finish()?;
-    t.b.finalize(isa.frontend_config());
+    t.b.finalize(env.isa.frontend_config());
     Ok(())
 }
 

@@ -294,7 +294,11 @@ fn bad_bytes_never_panic() {
         refused += usize::from(compile(&good[..end], &settings).is_err());
     }
     // Between sections, what is left can be a module.
-    assert!(refused > good.len() - 10, "{refused} of {} cuts refused", good.len());
+    assert!(
+        refused > good.len() - 10,
+        "{refused} of {} cuts refused",
+        good.len()
+    );
     let mut refused = 0;
     for at in 0..good.len() {
         for flip in [0x01, 0x80, 0xff] {

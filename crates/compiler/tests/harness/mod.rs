@@ -419,9 +419,10 @@ unsafe extern "sysv64" fn host_call(_record: *mut HostRecord, args: *mut [u64; 2
 unsafe extern "sysv64" fn builtin_call(vmctx: *mut *mut StoreContext, args: *mut [u64; 2], id: u32) {
     // SAFETY: a vmctx starts with the address of its store context.
     let store = unsafe { *vmctx };
-    // SAFETY: invariant 2: the store context was filled in by `Guest::fill` and its guest is in a call, which
-    // uses no reference to it while the guest runs.
-    let guest = unsafe { &mut *(*store).guest };
+    // SAFETY: invariant 2: the store context was filled in by `Guest::fill`, and lives.
+    let guest = unsafe { (*store).guest };
+    // SAFETY: invariant 2: the guest is in a call, which uses no reference to it while its code runs.
+    let guest = unsafe { &mut *guest };
     // SAFETY: the array of a builtin has five slots.
     let args = unsafe { std::slice::from_raw_parts_mut(args, Builtin::MAX_OPERANDS as usize) };
     let builtin = Builtin::from_u32(id).unwrap();
