@@ -312,3 +312,23 @@ fn bad_bytes_never_panic() {
     assert!(compile(b"\0asm", &settings).is_err());
     assert!(compile(b"\0asm\x0d\0\x01\0", &settings).is_err());
 }
+
+#[test]
+fn the_frame_section_describes_every_function() {
+    let image = compiled(&many(), &settings());
+    let section = image.text.len().next_multiple_of(16) as i64;
+    let word = |at: usize| u32::from_le_bytes(image.eh_frame[at..at + 4].try_into().unwrap());
+    let (mut at, mut described) = (0, Vec::new());
+    // Records: length, then 0 in a CIE or the distance to it in an FDE, then pc (relative to its place) and size.
+    while word(at) != 0 {
+        if word(at + 4) != 0 {
+            let start = section + (at as i64 + 8) + i64::from(word(at + 8) as i32);
+            described.push((start as u32, start as u32 + word(at + 12)));
+        }
+        at += 4 + word(at) as usize;
+    }
+    assert_eq!(at + 4, image.eh_frame.len());
+    for range in &image.functions {
+        assert!(described.contains(&(range.start, range.end)), "{range:?}");
+    }
+}
