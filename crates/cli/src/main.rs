@@ -6,7 +6,7 @@
 //! | 0 | it returned |
 //! | 1 | `selvedge wast`: a script failed |
 //! | 2 | bad input, said in one line on standard error |
-//! | 134 | the guest was stopped: a trap, or a host function that failed; the name and the backtrace are on standard error |
+//! | 134 | the guest was stopped, by a trap or a host function's error, which standard error names |
 #![warn(missing_docs)]
 
 mod args;

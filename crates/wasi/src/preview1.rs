@@ -61,7 +61,7 @@ pub fn add_to_linker<T: 'static>(
         fd_fdstat_set_rights(fd: i32, base: i64, inheriting: i64);
         fd_filestat_get(fd: i32, stat: i32);
         fd_filestat_set_size(fd: i32, size: i64);
-        fd_filestat_set_times(fd: i32, atim: i64, mtim: i64, flags: i32);
+        fd_filestat_set_times(fd: i32, atim: i64, mtim: i64, fst_flags: i32);
         fd_pread(fd: i32, iovs: i32, iovs_len: i32, offset: i64, nread: i32);
         fd_prestat_get(fd: i32, prestat: i32);
         fd_prestat_dir_name(fd: i32, path: i32, path_len: i32);
@@ -75,7 +75,9 @@ pub fn add_to_linker<T: 'static>(
         fd_write(fd: i32, iovs: i32, iovs_len: i32, nwritten: i32);
         path_create_directory(fd: i32, path: i32, path_len: i32);
         path_filestat_get(fd: i32, flags: i32, path: i32, path_len: i32, stat: i32);
-        path_filestat_set_times(fd: i32, flags: i32, path: i32, path_len: i32, atim: i64, mtim: i64, set: i32);
+        path_filestat_set_times(
+            fd: i32, flags: i32, path: i32, path_len: i32, atim: i64, mtim: i64, fst_flags: i32
+        );
         path_link(old_fd: i32, flags: i32, old: i32, old_len: i32, new_fd: i32, new: i32, new_len: i32);
         path_open(
             fd: i32, dirflags: i32, path: i32, path_len: i32, oflags: i32, base: i64, inheriting: i64,
