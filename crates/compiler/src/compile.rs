@@ -80,7 +80,7 @@ fn link(mut linker: Linker, env: Env<'_>) -> Result<Image, CompileError> {
         let make = || linker.trampoline(trampolines::import(&mut worker, ty, *index, isa)?);
         imports.push(once(&mut made, ty, make)?);
     }
-    Ok(linker.finish(entries, imports, isa))
+    Ok(linker.finish(entries, imports, settings, isa))
 }
 
 /// One trampoline for each signature, however many type indices it has.
@@ -108,6 +108,6 @@ pub fn compile_host_trampolines(ty: &FuncType, settings: &Settings) -> Result<Ho
     let (mut linker, mut worker) = (Linker::new(0), Worker::new());
     let entry = linker.trampoline(trampolines::entry(&mut worker, ty, 0, settings.fuel, &*isa)?)?;
     let import = linker.trampoline(trampolines::import(&mut worker, ty, 0, &*isa)?)?;
-    let image = linker.finish(vec![Some(entry)], vec![import], &*isa);
+    let image = linker.finish(vec![Some(entry)], vec![import], settings, &*isa);
     Ok(HostTrampolines { image, entry, import })
 }

@@ -46,7 +46,7 @@ pub enum CompileError {
         /// The target, as in a target triple.
         target: String,
     },
-    /// The code generator refused a valid function. A defect of this crate.
+    /// The code generator refused a valid function, most likely because it is larger than it takes.
     #[error("function {function}: code generation failed: {message}")]
     Codegen {
         /// The function's index (imports first), or a trampoline's type index.

@@ -98,7 +98,9 @@ impl Worker {
     pub(crate) fn start(&mut self, namespace: u32, index: u32, signature: Signature) {
         self.context.clear();
         self.sites.clear();
-        self.context.func = Function::with_name_signature(UserFuncName::user(namespace, index), signature);
+        // The cleared function keeps its allocations.
+        self.context.func.name = UserFuncName::user(namespace, index);
+        self.context.func.signature = signature;
     }
 
     /// Compiles the CLIF in the context. `index` is for the error.

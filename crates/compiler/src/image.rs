@@ -14,7 +14,7 @@
 
 use std::ops::Range;
 
-use crate::TrapCode;
+use crate::{MemoryStyle, TrapCode};
 
 /// The number of runtime slots at the start of the text.
 pub const RUNTIME_SLOTS: usize = 8;
@@ -74,6 +74,10 @@ pub struct Image {
     pub eh_frame: Vec<u8>,
     /// The processor features that the code may use.
     pub cpu_features: Vec<String>,
+    /// Whether the code counts fuel: then the pinned register is the counter.
+    pub fuel: bool,
+    /// How the code takes memories to be laid out.
+    pub memory_style: MemoryStyle,
 }
 
 impl Image {

@@ -3,7 +3,7 @@
 //! wasmparser's limits come first: a million functions, 1 000 parameters and results, 50 000 locals and
 //! 7 654 321 bytes a function. Compiling uses the heap for nesting, never the host's stack; what is
 //! left is work that grows with a product: a local is looked up through every loop around it, and each of
-//! them may get a parameter for it.
+//! them may get a parameter for it; and a call or a branch of two bytes may carry a thousand values.
 
 use crate::CompileError;
 
@@ -17,6 +17,9 @@ const BR_TABLE_TARGETS: u64 = 1 << 16;
 const NESTING: u64 = 1 << 16;
 /// The most locals, times the loops that are around each other.
 const LOCALS_TIMES_LOOPS: u64 = 1 << 22;
+
+/// The most values that the calls and branches of a function carry, all together.
+const CARRIED: u64 = 1 << 22;
 
 pub(crate) fn module_bytes(count: usize) -> Result<(), CompileError> {
     check("bytes in the module", count as u64, MODULE_BYTES, 0)
@@ -39,6 +42,15 @@ pub(crate) fn loops(locals: usize, depth: usize, offset: u32) -> Result<(), Comp
         "locals times loops inside each other",
         locals as u64 * depth as u64,
         LOCALS_TIMES_LOOPS,
+        offset,
+    )
+}
+
+pub(crate) fn carried(count: usize, offset: u32) -> Result<(), CompileError> {
+    check(
+        "values that calls and branches carry",
+        count as u64,
+        CARRIED,
         offset,
     )
 }

@@ -5,7 +5,7 @@ use cranelift_codegen::isa::TargetIsa;
 use crate::function::{Compiled, Relocation, Target};
 use crate::settings::processor_features;
 use crate::unwind::Frames;
-use crate::{CallSite, CompileError, FaultSite, Image, limits, stubs};
+use crate::{CallSite, CompileError, FaultSite, Image, Settings, limits, stubs};
 
 /// Functions start at multiples of this, so that a short one does not share its first cache line's half.
 const ALIGNMENT: usize = 16;
@@ -82,6 +82,7 @@ impl Linker {
         mut self,
         entry_trampolines: Vec<Option<u32>>,
         import_trampolines: Vec<u32>,
+        settings: &Settings,
         isa: &dyn TargetIsa,
     ) -> Image {
         for relocation in std::mem::take(&mut self.relocations) {
@@ -93,6 +94,8 @@ impl Linker {
         image.call_sites.sort_by_key(|site| site.code);
         image.entry_trampolines = entry_trampolines;
         image.import_trampolines = import_trampolines;
+        image.fuel = settings.fuel;
+        image.memory_style = settings.memory_style;
         image.cpu_features = processor_features(isa);
         image.eh_frame = self.frames.section(image.text.len(), isa);
         self.image

@@ -45,6 +45,8 @@ pub(crate) struct Translator<'a> {
     pub(crate) offset: u32,
     /// The array for builtins' operands, once there is one.
     pub(crate) builtin_args: Option<StackSlot>,
+    /// How many values calls and branches have carried so far.
+    pub(crate) carried: usize,
     locals: usize,
     loops: usize,
 }
@@ -78,6 +80,7 @@ pub(crate) fn translate<'a>(
         sites,
         offset: body.range().start as u32,
         builtin_args: None,
+        carried: 0,
         locals: 0,
         loops: 0,
     };
@@ -149,7 +152,8 @@ impl<'a> Translator<'a> {
         }
         self.fuel.spend(operator);
         self.mark_site();
-        self.dispatch(operator)
+        self.dispatch(operator)?;
+        limits::carried(self.carried, offset)
     }
 
     /// An operator that is not reached: only the structure counts.
@@ -203,7 +207,8 @@ impl<'a> Translator<'a> {
     }
 
     /// The topmost `count` operands, as arguments of a branch.
-    pub(crate) fn top_args(&self, count: usize) -> SmallVec<[BlockArg; 4]> {
+    pub(crate) fn top_args(&mut self, count: usize) -> SmallVec<[BlockArg; 4]> {
+        self.carried += count;
         self.top(count)
             .iter()
             .map(|value| BlockArg::Value(*value))

@@ -237,6 +237,20 @@ fn what_is_out_of_proportion_is_refused() {
         "{error:?}"
     );
 
+    // A call of 1 000 parameters and results, over and over.
+    let types = "i32 ".repeat(1000);
+    let zeros = "(i32.const 0)".repeat(1000);
+    let calls = "(call $f)".repeat(3000);
+    let wat = format!(
+        "(module (func $f (param {types}) (result {types}) unreachable)
+        (func (result {types}) {zeros} {calls}))"
+    );
+    let error = compile(&wat::parse_str(wat).unwrap(), &settings()).unwrap_err();
+    assert!(
+        matches!(error, CompileError::TooLarge { limit: 4_194_304, .. }),
+        "{error:?}"
+    );
+
     // 50 000 locals in 1 000 loops inside each other: raw bytes, the text format would nest too deep.
     let mut body = vec![1, 0xd0, 0x86, 0x03, 0x7f];
     body.extend([0x03, 0x40].repeat(1000));
@@ -246,6 +260,22 @@ fn what_is_out_of_proportion_is_refused() {
         matches!(error, CompileError::TooLarge { limit: 4_194_304, .. }),
         "{error:?}"
     );
+}
+
+#[test]
+fn a_large_function_is_compiled_or_refused() {
+    let mut body = vec![0];
+    for offset in 0..200_000 {
+        body.extend([0x41, 0x01, 0x28, 0x02]);
+        body.extend(leb(offset));
+        body.push(0x1a);
+    }
+    body.push(0x0b);
+    let mut wasm = b"\0asm\x01\0\0\0".to_vec();
+    wasm.extend([1, 4, 1, 0x60, 0, 0, 3, 2, 1, 0, 5, 3, 1, 0, 1]);
+    wasm.extend(&one_function(&body)[8 + 10..]);
+    let image = compile(&wasm, &settings().verify(false)).unwrap().image;
+    assert_eq!(image.fault_sites.len(), 200_000);
 }
 
 #[test]

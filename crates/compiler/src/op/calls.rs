@@ -84,6 +84,7 @@ impl Translator<'_> {
 
     /// The arguments of a call: a context, then the topmost `count` operands.
     fn pop_args(&mut self, context: Value, count: usize) -> Vec<Value> {
+        self.carried += count;
         let mut args = Vec::with_capacity(1 + count);
         args.push(context);
         args.extend(self.stack.drain(self.stack.len() - count..));
@@ -91,6 +92,8 @@ impl Translator<'_> {
     }
 
     fn push_results(&mut self, call: Inst) {
-        self.stack.extend_from_slice(self.b.inst_results(call));
+        let results = self.b.inst_results(call);
+        self.carried += results.len();
+        self.stack.extend_from_slice(results);
     }
 }

@@ -207,6 +207,7 @@ impl<'a> Translator<'a> {
         let mut depths = table.targets().collect::<Result<Vec<_>, _>>()?;
         depths.push(table.default());
         let arity = self.target(table.default()).1;
+        limits::carried(self.carried + arity * depths.len(), self.offset)?;
         match arity {
             0 => self.br_table_plain(index, &depths),
             _ => self.br_table_with_values(index, &depths),
