@@ -21,6 +21,8 @@ pub(crate) mod arena;
 pub(crate) mod block;
 pub(crate) mod builtins;
 pub(crate) mod call;
+#[cfg(test)]
+pub(crate) mod child;
 pub(crate) mod code;
 pub(crate) mod fuel;
 pub(crate) mod host;

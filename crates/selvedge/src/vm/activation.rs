@@ -172,13 +172,17 @@ pub(crate) unsafe fn push(
 #[inline(always)]
 unsafe fn run(vm: *mut StoreVm, act: *mut Activation) -> u64 {
     // SAFETY: invariant 2.
-    let Activation { link, sp, .. } = *unsafe { &*act };
+    let Activation { link, sp, outer_link, .. } = *unsafe { &*act };
     // SAFETY: the caller's promise; a field of plain data.
     unsafe { (*vm).cx.link = link };
-    // SAFETY: `sp` is a context that `init_entry` made or a park left, and is resumed once: it is replaced below.
-    let (word, sp) = unsafe { fibers::raw::switch_and_link(DONE, sp, link) };
+    // SAFETY: `sp` is a context that `init_entry` made or a park left, and is resumed once: it is replaced below. The word
+    // is what `guest_start` asks for; who resumes from a park looks at none.
+    let (word, sp) = unsafe { fibers::raw::switch_and_link(act as u64, sp, link) };
     // SAFETY: invariant 2.
     unsafe { (*act).sp = sp };
+    // The outer guest runs next, be it that this one ended or that its host function parks as well.
+    // SAFETY: as above.
+    unsafe { (*vm).cx.link = outer_link };
     word
 }
 
@@ -427,7 +431,6 @@ impl StoreVm {
     #[inline]
     fn unlink(&mut self, act: &Activation) {
         self.fuel.forget_owed_yields();
-        self.cx.link = act.outer_link;
         self.cx.guest_fp = act.outer_guest_fp;
         self.top = act.parent;
         self.release_stack_if_idle();
