@@ -18,6 +18,8 @@ struct Line {
 pub(crate) enum Command {
     /// Runs a WASI preview 1 program, or one exported function of a module.
     Run(RunArgs),
+    /// Shows what fibers are for on embedded guests, with measured costs. Needs no files.
+    Demo,
     /// Runs WebAssembly specification scripts.
     Wast(WastArgs),
 }

@@ -10,6 +10,7 @@
 #![warn(missing_docs)]
 
 mod args;
+mod demo;
 mod entry;
 mod failure;
 mod run;
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let outcome = args::parse().and_then(|command| match command {
         Command::Run(args) => run::run(&args),
+        Command::Demo => demo::run(),
         Command::Wast(args) => wast::run(&args),
     });
     outcome.map_or_else(|failure| failure.report(), ExitCode::from)
