@@ -60,12 +60,16 @@ struct State {
 
 fn linker(engine: &Engine) -> Result<Linker<State>> {
     let mut linker = Linker::<State>::new(engine);
-    linker.func_wrap_async("host", "wait", async |mut caller: Caller<'_, State>, n: i32| -> Result<i32> {
-        let _alive = Alive::new(&caller.data().alive);
-        caller.data_mut().calls += 1;
-        wait(1).await;
-        Ok(n)
-    })?;
+    linker.func_wrap_async(
+        "host",
+        "wait",
+        async |mut caller: Caller<'_, State>, n: i32| -> Result<i32> {
+            let _alive = Alive::new(&caller.data().alive);
+            caller.data_mut().calls += 1;
+            wait(1).await;
+            Ok(n)
+        },
+    )?;
     linker.func_wrap("host", "end", |how: i32| -> Result<()> {
         match how {
             2 => Err(Error::from(HostError(7))),
@@ -109,7 +113,8 @@ where
 #[test]
 fn polled_on_another_thread_each_time_and_returns() -> Result<()> {
     let (mut store, instance) = set_up()?;
-    let (output, polls) = drive_across_threads(pin!(instance.call_async::<_, _, i32>(&mut store, "run", (10, 0))));
+    let (output, polls) =
+        drive_across_threads(pin!(instance.call_async::<_, _, i32>(&mut store, "run", (10, 0))));
     assert_eq!(output.expect("no panic")?, 55);
     assert_eq!(polls, 11);
     Ok(())
@@ -158,10 +163,17 @@ fn dropped_at_every_suspension_point_the_store_stays_usable() -> Result<()> {
             }
             assert_eq!(alive.load(Ordering::SeqCst), u32::from(polls > 0));
         }
-        assert_eq!(alive.load(Ordering::SeqCst), 0, "the host future is dropped with the call");
+        assert_eq!(
+            alive.load(Ordering::SeqCst),
+            0,
+            "the host future is dropped with the call"
+        );
         assert_eq!(instance.call::<_, i32>(&mut store, "ready", polls)?, polls + 1);
     }
-    assert_eq!(drive(instance.call_async::<_, _, i32>(&mut store, "run", (3, 0))).0?, 6);
+    assert_eq!(
+        drive(instance.call_async::<_, _, i32>(&mut store, "run", (3, 0))).0?,
+        6
+    );
     Ok(())
 }
 
@@ -176,10 +188,17 @@ fn creating_a_future_runs_nothing() -> Result<()> {
 #[test]
 fn errors_of_entry_are_what_the_first_poll_says() -> Result<()> {
     let (mut store, instance) = set_up()?;
-    let error = drive(instance.call_async::<_, (), ()>(&mut store, "absent", ())).0.expect_err("no such export");
+    let error = drive(instance.call_async::<_, (), ()>(&mut store, "absent", ()))
+        .0
+        .expect_err("no such export");
     assert!(error.to_string().contains("`absent`"), "{error}");
-    let error = drive(instance.call_async::<_, i64, ()>(&mut store, "ready", 1)).0.expect_err("wrong types");
-    assert!(format!("{error:#}").contains("(func (param i32) (result i32))"), "{error:#}");
+    let error = drive(instance.call_async::<_, i64, ()>(&mut store, "ready", 1))
+        .0
+        .expect_err("wrong types");
+    assert!(
+        format!("{error:#}").contains("(func (param i32) (result i32))"),
+        "{error:#}"
+    );
     Ok(())
 }
 
@@ -194,7 +213,9 @@ fn two_stores_are_polled_in_turn_on_one_thread() -> Result<()> {
         assert!(poll_once(two.as_mut()).is_pending());
     }
     for call in [one, two] {
-        let Poll::Ready(sum) = poll_once(call) else { panic!("the last wait is over") };
+        let Poll::Ready(sum) = poll_once(call) else {
+            panic!("the last wait is over")
+        };
         assert_eq!(sum?, 210);
     }
     Ok(())
@@ -203,7 +224,9 @@ fn two_stores_are_polled_in_turn_on_one_thread() -> Result<()> {
 #[test]
 fn pending_host_function_under_a_sync_call_is_an_error_that_names_it() -> Result<()> {
     let (mut store, instance) = set_up()?;
-    let error = instance.call::<_, i32>(&mut store, "run", (1, 0)).expect_err("it would wait");
+    let error = instance
+        .call::<_, i32>(&mut store, "run", (1, 0))
+        .expect_err("it would wait");
     assert!(error.to_string().contains("`host::wait`"), "{error}");
     assert!(error.to_string().contains("call_async"), "{error}");
     assert_eq!(store.data().alive.load(Ordering::SeqCst), 0);
@@ -221,8 +244,15 @@ fn a_forgotten_call_is_never_touched_again() -> Result<()> {
         std::mem::forget(call);
     }
     assert_eq!(instance.call::<_, i32>(&mut store, "ready", 1)?, 2);
-    assert_eq!(drive(instance.call_async::<_, _, i32>(&mut store, "run", (3, 0))).0?, 6);
-    assert_eq!(alive.load(Ordering::SeqCst), 1, "what was forgotten is not dropped");
+    assert_eq!(
+        drive(instance.call_async::<_, _, i32>(&mut store, "run", (3, 0))).0?,
+        6
+    );
+    assert_eq!(
+        alive.load(Ordering::SeqCst),
+        1,
+        "what was forgotten is not dropped"
+    );
     drop(store);
     assert_eq!(alive.load(Ordering::SeqCst), 1, "not with the store either");
     Ok(())
@@ -240,16 +270,29 @@ const NESTED: &str = r#"(module
 fn nested(engine: &Engine) -> Result<(Store<State>, Instance)> {
     let module = Module::new(engine, NESTED)?;
     let mut linker = linker(engine)?;
-    linker.func_wrap_async("host", "nest", async |mut caller: Caller<'_, State>, depth: i32| -> Result<i32> {
-        let name = if depth > 0 { "outer" } else if depth == 0 { "inner" } else { "trap" };
-        let func = caller.get_export(name).and_then(selvedge::Extern::into_func).expect("exported");
-        let func = func.typed::<i32, i32>(&caller)?;
-        let _alive = Alive::new(&caller.data().alive);
-        wait(1).await;
-        let result = func.call_async(&mut caller, depth - 1).await?;
-        wait(1).await;
-        Ok(result)
-    })?;
+    linker.func_wrap_async(
+        "host",
+        "nest",
+        async |mut caller: Caller<'_, State>, depth: i32| -> Result<i32> {
+            let name = if depth > 0 {
+                "outer"
+            } else if depth == 0 {
+                "inner"
+            } else {
+                "trap"
+            };
+            let func = caller
+                .get_export(name)
+                .and_then(selvedge::Extern::into_func)
+                .expect("exported");
+            let func = func.typed::<i32, i32>(&caller)?;
+            let _alive = Alive::new(&caller.data().alive);
+            wait(1).await;
+            let result = func.call_async(&mut caller, depth - 1).await?;
+            wait(1).await;
+            Ok(result)
+        },
+    )?;
     let mut store = Store::new(engine, State::default());
     let instance = linker.instantiate(&mut store, &module)?;
     Ok((store, instance))
@@ -278,9 +321,16 @@ fn nested_calls_are_dropped_at_every_suspension_point() -> Result<()> {
                 assert!(poll_once(call.as_mut()).is_pending());
             }
         }
-        assert_eq!(store.data().alive.load(Ordering::SeqCst), 0, "after {polls} polls");
+        assert_eq!(
+            store.data().alive.load(Ordering::SeqCst),
+            0,
+            "after {polls} polls"
+        );
     }
-    assert_eq!(drive(instance.call_async::<_, _, i32>(&mut store, "outer", 0)).0?, -1 + 1000);
+    assert_eq!(
+        drive(instance.call_async::<_, _, i32>(&mut store, "outer", 0)).0?,
+        -1 + 1000
+    );
     Ok(())
 }
 
@@ -288,7 +338,9 @@ fn nested_calls_are_dropped_at_every_suspension_point() -> Result<()> {
 fn backtrace_of_nested_calls_shows_each_activation_once() -> Result<()> {
     let engine = Engine::default();
     let (mut store, instance) = nested(&engine)?;
-    let error = drive(instance.call_async::<_, _, i32>(&mut store, "outer", -1)).0.expect_err("it traps");
+    let error = drive(instance.call_async::<_, _, i32>(&mut store, "outer", -1))
+        .0
+        .expect_err("it traps");
     let frames = error.backtrace().expect("a backtrace").frames();
     let indices: Vec<_> = frames.iter().map(|frame| frame.func_index()).collect();
     assert_eq!(indices, [4, 2], "trap, then outer: {error:?}");
@@ -300,21 +352,31 @@ fn a_forgotten_nested_call_is_cut_off_when_its_host_function_goes_on() -> Result
     let engine = Engine::default();
     let module = Module::new(&engine, NESTED)?;
     let mut linker = linker(&engine)?;
-    linker.func_wrap_async("host", "nest", async |mut caller: Caller<'_, State>, n: i32| -> Result<i32> {
-        let inner = caller.get_export("inner").and_then(selvedge::Extern::into_func).expect("exported");
-        let inner = inner.typed::<i32, i32>(&caller)?;
-        {
-            let mut call = Box::pin(inner.call_async(&mut caller, n));
-            assert!(poll_once(call.as_mut()).is_pending());
-            std::mem::forget(call);
-        }
-        wait(1).await;
-        inner.call_async(&mut caller, n).await
-    })?;
+    linker.func_wrap_async(
+        "host",
+        "nest",
+        async |mut caller: Caller<'_, State>, n: i32| -> Result<i32> {
+            let inner = caller
+                .get_export("inner")
+                .and_then(selvedge::Extern::into_func)
+                .expect("exported");
+            let inner = inner.typed::<i32, i32>(&caller)?;
+            {
+                let mut call = Box::pin(inner.call_async(&mut caller, n));
+                assert!(poll_once(call.as_mut()).is_pending());
+                std::mem::forget(call);
+            }
+            wait(1).await;
+            inner.call_async(&mut caller, n).await
+        },
+    )?;
     let mut store = Store::new(&engine, State::default());
     let instance = linker.instantiate(&mut store, &module)?;
     for n in 0..50 {
-        assert_eq!(drive(instance.call_async::<_, _, i32>(&mut store, "outer", n)).0?, 2 * n + 1001);
+        assert_eq!(
+            drive(instance.call_async::<_, _, i32>(&mut store, "outer", n)).0?,
+            2 * n + 1001
+        );
     }
     Ok(())
 }
@@ -328,22 +390,46 @@ fn panics_and_errors_cross_three_nested_activations() -> Result<()> {
             (func (export "run") (param i32 i32) local.get 0 local.get 1 call $down))"#,
     )?;
     let mut linker = Linker::<()>::new(&engine);
-    linker.func_wrap("host", "down", |mut caller: Caller<'_, ()>, depth: i32, how: i32| -> Result<()> {
-        if depth == 0 {
-            return if how == 0 { Err(HostError(3).into()) } else { std::panic::panic_any(HostError(4)) };
-        }
-        let run = caller.get_export("run").and_then(selvedge::Extern::into_func).expect("exported");
-        run.typed::<(i32, i32), ()>(&caller)?.call(&mut caller, (depth - 1, how))
-    })?;
+    linker.func_wrap(
+        "host",
+        "down",
+        |mut caller: Caller<'_, ()>, depth: i32, how: i32| -> Result<()> {
+            if depth == 0 {
+                return if how == 0 {
+                    Err(HostError(3).into())
+                } else {
+                    std::panic::panic_any(HostError(4))
+                };
+            }
+            let run = caller
+                .get_export("run")
+                .and_then(selvedge::Extern::into_func)
+                .expect("exported");
+            run.typed::<(i32, i32), ()>(&caller)?
+                .call(&mut caller, (depth - 1, how))
+        },
+    )?;
     let mut store = Store::new(&engine, ());
     let instance = linker.instantiate(&mut store, &module)?;
-    let error = instance.call::<_, ()>(&mut store, "run", (2, 0)).expect_err("the host fails");
+    let error = instance
+        .call::<_, ()>(&mut store, "run", (2, 0))
+        .expect_err("the host fails");
     assert_eq!(error.downcast_ref::<HostError>().expect("its type is kept").0, 3);
     assert_eq!(error.backtrace().expect("a backtrace").frames().len(), 3);
-    let payload = catch_unwind(AssertUnwindSafe(|| instance.call::<_, ()>(&mut store, "run", (2, 1))));
+    let payload = catch_unwind(AssertUnwindSafe(|| {
+        instance.call::<_, ()>(&mut store, "run", (2, 1))
+    }));
     let payload = payload.expect_err("the host panics");
-    assert_eq!(payload.downcast_ref::<HostError>().expect("its payload is kept").0, 4);
-    let error = instance.call::<_, ()>(&mut store, "run", (0, 0)).expect_err("the store is usable");
+    assert_eq!(
+        payload
+            .downcast_ref::<HostError>()
+            .expect("its payload is kept")
+            .0,
+        4
+    );
+    let error = instance
+        .call::<_, ()>(&mut store, "run", (0, 0))
+        .expect_err("the store is usable");
     assert!(error.is::<HostError>());
     Ok(())
 }
@@ -357,22 +443,33 @@ fn a_panic_in_a_later_poll_ends_the_call_and_no_more() -> Result<()> {
             (func (export "run") (param i32) local.get 0 call $f))"#,
     )?;
     let mut linker = Linker::<State>::new(&engine);
-    linker.func_wrap_async("host", "f", async |caller: Caller<'_, State>, how: i32| -> Result<()> {
-        let _alive = Alive::new(&caller.data().alive);
-        wait(2).await;
-        match how {
-            0 => Ok(()),
-            1 => Err(HostError(1).into()),
-            _ => panic!("later"),
-        }
-    })?;
+    linker.func_wrap_async(
+        "host",
+        "f",
+        async |caller: Caller<'_, State>, how: i32| -> Result<()> {
+            let _alive = Alive::new(&caller.data().alive);
+            wait(2).await;
+            match how {
+                0 => Ok(()),
+                1 => Err(HostError(1).into()),
+                _ => panic!("later"),
+            }
+        },
+    )?;
     let mut store = Store::new(&engine, State::default());
     let instance = linker.instantiate(&mut store, &module)?;
     for _ in 0..3 {
-        let result = catch_unwind(AssertUnwindSafe(|| drive(instance.call_async::<_, _, ()>(&mut store, "run", 2))));
-        assert_eq!(result.expect_err("it panics").downcast_ref::<&str>(), Some(&"later"));
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            drive(instance.call_async::<_, _, ()>(&mut store, "run", 2))
+        }));
+        assert_eq!(
+            result.expect_err("it panics").downcast_ref::<&str>(),
+            Some(&"later")
+        );
         assert_eq!(store.data().alive.load(Ordering::SeqCst), 0);
-        let error = drive(instance.call_async::<_, _, ()>(&mut store, "run", 1)).0.expect_err("it fails");
+        let error = drive(instance.call_async::<_, _, ()>(&mut store, "run", 1))
+            .0
+            .expect_err("it fails");
         assert!(error.is::<HostError>() && error.backtrace().is_some());
         let (done, pending) = drive(instance.call_async::<_, _, ()>(&mut store, "run", 0));
         done?;
@@ -390,19 +487,29 @@ fn a_future_may_hold_the_data_and_the_memory_across_an_await() -> Result<()> {
             (func (export "run") (result i32) call $fill i32.const 100 i32.load8_u))"#,
     )?;
     let mut linker = Linker::<Vec<u8>>::new(&engine);
-    linker.func_wrap_async("host", "fill", async |mut caller: Caller<'_, Vec<u8>>, (): ()| -> Result<()> {
-        let memory = caller.get_export("memory").and_then(selvedge::Extern::into_memory).expect("exported");
-        let (bytes, data) = memory.data_and_store_mut(&mut caller);
-        let place = &mut bytes[100..101];
-        wait(1).await;
-        data.push(9);
-        wait(1).await;
-        place.copy_from_slice(&data[..1]);
-        Ok(())
-    })?;
+    linker.func_wrap_async(
+        "host",
+        "fill",
+        async |mut caller: Caller<'_, Vec<u8>>, (): ()| -> Result<()> {
+            let memory = caller
+                .get_export("memory")
+                .and_then(selvedge::Extern::into_memory)
+                .expect("exported");
+            let (bytes, data) = memory.data_and_store_mut(&mut caller);
+            let place = &mut bytes[100..101];
+            wait(1).await;
+            data.push(9);
+            wait(1).await;
+            place.copy_from_slice(&data[..1]);
+            Ok(())
+        },
+    )?;
     let mut store = Store::new(&engine, Vec::new());
     let instance = linker.instantiate(&mut store, &module)?;
-    assert_eq!(drive(instance.call_async::<_, _, i32>(&mut store, "run", ())).0?, 9);
+    assert_eq!(
+        drive(instance.call_async::<_, _, i32>(&mut store, "run", ())).0?,
+        9
+    );
     Ok(())
 }
 
@@ -417,16 +524,23 @@ fn local_data_may_be_shared_with_futures_that_are_not_send() -> Result<()> {
     type Log = Local<Rc<RefCell<Vec<i32>>>>;
     let mut linker = Linker::<Log>::new(&engine);
     let scale = String::from("10");
-    linker.func_wrap_async_local("host", "f", async move |caller: Caller<'_, Log>, n: i32| -> Result<i32> {
-        let log: Rc<RefCell<Vec<i32>>> = Rc::clone(caller.data());
-        wait(1).await;
-        log.borrow_mut().push(n);
-        Ok(n * scale.parse::<i32>()?)
-    })?;
+    linker.func_wrap_async_local(
+        "host",
+        "f",
+        async move |caller: Caller<'_, Log>, n: i32| -> Result<i32> {
+            let log: Rc<RefCell<Vec<i32>>> = Rc::clone(caller.data());
+            wait(1).await;
+            log.borrow_mut().push(n);
+            Ok(n * scale.parse::<i32>()?)
+        },
+    )?;
     let log = Rc::new(RefCell::new(Vec::new()));
     let mut store = Store::new(&engine, Local::new(log.clone()));
     let instance = linker.instantiate(&mut store, &module)?;
-    assert_eq!(drive(instance.call_async::<_, _, i32>(&mut store, "run", 4)).0?, 40);
+    assert_eq!(
+        drive(instance.call_async::<_, _, i32>(&mut store, "run", 4)).0?,
+        40
+    );
     assert_eq!(*log.borrow(), [4]);
     Ok(())
 }
@@ -444,12 +558,17 @@ fn untyped_calls_wait_as_typed_ones_do() -> Result<()> {
         [selvedge::ValType::I32, selvedge::ValType::F64],
         [selvedge::ValType::F64, selvedge::ValType::I32],
     );
-    linker.func_new_async("host", "swap", ty, async |_caller: Caller<'_, ()>, params: &[Val], results: &mut [Val]| {
-        wait(2).await;
-        results[0] = params[1];
-        results[1] = params[0];
-        Ok(())
-    })?;
+    linker.func_new_async(
+        "host",
+        "swap",
+        ty,
+        async |_caller: Caller<'_, ()>, params: &[Val], results: &mut [Val]| {
+            wait(2).await;
+            results[0] = params[1];
+            results[1] = params[0];
+            Ok(())
+        },
+    )?;
     let mut store = Store::new(&engine, ());
     let instance = linker.instantiate(&mut store, &module)?;
     let run = instance.get_func(&mut store, "run").expect("exported");
@@ -458,7 +577,9 @@ fn untyped_calls_wait_as_typed_ones_do() -> Result<()> {
     done?;
     assert_eq!(pending, 2);
     assert_eq!((results[0].f64(), results[1].i32()), (Some(2.5), Some(1)));
-    let error = drive(run.call_async(&mut store, &[Val::I32(1)], &mut results)).0.expect_err("one argument");
+    let error = drive(run.call_async(&mut store, &[Val::I32(1)], &mut results))
+        .0
+        .expect_err("one argument");
     assert!(error.to_string().contains("takes 2 arguments, but 1"), "{error}");
     Ok(())
 }

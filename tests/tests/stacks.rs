@@ -57,7 +57,10 @@ fn host_function_uses_a_mebibyte_with_the_guest_stack_nearly_full() -> Result<()
             }
         }
     }
-    assert!(works > (64 << 10) / 200, "a frame of less than 200 bytes fits {works} times");
+    assert!(
+        works > (64 << 10) / 200,
+        "a frame of less than 200 bytes fits {works} times"
+    );
     assert_eq!(instance.call::<i32, i32>(&mut store, "down", works)?, 256);
     assert!(*store.data() > 5, "the host function ran at many depths");
     Ok(())
@@ -89,7 +92,12 @@ fn recursion_to_the_limit_ten_thousand_times_leaks_nothing() -> Result<()> {
 
 fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux has /proc");
-    let pages: u64 = statm.split(' ').nth(1).expect("resident pages").parse().expect("a number");
+    let pages: u64 = statm
+        .split(' ')
+        .nth(1)
+        .expect("resident pages")
+        .parse()
+        .expect("a number");
     pages * 4096
 }
 
@@ -99,10 +107,16 @@ fn overflow_has_a_capped_backtrace_with_names() -> Result<()> {
     let module = Module::new(&engine, RECURSION)?;
     let mut store = Store::new(&engine, ());
     let instance = Instance::new(&mut store, &module, &[])?;
-    let error = instance.call::<i32, i32>(&mut store, "down", 0).expect_err("recursion without end");
+    let error = instance
+        .call::<i32, i32>(&mut store, "down", 0)
+        .expect_err("recursion without end");
     let backtrace = error.backtrace().expect("a trap has a backtrace");
     assert_eq!(backtrace.frames().len(), 5);
-    assert!(backtrace.omitted() > 100, "{} frames omitted", backtrace.omitted());
+    assert!(
+        backtrace.omitted() > 100,
+        "{} frames omitted",
+        backtrace.omitted()
+    );
     assert_eq!(backtrace.frames()[1].func_name(), Some("down"));
     Ok(())
 }
@@ -111,7 +125,9 @@ fn overflow_has_a_capped_backtrace_with_names() -> Result<()> {
 fn large_frames_probe_every_page_of_the_guard() -> Result<()> {
     // A thousand i64 locals kept live across a call: a frame of several pages.
     let locals = "(local ".to_owned() + &"i64 ".repeat(1500) + ")";
-    let sets: String = (1..1500).map(|n| format!("local.get 0 i64.const {n} i64.mul local.set {n} ")).collect();
+    let sets: String = (1..1500)
+        .map(|n| format!("local.get 0 i64.const {n} i64.mul local.set {n} "))
+        .collect();
     let sums: String = (1..1500).map(|n| format!("local.get {n} i64.add ")).collect();
     let text = format!(
         r#"(module (func $down (export "down") (param i64) (result i64) {locals}
@@ -122,7 +138,9 @@ fn large_frames_probe_every_page_of_the_guard() -> Result<()> {
     let mut store = Store::new(&engine, ());
     let instance = Instance::new(&mut store, &module, &[])?;
     for _ in 0..100 {
-        let error = instance.call::<i64, i64>(&mut store, "down", 1).expect_err("recursion without end");
+        let error = instance
+            .call::<i64, i64>(&mut store, "down", 1)
+            .expect_err("recursion without end");
         assert!(is_trap(&error, Trap::StackOverflow), "{error:?}");
     }
     Ok(())
@@ -136,11 +154,18 @@ fn mutual_recursion(engine: &Engine) -> Result<(Store<Option<Func>>, Instance)> 
             (func (export "run") (param i32) (result i32) local.get 0 i32.const 1 i32.add call $again))"#,
     )?;
     let mut linker = Linker::<Option<Func>>::new(engine);
-    linker.func_wrap("host", "again", |mut caller: Caller<'_, Option<Func>>, depth: i32| -> Result<i32> {
-        let run = caller.get_export("run").and_then(Extern::into_func).ok_or_else(|| Error::msg("no run"))?;
-        let run = run.typed::<i32, i32>(&caller)?;
-        run.call(&mut caller, depth)
-    })?;
+    linker.func_wrap(
+        "host",
+        "again",
+        |mut caller: Caller<'_, Option<Func>>, depth: i32| -> Result<i32> {
+            let run = caller
+                .get_export("run")
+                .and_then(Extern::into_func)
+                .ok_or_else(|| Error::msg("no run"))?;
+            let run = run.typed::<i32, i32>(&caller)?;
+            run.call(&mut caller, depth)
+        },
+    )?;
     let mut store = Store::new(engine, None);
     let instance = linker.instantiate(&mut store, &module)?;
     Ok((store, instance))
@@ -154,19 +179,28 @@ fn recursion_through_the_host_is_a_trap_on_a_small_thread() {
         let engine = Engine::new(Config::new().stack_bytes(64 << 20))?;
         let (mut store, instance) = mutual_recursion(&engine)?;
         for _ in 0..3 {
-            let error = instance.call::<i32, i32>(&mut store, "run", 0).expect_err("recursion without end");
+            let error = instance
+                .call::<i32, i32>(&mut store, "run", 0)
+                .expect_err("recursion without end");
             assert!(is_trap(&error, Trap::StackOverflow), "{error:?}");
         }
         Ok(())
     };
-    thread.spawn(run).expect("a thread").join().expect("no panic").expect("no error");
+    thread
+        .spawn(run)
+        .expect("a thread")
+        .join()
+        .expect("no panic")
+        .expect("no error");
 }
 
 #[test]
 fn recursion_through_the_host_is_a_trap_when_the_guest_stack_ends_first() -> Result<()> {
     let engine = Engine::new(Config::new().stack_bytes(64 << 10).max_host_stack_bytes(64 << 20))?;
     let (mut store, instance) = mutual_recursion(&engine)?;
-    let error = instance.call::<i32, i32>(&mut store, "run", 0).expect_err("recursion without end");
+    let error = instance
+        .call::<i32, i32>(&mut store, "run", 0)
+        .expect_err("recursion without end");
     assert!(is_trap(&error, Trap::StackOverflow), "{error:?}");
     let frames = error.backtrace().expect("a trap has a backtrace").frames();
     assert!(frames.len() > 10, "each activation shows once: {}", frames.len());
@@ -198,11 +232,17 @@ fn overflow_of_the_host_stack_in_a_host_function_still_kills_the_process() {
         let block = black_box([depth; 64]);
         forever(depth + 1) + block[3]
     }
-    let child = in_child("overflow_of_the_host_stack_in_a_host_function_still_kills_the_process", || {
-        let engine = Engine::default();
-        let mut store = Store::new(&engine, ());
-        let func = Func::wrap(&mut store, || forever(0) as i64).expect("a host function");
-        let _ = func.call(&mut store, &[], &mut [selvedge::Val::I64(0)]);
-    });
-    assert!(matches!(signal_of(&child), Some(libc::SIGSEGV | libc::SIGABRT)), "{child:?}");
+    let child = in_child(
+        "overflow_of_the_host_stack_in_a_host_function_still_kills_the_process",
+        || {
+            let engine = Engine::default();
+            let mut store = Store::new(&engine, ());
+            let func = Func::wrap(&mut store, || forever(0) as i64).expect("a host function");
+            let _ = func.call(&mut store, &[], &mut [selvedge::Val::I64(0)]);
+        },
+    );
+    assert!(
+        matches!(signal_of(&child), Some(libc::SIGSEGV | libc::SIGABRT)),
+        "{child:?}"
+    );
 }

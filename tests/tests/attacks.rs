@@ -1,0 +1,281 @@
+//! Hostile use: what a guest or a careless embedder may try, and what must come of it.
+
+use selvedge::{
+    CallFuture, Caller, Config, Engine, FuelPolicy, Func, FuncType, Instance, Linker, Module, Result, Store,
+    Trap, Val, ValType,
+};
+use selvedge_tests::{drive, in_child, poll_once, wait};
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+fn metered() -> Engine {
+    Engine::new(Config::new().fuel(true)).unwrap()
+}
+
+/// The trap inside a result.
+fn trap_of<R>(result: Result<R>) -> Option<Trap> {
+    result.err()?.downcast_ref::<Trap>().copied()
+}
+
+/// Recursion without end.
+const DEEP: &str = r#"(module
+    (func $deep (export "deep") (param i32) (result i32)
+      local.get 0 i32.const 1 i32.add call $deep))"#;
+
+/// A future that an intrusive list would point into: whatever happens, its bytes stay its own until it is dropped.
+struct Pinned {
+    word: [AtomicU32; 4],
+    seen: Arc<std::sync::Mutex<Option<&'static AtomicU32>>>,
+}
+
+impl Future for Pinned {
+    type Output = i32;
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<i32> {
+        let word = &raw const self.word[0];
+        // SAFETY: pinned: the bytes are valid until the destructor runs, and the test forgets the future.
+        *self.seen.lock().unwrap() = Some(unsafe { &*word });
+        Poll::Pending
+    }
+}
+
+#[test]
+fn bytes_of_a_forgotten_future_are_never_reused() {
+    let engine = Engine::default();
+    let module = Module::new(
+        &engine,
+        r#"(module
+            (import "host" "forget" (func $forget))
+            (import "host" "inner" (func $inner (result i32)))
+            (import "host" "fill" (func $fill))
+            (func (export "inner") (result i32) call $inner)
+            (func (export "run") call $forget call $fill))"#,
+    )
+    .unwrap();
+    let seen = Arc::new(std::sync::Mutex::new(None));
+    let mut linker = Linker::<()>::new(&engine);
+    let place = seen.clone();
+    linker
+        .func_wrap_async("host", "inner", async move |_: Caller<'_, ()>, ()| -> i32 {
+            let word = [const { AtomicU32::new(0x5e17) }; 4];
+            Pinned {
+                word,
+                seen: place.clone(),
+            }
+            .await
+        })
+        .unwrap();
+    let forget = async |mut caller: Caller<'_, ()>, ()| -> Result<()> {
+        let inner = caller.get_export("inner").unwrap().into_func().unwrap();
+        let inner = inner.typed::<(), i32>(&caller)?;
+        let mut call = inner.call_async(&mut caller, ());
+        assert!(poll_once(Pin::new(&mut call)).is_pending());
+        std::mem::forget(call);
+        Ok(())
+    };
+    linker.func_wrap_async("host", "forget", forget).unwrap();
+    let fill = async |_: Caller<'_, ()>, ()| {
+        let junk = [u64::MAX; 40];
+        wait(1).await;
+        std::hint::black_box(&junk);
+    };
+    linker.func_wrap_async("host", "fill", fill).unwrap();
+    let mut store = Store::new(&engine, ());
+    let instance = linker.instantiate(&mut store, &module).unwrap();
+    let run = instance.call_async::<_, (), ()>(&mut store, "run", ());
+    drive(run).0.unwrap();
+    let word = seen.lock().unwrap().expect("the inner future was polled");
+    assert_eq!(word.load(Ordering::SeqCst), 0x5e17);
+}
+
+extern "C" fn poll_to_an_overflow(call: *mut libc::c_void) -> *mut libc::c_void {
+    // SAFETY: the thread that made us waits, and keeps the call where it is.
+    let call = unsafe { &mut *call.cast::<CallFuture<'_, (), i32>>() };
+    match poll_once(Pin::new(call)) {
+        Poll::Ready(result) => assert_eq!(trap_of(result), Some(Trap::StackOverflow)),
+        Poll::Pending => unreachable!("the guest waits for nothing"),
+    }
+    std::ptr::null_mut()
+}
+
+#[test]
+fn a_call_polled_on_a_thread_without_an_alternate_stack_may_overflow() {
+    let test = "a_call_polled_on_a_thread_without_an_alternate_stack_may_overflow";
+    let output = in_child(test, || {
+        let engine = Engine::default();
+        let module = Module::new(&engine, DEEP).unwrap();
+        let mut store = Store::new(&engine, ());
+        let instance = Instance::new(&mut store, &module, &[]).unwrap();
+        let mut call = instance.call_async::<_, i32, i32>(&mut store, "deep", 0);
+        let (mut thread, call) = (0, (&raw mut call).cast());
+        // SAFETY: both pointers are valid until the thread is joined, which nothing below precedes.
+        let made = unsafe { libc::pthread_create(&mut thread, std::ptr::null(), poll_to_an_overflow, call) };
+        assert_eq!(made, 0);
+        // SAFETY: the thread was made and is joined once.
+        assert_eq!(unsafe { libc::pthread_join(thread, std::ptr::null_mut()) }, 0);
+    });
+    assert!(output.status.success(), "the child ended with {}", output.status);
+}
+
+#[test]
+fn an_overflow_on_the_way_in_leaves_the_fuel_as_it_was() {
+    const PARAMS: usize = 900;
+    #[derive(Default)]
+    struct Seen {
+        refused: u32,
+    }
+    let engine = metered();
+    let params = "i64 ".repeat(PARAMS);
+    let text = format!(
+        r#"(module
+            (import "host" "enter" (func $enter))
+            (func (export "many") (param {params}))
+            (func $deeper (export "deeper")
+              call $enter
+              call $deeper))"#
+    );
+    let module = Module::new(&engine, text).unwrap();
+    let mut linker = Linker::<Seen>::new(&engine);
+    let enter = |mut caller: Caller<'_, Seen>| -> Result<()> {
+        let many = caller.get_export("many").unwrap().into_func().unwrap();
+        let before = caller.get_fuel()?;
+        let result = many.call(&mut caller, &[Val::I64(1); PARAMS], &mut []);
+        let after = caller.get_fuel()?;
+        assert!(after <= before && before - after < 10, "{before} became {after}");
+        if result.is_err() {
+            assert_eq!(trap_of(result), Some(Trap::StackOverflow));
+            caller.data_mut().refused += 1;
+        }
+        Ok(())
+    };
+    linker.func_wrap("host", "enter", enter).unwrap();
+    let mut store = Store::new(&engine, Seen::default());
+    store.set_fuel(1_000_000).unwrap();
+    let instance = linker.instantiate(&mut store, &module).unwrap();
+    let result: Result<()> = instance.call(&mut store, "deeper", ());
+    assert_eq!(trap_of(result), Some(Trap::StackOverflow));
+    assert!(store.data().refused > 100, "{} overflows", store.data().refused);
+    assert!(store.get_fuel().unwrap() < 1_000_000);
+}
+
+#[test]
+fn a_host_function_of_too_many_values_is_refused() {
+    let engine = Engine::default();
+    let mut store = Store::new(&engine, ());
+    for (params, results) in [(1001, 0), (0, 20_000)] {
+        let ty = FuncType::new(vec![ValType::I64; params], vec![ValType::I64; results]);
+        let error = Func::new(&mut store, ty, |_, _, _| Ok(())).unwrap_err();
+        let (count, text) = (params.max(results), error.to_string());
+        assert_eq!(
+            text,
+            format!("a function of {count} parameters or results exceeds the limit of 1000")
+        );
+    }
+    let ty = FuncType::new(vec![ValType::I64; 1000], vec![ValType::I64; 1000]);
+    let copy = Func::new(&mut store, ty, |_, params, results| {
+        results.copy_from_slice(params);
+        Ok(())
+    });
+    let params: Vec<Val> = (0..1000).map(Val::I64).collect();
+    let mut results = vec![Val::I64(0); 1000];
+    copy.unwrap().call(&mut store, &params, &mut results).unwrap();
+    assert!(
+        (0..1000)
+            .zip(&results)
+            .all(|(at, result)| result.i64() == Some(at))
+    );
+}
+
+#[test]
+fn an_instance_of_another_store_cannot_be_linked() {
+    let engine = Engine::default();
+    let module = Module::new(&engine, DEEP).unwrap();
+    let mut one = Store::new(&engine, ());
+    let mut two = Store::new(&engine, ());
+    let instance = Instance::new(&mut one, &module, &[]).unwrap();
+    let mut linker = Linker::<()>::new(&engine);
+    let error = linker.instance(&mut two, "deep", instance).unwrap_err();
+    assert!(
+        error.to_string().contains("an instance belongs to store"),
+        "{error}"
+    );
+}
+
+/// A waker that panics.
+struct Bomb;
+
+impl Wake for Bomb {
+    fn wake(self: Arc<Self>) {
+        panic!("woken");
+    }
+}
+
+#[test]
+fn a_panic_of_the_waker_ends_the_call_and_nothing_else() {
+    let engine = metered();
+    let module = Module::new(
+        &engine,
+        r#"(module
+            (func (export "spin") (loop br 0))
+            (func (export "three") (result i32) i32.const 3))"#,
+    )
+    .unwrap();
+    let mut store = Store::new(&engine, ());
+    store.set_fuel(1_000_000).unwrap();
+    let every = 1000.try_into().unwrap();
+    store.set_fuel_policy(FuelPolicy::Yield { every }).unwrap();
+    let instance = Instance::new(&mut store, &module, &[]).unwrap();
+    let mut call = instance.call_async::<_, (), ()>(&mut store, "spin", ());
+    let waker = Waker::from(Arc::new(Bomb));
+    let polled = catch_unwind(AssertUnwindSafe(|| {
+        Pin::new(&mut call).poll(&mut Context::from_waker(&waker))
+    }));
+    assert!(polled.is_err());
+    drop(call);
+    let three = instance.call_async::<_, (), i32>(&mut store, "three", ());
+    assert_eq!(drive(three).0.unwrap(), 3);
+}
+
+/// Enters the guest when it is dropped.
+struct EnterOnDrop<'a>(Caller<'a, Vec<i32>>);
+
+impl Drop for EnterOnDrop<'_> {
+    fn drop(&mut self) {
+        let three = self.0.get_export("three").unwrap().into_func().unwrap();
+        let three = three.typed::<(), i32>(&self.0).unwrap();
+        let value = three.call(&mut self.0, ()).unwrap();
+        self.0.data_mut().push(value);
+    }
+}
+
+#[test]
+fn a_destructor_may_enter_the_guest_on_any_thread() {
+    let engine = Engine::default();
+    let module = Module::new(
+        &engine,
+        r#"(module
+            (import "host" "wait" (func $wait))
+            (func (export "three") (result i32) i32.const 3)
+            (func (export "run") call $wait))"#,
+    )
+    .unwrap();
+    let mut linker = Linker::<Vec<i32>>::new(&engine);
+    let wait = async |caller: Caller<'_, Vec<i32>>, ()| {
+        let _enter = EnterOnDrop(caller);
+        wait(2).await;
+    };
+    linker.func_wrap_async("host", "wait", wait).unwrap();
+    let mut store = Store::new(&engine, Vec::new());
+    let instance = linker.instantiate(&mut store, &module).unwrap();
+    let mut call = instance.call_async::<_, (), ()>(&mut store, "run", ());
+    assert!(poll_once(Pin::new(&mut call)).is_pending());
+    std::thread::scope(|scope| {
+        scope.spawn(move || drop(call));
+    });
+    let call = instance.call_async::<_, (), ()>(&mut store, "run", ());
+    drive(call).0.unwrap();
+    assert_eq!(store.data(), &[3, 3]);
+}

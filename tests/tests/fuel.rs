@@ -1,0 +1,262 @@
+//! Fuel: yields are exactly what arithmetic says, and what is left is exact after every way to stop.
+
+use selvedge::{Caller, Config, Engine, Error, FuelPolicy, Instance, Linker, Module, Result, Store, Trap};
+use selvedge_tests::{Wakes, drive};
+use std::num::NonZeroU64;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+/// One unit for the call, two before the loop; 5 for each turn (global.get, const, sub, global.set.. as counted below).
+const LOOP: &str = r#"(module
+    (func (export "count") (param i64)
+      loop $l
+        local.get 0 i64.const 1 i64.sub local.tee 0 i64.eqz br_if 1
+        br $l
+      end)
+    (func (export "trap") (param i32)
+      local.get 0 i32.eqz if unreachable end
+      nop
+      i32.const 70000 i32.load drop)
+    (func (export "divide") (param i32 i32) (result i32)
+      local.get 0 local.get 1 i32.div_s)
+    (memory (export "memory") 1)
+    (func (export "fill") (param i32)
+      i32.const 0 i32.const 7 local.get 0 memory.fill))"#;
+
+/// Units of a turn of `count` that goes on: local.get, i64.const, i64.sub, local.tee, i64.eqz, br_if, br.
+const TURN: u64 = 7;
+/// Units of the call of `count`: a function's entry. The last turn leaves before its `br`.
+const ENTRY: u64 = 1;
+
+fn metered() -> Result<(Store<()>, Instance)> {
+    let engine = Engine::new(Config::new().fuel(true))?;
+    let module = Module::new(&engine, LOOP)?;
+    let mut store = Store::new(&engine, ());
+    let instance = Instance::new(&mut store, &module, &[])?;
+    Ok((store, instance))
+}
+
+/// What `count(turns)` costs.
+fn cost(turns: u64) -> u64 {
+    ENTRY + turns * TURN - 1
+}
+
+#[test]
+fn a_call_costs_what_its_operators_cost() -> Result<()> {
+    let (mut store, instance) = metered()?;
+    for turns in [1, 2, 3, 10, 1000] {
+        store.set_fuel(1_000_000)?;
+        instance.call::<i64, ()>(&mut store, "count", turns)?;
+        assert_eq!(1_000_000 - store.get_fuel()?, cost(turns as u64), "{turns} turns");
+    }
+    Ok(())
+}
+
+#[test]
+fn out_of_fuel_is_a_trap_that_leaves_nothing_and_the_store_goes_on() -> Result<()> {
+    let (mut store, instance) = metered()?;
+    store.set_fuel(5000)?;
+    let error = instance
+        .call::<i64, ()>(&mut store, "count", 1_000_000)
+        .expect_err("too little fuel");
+    assert_eq!(error.downcast_ref::<Trap>(), Some(&Trap::OutOfFuel));
+    assert_eq!(store.get_fuel()?, 0);
+    store.set_fuel(cost(3))?;
+    instance.call::<i64, ()>(&mut store, "count", 3)?;
+    assert_eq!(store.get_fuel()?, 0, "exactly enough is enough");
+    Ok(())
+}
+
+#[test]
+fn what_is_left_after_a_trap_is_exact() -> Result<()> {
+    let (mut store, instance) = metered()?;
+    let mut left_after = |name: &str, arguments: (i32, i32), trap: Trap| -> Result<u64> {
+        store.set_fuel(1000)?;
+        let result = match name {
+            "divide" => instance.call::<_, i32>(&mut store, name, arguments).map(drop),
+            _ => instance.call::<_, ()>(&mut store, name, arguments.0),
+        };
+        let error = result.expect_err("a trap");
+        assert_eq!(error.downcast_ref::<Trap>(), Some(&trap), "{name}");
+        store.get_fuel()
+    };
+    // Entry, local.get, i32.eqz, if; unreachable is free.
+    assert_eq!(left_after("trap", (0, 0), Trap::Unreachable)?, 1000 - 4);
+    // Entry, local.get, i32.eqz, if, i32.const, i32.load: the operator that faults is paid, what follows is not.
+    assert_eq!(left_after("trap", (1, 0), Trap::MemoryOutOfBounds)?, 1000 - 6);
+    assert_eq!(
+        left_after("divide", (1, 0), Trap::IntegerDivisionByZero)?,
+        1000 - 4
+    );
+    assert_eq!(
+        left_after("divide", (i32::MIN, -1), Trap::IntegerOverflow)?,
+        1000 - 4
+    );
+    Ok(())
+}
+
+/// Polls to the end and counts.
+fn pendings<F: Future<Output = Result<()>>>(call: F) -> (Result<()>, u64, u64) {
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(wakes.clone());
+    let mut call = pin!(call);
+    let mut pending = 0;
+    loop {
+        match call.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Pending => pending += 1,
+            Poll::Ready(result) => return (result, pending, wakes.count()),
+        }
+    }
+}
+
+/// Yields of `count(turns)` with a slice of `every`: a check at the loop's header finds what was spent until then, and the call
+/// has yielded once for every multiple of `every` below that.
+fn expected_yields(turns: u64, every: u64) -> u64 {
+    let at_last_header = ENTRY + (turns - 1) * TURN;
+    (at_last_header - 1) / every
+}
+
+#[test]
+fn yields_are_exactly_what_arithmetic_says() -> Result<()> {
+    for every in [1, 2, 6, 7, 8, 50, 63, 64, 699, 700, 701, 100_000] {
+        for turns in [1, 2, 100, 1001] {
+            let (mut store, instance) = metered()?;
+            store.set_fuel(1 << 40)?;
+            store.set_fuel_policy(FuelPolicy::Yield {
+                every: NonZeroU64::new(every).expect("not zero"),
+            })?;
+            let call = instance.call_async::<_, _, ()>(&mut store, "count", turns as i64);
+            let (result, pending, woken) = pendings(call);
+            result?;
+            assert_eq!(
+                pending,
+                expected_yields(turns, every),
+                "{turns} turns, a yield every {every}"
+            );
+            assert_eq!(woken, pending, "each yield wakes its task once");
+            assert_eq!((1 << 40) - store.get_fuel()?, cost(turns), "yields cost nothing");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn with_n_units_and_a_yield_every_k_the_guest_yields_until_they_are_spent() -> Result<()> {
+    // 700 units are 100 turns less the entry: the header that finds them overspent is the one after the 100th turn.
+    for (units, every) in [(700, 70), (700, 7), (701, 100), (10_000, 999)] {
+        let (mut store, instance) = metered()?;
+        store.set_fuel(units)?;
+        store.set_fuel_policy(FuelPolicy::Yield {
+            every: NonZeroU64::new(every).expect("not zero"),
+        })?;
+        let (result, pending, _) = pendings(instance.call_async::<_, _, ()>(&mut store, "count", i64::MAX));
+        let error = result.expect_err("too little fuel");
+        assert_eq!(error.downcast_ref::<Trap>(), Some(&Trap::OutOfFuel));
+        assert_eq!(store.get_fuel()?, 0);
+        // Slices: every, every, .. and the rest; each but the first is granted by a yield.
+        assert_eq!(
+            pending,
+            units.div_ceil(every) - 1,
+            "{units} units, a yield every {every}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_yielding_store_refuses_a_sync_call_by_name() -> Result<()> {
+    let (mut store, instance) = metered()?;
+    store.set_fuel(1000)?;
+    let every = NonZeroU64::new(10).expect("not zero");
+    store.set_fuel_policy(FuelPolicy::Yield { every })?;
+    let error = instance
+        .call::<i64, ()>(&mut store, "count", 1)
+        .expect_err("nobody to yield to");
+    assert!(error.to_string().contains("call_async"), "{error}");
+    store.set_fuel_policy(FuelPolicy::Trap)?;
+    instance.call::<i64, ()>(&mut store, "count", 1)
+}
+
+#[test]
+fn a_call_dropped_at_a_yield_leaves_the_store_usable() -> Result<()> {
+    let (mut store, instance) = metered()?;
+    store.set_fuel(1 << 30)?;
+    let every = NonZeroU64::new(1000).expect("not zero");
+    store.set_fuel_policy(FuelPolicy::Yield { every })?;
+    {
+        let mut call = pin!(instance.call_async::<_, _, ()>(&mut store, "count", i64::MAX));
+        for _ in 0..5 {
+            assert!(
+                call.as_mut()
+                    .poll(&mut Context::from_waker(Waker::noop()))
+                    .is_pending()
+            );
+        }
+    }
+    let spent = (1 << 30) - store.get_fuel()?;
+    assert!((5000..5000 + TURN).contains(&spent), "{spent} spent");
+    drive(instance.call_async::<_, _, ()>(&mut store, "count", 3_i64)).0
+}
+
+#[test]
+fn bulk_operations_pay_by_length_before_they_write() -> Result<()> {
+    let (mut store, instance) = metered()?;
+    store.set_fuel(10_000)?;
+    instance.call::<i32, ()>(&mut store, "fill", 65_536)?;
+    // Entry, three operands, memory.fill; then a unit for each 64 bytes.
+    assert_eq!(10_000 - store.get_fuel()?, 5 + 65_536 / 64);
+    let memory = instance.get_memory(&mut store, "memory").expect("exported");
+    memory.data_mut(&mut store).fill(0);
+    store.set_fuel(500)?;
+    let error = instance
+        .call::<i32, ()>(&mut store, "fill", 65_536)
+        .expect_err("too little fuel");
+    assert_eq!(error.downcast_ref::<Trap>(), Some(&Trap::OutOfFuel));
+    assert!(
+        memory.data(&store).iter().all(|byte| *byte == 0),
+        "nothing was written"
+    );
+    Ok(())
+}
+
+#[test]
+fn host_functions_see_and_set_the_exact_count() -> Result<()> {
+    let engine = Engine::new(Config::new().fuel(true))?;
+    let module = Module::new(
+        &engine,
+        r#"(module (import "host" "look" (func $look))
+            (func (export "run") nop call $look i32.const 1 drop call $look call $look))"#,
+    )?;
+    let mut linker = Linker::<Vec<u64>>::new(&engine);
+    linker.func_wrap("host", "look", |mut caller: Caller<'_, Vec<u64>>| -> Result<()> {
+        let left = caller.get_fuel()?;
+        caller.data_mut().push(left);
+        match caller.data().len() {
+            2 => caller.set_fuel(50),
+            4.. => Err(Error::msg("asked too often")),
+            _ => Ok(()),
+        }
+    })?;
+    let mut store = Store::new(&engine, Vec::new());
+    let instance = linker.instantiate(&mut store, &module)?;
+    store.set_fuel(100)?;
+    instance.call::<(), ()>(&mut store, "run", ())?;
+    // Entry and call; const and call; then from 50: a call.
+    assert_eq!(*store.data(), [98, 96, 49]);
+    assert_eq!(store.get_fuel()?, 49);
+    instance
+        .call::<(), ()>(&mut store, "run", ())
+        .expect_err("the host fails");
+    assert_eq!(store.get_fuel()?, 47, "exact after a host error");
+    Ok(())
+}
+
+#[test]
+fn an_engine_without_fuel_says_so() {
+    let engine = Engine::default();
+    let mut store = Store::new(&engine, ());
+    let error = store.set_fuel(1).expect_err("not metered");
+    assert!(error.to_string().contains("Config::fuel"), "{error}");
+    assert!(store.get_fuel().is_err());
+}
