@@ -209,6 +209,21 @@ fn a_load_that_is_merged_into_its_user_keeps_its_own_site() {
 }
 
 #[test]
+fn a_load_that_is_merged_into_the_address_of_another_keeps_its_own_site() {
+    let wat = r#"(module (memory 1) (func (export "f") (param i32) (result i32)
+        (i32.load8_u offset=5 (i32.load offset=12 (local.get 0)))))"#;
+    let image = selvedge_compiler::compile(&wat::parse_str(wat).unwrap(), &metered())
+        .unwrap()
+        .image;
+    let fuel = image
+        .fault_sites
+        .iter()
+        .map(|site| site.fuel)
+        .collect::<Vec<_>>();
+    assert_eq!(fuel, [1 + 2, 1 + 3]);
+}
+
+#[test]
 fn a_store_to_what_was_loaded_faults_as_the_load() {
     let wat = r#"(module (memory 1) (func (export "f") (param i32)
         (i32.store (local.get 0) (i32.add (i32.load (local.get 0)) (i32.const 1)))))"#;

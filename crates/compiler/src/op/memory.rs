@@ -52,8 +52,10 @@ impl Translator<'_> {
 
     /// The address and the immediate offset of an access, checked as the memory's style wants it.
     fn address(&mut self, index: Value, offset: u64, size: u64) -> (Value, Offset32) {
-        self.sites.mark_access();
         let index = self.widen(index);
+        // A site of its own: widening the index may take in the load that made it, which is another access.
+        self.mark_site();
+        self.sites.mark_access();
         let in_guard = offset + size <= MemoryStyle::GUARD_BYTES;
         if self.env.settings.memory_style == MemoryStyle::Bounded || !in_guard {
             self.check_bounds(index, offset + size);
