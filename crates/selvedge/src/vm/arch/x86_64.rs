@@ -80,6 +80,9 @@ pub(crate) unsafe extern "sysv64" fn guest_start() {
         "mov rdi, [rax + {code}]",
         "mov rsi, [rax + {ctx}]",
         "mov rdx, [rax + {args}]",
+        // The entry trampoline loads the slice too, but may run out of stack before: then this is what is left.
+        "mov rcx, [rsi]",
+        "mov r15, [rcx + {fuel}]",
         "call [rax + {entry}]",
         "xor eax, eax", // DONE
         "xor edx, edx", // not resumable
@@ -90,6 +93,7 @@ pub(crate) unsafe extern "sysv64" fn guest_start() {
         ctx = const offset_of!(Activation, ctx),
         args = const offset_of!(Activation, args),
         entry = const offset_of!(Activation, entry),
+        fuel = const offset_of!(VMStoreContext, fuel),
     )
 }
 
