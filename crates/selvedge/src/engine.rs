@@ -44,6 +44,9 @@ impl HostCode {
     }
 }
 
+/// The most parameters or results a module's functions may have, and so the host's. Spec: the JavaScript interface's limits.
+const MAX_SIGNATURE: usize = 1000;
+
 /// Where images reach the runtime.
 pub(crate) fn runtime_slots() -> RuntimeSlots {
     RuntimeSlots {
@@ -126,7 +129,16 @@ impl Engine {
     }
 
     /// The trampolines of a signature, compiled when first asked for.
+    ///
+    /// # Errors
+    /// More parameters or results than a module could import, or no room for the code.
     pub(crate) fn trampolines(&self, ty: &FuncType) -> Result<HostCode> {
+        let most = ty.params().len().max(ty.results().len());
+        if most > MAX_SIGNATURE {
+            return Err(Error::msg(format!(
+                "a function of {most} parameters or results exceeds the limit of {MAX_SIGNATURE}"
+            )));
+        }
         let mut known = self
             .inner
             .trampolines
