@@ -12,6 +12,7 @@ use crate::table::Table;
 use crate::value::WasmTyList;
 use crate::vm::call::{CallFuture, Target};
 use crate::vm::instance::Linked;
+use crate::vm::store::StoreVm;
 
 /// An instance of a module. A copyable handle; the instance lives as long as its store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -64,13 +65,18 @@ impl Instance {
         Ok(instance)
     }
 
+    /// Checks that it is of this store.
+    pub(crate) fn check(&self, vm: &StoreVm) -> Result<()> {
+        vm.check(self.store, "an instance")
+    }
+
     /// An export.
     ///
     /// None where there is no such export, and with another store.
     pub fn get_export(&self, mut store: impl AsContextMut, name: &str) -> Option<Extern> {
         let mut context = store.as_context_mut();
         let vm = context.vm_mut();
-        vm.check(self.store, "an instance").ok()?;
+        self.check(vm).ok()?;
         Extern::of_export(vm, self.index, name)
     }
 
@@ -98,7 +104,7 @@ impl Instance {
     pub fn exports(&self, mut store: impl AsContextMut) -> Vec<(String, Extern)> {
         let mut context = store.as_context_mut();
         let vm = context.vm_mut();
-        if vm.check(self.store, "an instance").is_err() {
+        if self.check(vm).is_err() {
             return Vec::new();
         }
         let module = vm.instances[self.index as usize].module.clone();
@@ -121,7 +127,7 @@ impl Instance {
         name: &str,
     ) -> Result<Target<P, R>> {
         let vm = context.vm();
-        vm.check(self.store, "an instance")?;
+        self.check(vm)?;
         let (func, ty) = vm
             .exported_func(self.index, name)
             .ok_or_else(|| no_such_function(name))?;

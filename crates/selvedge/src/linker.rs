@@ -172,13 +172,14 @@ impl<T: 'static> Linker<T> {
     /// Defines every export of an instance under `module`.
     ///
     /// # Errors
-    /// As for [`define`](Linker::define).
+    /// An instance of another store, and as for [`define`](Linker::define).
     pub fn instance(
         &mut self,
-        store: impl AsContextMut,
+        mut store: impl AsContextMut,
         module: &str,
         instance: Instance,
     ) -> Result<&mut Linker<T>> {
+        instance.check(store.as_context_mut().vm())?;
         for (name, item) in instance.exports(store) {
             self.insert(module, &name, Definition::Held(item))?;
         }
