@@ -172,7 +172,9 @@ pub(crate) unsafe fn push(
 #[inline(always)]
 unsafe fn run(vm: *mut StoreVm, act: *mut Activation) -> u64 {
     // SAFETY: invariant 2.
-    let Activation { link, sp, outer_link, .. } = *unsafe { &*act };
+    let Activation {
+        link, sp, outer_link, ..
+    } = *unsafe { &*act };
     // SAFETY: the caller's promise; a field of plain data.
     unsafe { (*vm).cx.link = link };
     // SAFETY: `sp` is a context that `init_entry` made or a park left, and is resumed once: it is replaced below. The word
@@ -203,8 +205,36 @@ pub(crate) unsafe fn pop(vm: *mut StoreVm, act: *mut Activation) {
     if store.top != act {
         store.cut_to(act);
     }
-    // SAFETY: invariant 2.
-    store.unlink(unsafe { &*act });
+    // SAFETY: invariant 2. By value: the stack it lies on may be given back.
+    let Activation {
+        parent,
+        outer_guest_fp,
+        ..
+    } = *unsafe { &*act };
+    store.unlink(parent, outer_guest_fp);
+}
+
+/// Gives the bytes of a host future back when its destructor is over, be it by a panic.
+///
+/// Calls that the future had parked and forgot are cut off first: their own futures lie above in the arena, and
+/// nothing may be written over what is pinned and was never dropped.
+pub(crate) struct GiveBack {
+    /// A live store.
+    pub(crate) vm: *mut StoreVm,
+    /// An activation of it that has not ended; the future was its.
+    pub(crate) act: *mut Activation,
+    pub(crate) mark: ArenaMark,
+}
+
+impl Drop for GiveBack {
+    fn drop(&mut self) {
+        // SAFETY: a live store; the destructor that ran is over (store invariant 1).
+        let store = unsafe { &mut *self.vm };
+        if store.top != self.act {
+            store.cut_to(self.act);
+        }
+        store.arena.pop(self.mark);
+    }
 }
 
 /// Drops the host future an activation waits for, if any, and gives back its bytes, also when the destructor panics.
@@ -212,17 +242,14 @@ pub(crate) unsafe fn pop(vm: *mut StoreVm, act: *mut Activation) {
 /// # Safety
 /// As for [`pop`].
 unsafe fn drop_pending(vm: *mut StoreVm, act: *mut Activation) {
-    struct GiveBack(*mut StoreVm, ArenaMark);
-    impl Drop for GiveBack {
-        fn drop(&mut self) {
-            // SAFETY: made below for a live store; the destructor that ran is over (store invariant 1).
-            unsafe { (*self.0).arena.pop(self.1) };
-        }
-    }
     // SAFETY: invariant 2.
     let pending = unsafe { (*act).pending.take() };
     if let Some(pending) = pending {
-        let _give_back = GiveBack(vm, pending.mark);
+        let _give_back = GiveBack {
+            vm,
+            act,
+            mark: pending.mark,
+        };
         // SAFETY: invariant 3: it lies there; `take` makes this the only drop.
         unsafe { (pending.vtable.drop)(pending.future) };
     }
@@ -255,10 +282,10 @@ pub(crate) unsafe fn call_sync(
     let act = unsafe { push(vm, owner, func, args, 0, false)? };
     // SAFETY: just made, hence innermost and without a future.
     let word = unsafe { run(vm, act) };
-    // SAFETY: the guest came back; `act` has not ended.
     let stop = if word == DONE {
         None
     } else {
+        // SAFETY: the guest came back; `act` has not ended.
         unsafe { take_stop(vm, act, word) }
     };
     // SAFETY: as above.
@@ -302,6 +329,12 @@ pub(crate) unsafe fn poll(vm: *mut StoreVm, act: *mut Activation, cx: &mut Conte
         // SAFETY: the caller's promise; a plain word.
         unsafe { (*vm).outer_host_sp = arch::stack_pointer() };
     }
+    // The thread may be another one than that which entered, and the guest's overflow is seen on its alternate stack.
+    if let Err(error) = signals::ensure_alternate_stack() {
+        // SAFETY: the caller's promise.
+        unsafe { pop_always(vm, act) };
+        return Poll::Ready(Err(error));
+    }
     if let Some(pending) = pending {
         // SAFETY: invariant 3: the future lies there and is not done.
         let polled = catch_unwind(AssertUnwindSafe(|| unsafe {
@@ -319,7 +352,8 @@ pub(crate) unsafe fn poll(vm: *mut StoreVm, act: *mut Activation, cx: &mut Conte
             store.cut_to(act);
         }
         if store.fuel.take_owed_yield() {
-            cx.waker().wake_by_ref();
+            // SAFETY: the caller's promise; the reference above is over.
+            unsafe { wake(vm, act, cx) };
             return Poll::Pending;
         }
     }
@@ -371,7 +405,7 @@ unsafe fn end_of_host_poll(
 ///
 /// # Safety
 /// As for [`pop`].
-pub(crate) unsafe fn pop_always(vm: *mut StoreVm, act: *mut Activation) {
+unsafe fn pop_always(vm: *mut StoreVm, act: *mut Activation) {
     // SAFETY: the caller's promise.
     let dropped = catch_unwind(AssertUnwindSafe(|| unsafe { drop_pending(vm, act) }));
     // SAFETY: the caller's promise; nothing is pending any more.
@@ -379,6 +413,35 @@ pub(crate) unsafe fn pop_always(vm: *mut StoreVm, act: *mut Activation) {
     if let Err(payload) = dropped {
         resume_unwind(payload);
     }
+}
+
+/// Wakes the task of a call that yields; when the waker panics, the activation is popped.
+///
+/// # Safety
+/// As for [`pop`].
+unsafe fn wake(vm: *mut StoreVm, act: *mut Activation, cx: &Context<'_>) {
+    let woken = catch_unwind(AssertUnwindSafe(|| cx.waker().wake_by_ref()));
+    if let Err(payload) = woken {
+        // SAFETY: the caller's promise.
+        unsafe { pop_always(vm, act) };
+        resume_unwind(payload);
+    }
+}
+
+/// Ends an activation whose call's future is dropped, be it on another thread than that which polled it.
+///
+/// # Safety
+/// As for [`pop`].
+pub(crate) unsafe fn leave(vm: *mut StoreVm, act: *mut Activation) {
+    // SAFETY: invariant 2.
+    let outermost = unsafe { (*act).parent.is_null() };
+    if outermost {
+        // A destructor may enter the guest: its depth is measured on this thread's stack.
+        // SAFETY: the caller's promise; a plain word.
+        unsafe { (*vm).outer_host_sp = arch::stack_pointer() };
+    }
+    // SAFETY: the caller's promise.
+    unsafe { pop_always(vm, act) };
 }
 
 /// Runs the guest until it parks or ends.
@@ -398,7 +461,8 @@ unsafe fn resume(vm: *mut StoreVm, act: *mut Activation, cx: &mut Context<'_>) -
             // SAFETY: invariant 2.
             let yielded = unsafe { (*act).pending.is_none() };
             if yielded {
-                cx.waker().wake_by_ref();
+                // SAFETY: the caller's promise.
+                unsafe { wake(vm, act, cx) };
             }
             Poll::Pending
         }
@@ -419,20 +483,25 @@ impl StoreVm {
     pub(crate) fn cut_to(&mut self, owner: *mut Activation) {
         while self.top != owner && !self.top.is_null() {
             // SAFETY: invariants 1 and 2: `top` has not ended.
-            let act = unsafe { &*self.top };
-            if act.pending.is_some() {
+            let Activation {
+                parent,
+                outer_guest_fp,
+                pending,
+                ..
+            } = *unsafe { &*self.top };
+            if pending.is_some() {
                 self.arena.abandon();
             }
-            self.unlink(act);
+            self.unlink(parent, outer_guest_fp);
         }
     }
 
     /// Takes the innermost activation off the list and puts the store's words back.
     #[inline]
-    fn unlink(&mut self, act: &Activation) {
+    fn unlink(&mut self, parent: *mut Activation, outer_guest_fp: usize) {
         self.fuel.forget_owed_yields();
-        self.cx.guest_fp = act.outer_guest_fp;
-        self.top = act.parent;
+        self.cx.guest_fp = outer_guest_fp;
+        self.top = parent;
         self.release_stack_if_idle();
     }
 

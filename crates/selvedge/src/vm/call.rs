@@ -166,8 +166,10 @@ impl<T> StoreContextMut<'_, T> {
             // SAFETY: just made.
             let args = unsafe { (*act).args };
             for index in 0..slots {
-                // SAFETY: `push` reserved the slots; guest memory of an earlier piece may lie there.
-                unsafe { args.add(index).write(ValRaw::ZERO) };
+                // SAFETY: `push` reserved this many slots.
+                let slot = unsafe { args.add(index) };
+                // SAFETY: as above; what an earlier guest left there needs no drop.
+                unsafe { slot.write(ValRaw::ZERO) };
             }
             // SAFETY: just initialised.
             let args = unsafe { slice::from_raw_parts_mut(args, slots) };
@@ -259,8 +261,10 @@ impl Leave<'_> {
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Ready(Ok(())) => {
-                // SAFETY: it has returned and was not popped: its slots hold the results.
-                let slots = unsafe { slice::from_raw_parts((*act).args, results) };
+                // SAFETY: it has returned and was not popped.
+                let args = unsafe { (*act).args };
+                // SAFETY: as above: its slots hold the results.
+                let slots = unsafe { slice::from_raw_parts(args, results) };
                 // SAFETY: nothing runs.
                 let output = read(slots, unsafe { &mut *self.vm });
                 // SAFETY: it has not ended, and nothing above it is in use.
@@ -275,7 +279,7 @@ impl Drop for Leave<'_> {
     fn drop(&mut self) {
         if !self.act.is_null() {
             // SAFETY: it has not ended; the future that owns this is gone, so nothing above it is in use.
-            unsafe { activation::pop_always(self.vm, self.act) };
+            unsafe { activation::leave(self.vm, self.act) };
         }
     }
 }
@@ -295,7 +299,8 @@ impl Drop for Leave<'_> {
 pub struct CallFuture<'s, T, R> {
     leave: Leave<'s>,
     error: Option<Error>,
-    _store: PhantomData<(&'s mut T, fn() -> R)>,
+    _store: PhantomData<&'s mut T>,
+    _results: PhantomData<fn() -> R>,
 }
 
 // SAFETY: it stands for `&mut Store<T>`, which is `Send` when `T` is (see `Store`); results are made when it is ready.
@@ -311,6 +316,7 @@ impl<'s, T, R> CallFuture<'s, T, R> {
             },
             error: started.error,
             _store: PhantomData,
+            _results: PhantomData,
         }
     }
 }

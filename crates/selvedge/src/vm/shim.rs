@@ -7,7 +7,7 @@
 //! else happens. When it is not, the activation remembers it ([`Pending`]) and the guest is parked; later polls
 //! go to the future directly.
 
-use super::activation::{Activation, Pending, PendingVTable};
+use super::activation::{Activation, GiveBack, Pending, PendingVTable};
 use super::arch::{DONE, EXIT, SUSPEND};
 use super::arena::ArenaMark;
 use super::block::Caller;
@@ -194,6 +194,7 @@ impl<'a> Call<'a> {
         unsafe { place.write(fut) };
         let guard = Parked {
             vm: self.vm,
+            act: self.act,
             future: place,
             mark,
         };
@@ -204,14 +205,16 @@ impl<'a> Call<'a> {
             ..
         } = *unsafe { &*self.act };
         let mut noop = Context::from_waker(Waker::noop());
-        // SAFETY: as above: set for the time of the poll that we are in.
         let context = if context.is_null() {
             &mut noop
         } else {
+            // SAFETY: as above: set for the time of the poll that we are in.
             unsafe { &mut *context }
         };
-        // SAFETY: written above; an arena's bytes do not move, and are given back only after the drop.
-        let pinned = unsafe { Pin::new_unchecked(&mut *place) };
+        // SAFETY: written above, and nobody else refers to it.
+        let future = unsafe { &mut *place };
+        // SAFETY: an arena's bytes do not move, and are given back only after the drop.
+        let pinned = unsafe { Pin::new_unchecked(future) };
         match pinned.poll(context) {
             Poll::Ready(values) => {
                 drop(guard);
@@ -250,20 +253,18 @@ fn would_wait(func: &HostFunc) -> Error {
 /// A future in the arena, dropped and given back unless it stays there.
 struct Parked<Fut> {
     vm: *mut StoreVm,
+    act: *mut Activation,
     future: *mut Fut,
     mark: ArenaMark,
 }
 
 impl<Fut> Drop for Parked<Fut> {
     fn drop(&mut self) {
-        struct GiveBack(*mut StoreVm, ArenaMark);
-        impl Drop for GiveBack {
-            fn drop(&mut self) {
-                // SAFETY: the store of the running call; the destructor is over.
-                unsafe { (*self.0).arena.pop(self.1) };
-            }
-        }
-        let _give_back = GiveBack(self.vm, self.mark);
+        let _give_back = GiveBack {
+            vm: self.vm,
+            act: self.act,
+            mark: self.mark,
+        };
         // SAFETY: written by `first_poll` and not dropped since.
         unsafe { drop_in_place(self.future) };
     }
@@ -290,8 +291,10 @@ where
         slots: *mut ValRaw,
         context: &mut Context<'_>,
     ) -> Poll<Result<()>> {
-        // SAFETY: the caller's promise: a `Fut` lies there, pinned.
-        let pinned = unsafe { Pin::new_unchecked(&mut *future.cast::<Fut>()) };
+        // SAFETY: the caller's promise: a `Fut` lies there, and nobody else refers to it.
+        let future = unsafe { &mut *future.cast::<Fut>() };
+        // SAFETY: it was pinned when it was written there.
+        let pinned = unsafe { Pin::new_unchecked(future) };
         let values = match pinned.poll(context) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(values) => values,
