@@ -13,6 +13,7 @@
 //! | `fuel.rs` | slices, refills, yields |
 //! | `trap.rs` | what a trap left behind, as an error with a backtrace |
 //! | `signals.rs`, `code.rs` | faults, and which code they lie in |
+//! | `kept.rs` | what stays at its address on the heap |
 //! | `linear.rs`, `table.rs`, `builtins.rs`, `instance.rs` | memories, tables, bulk operations, instantiation |
 
 pub(crate) mod activation;
@@ -27,6 +28,7 @@ pub(crate) mod code;
 pub(crate) mod fuel;
 pub(crate) mod host;
 pub(crate) mod instance;
+pub(crate) mod kept;
 pub(crate) mod linear;
 pub(crate) mod shim;
 pub(crate) mod signals;

@@ -152,7 +152,9 @@ mod tests {
     fn large_and_aligned_objects_get_chunks_of_their_own_size() {
         let mut arena = Arena::new();
         #[repr(align(256))]
-        struct Wide([u8; 5000]);
+        struct Wide {
+            _bytes: [u8; 5000],
+        }
         let (small, _) = arena.push(Layout::new::<u8>());
         let (wide, mark) = arena.push(Layout::new::<Wide>());
         assert_eq!(wide.as_ptr() as usize % 256, 0);

@@ -260,7 +260,7 @@ impl<'a, T> Caller<'a, T> {
         let index = vm
             .instances
             .iter()
-            .position(|held| ptr::eq(&raw const **held, instance))?;
+            .position(|held| ptr::eq(held.as_ptr(), instance))?;
         Extern::of_export(vm, index as u32, name)
     }
 }

@@ -5,6 +5,7 @@
 //! 2. What a vmctx points to (definitions, cells, records) belongs to the same store.
 
 use super::host::HostFunc;
+use super::kept::Kept;
 use super::linear::LinearMemory;
 use super::store::StoreVm;
 use super::table::TableVm;
@@ -231,7 +232,7 @@ impl StoreVm {
         for ty in &info.tables[info.imported_tables as usize..] {
             tables.push(self.add_table(TableVm::new(*ty, 0)?));
         }
-        let mut instance = Box::new(InstanceVm {
+        let mut instance = Kept::new(InstanceVm {
             module: module.clone(),
             vmctx: VmctxBlock::new(info.layout.size()),
             store: ptr::from_mut(self),
@@ -256,8 +257,8 @@ impl StoreVm {
         Ok(index)
     }
 
-    fn write_header(&mut self, instance: &mut Box<InstanceVm>) {
-        let address: *mut InstanceVm = &mut **instance;
+    fn write_header(&mut self, instance: &mut Kept<InstanceVm>) {
+        let address = instance.as_ptr();
         instance.vmctx.write(0, self.context_ptr());
         instance.vmctx.write(VMCTX_INSTANCE, address);
         for (index, id) in instance.module.type_ids().iter().enumerate() {
@@ -266,8 +267,8 @@ impl StoreVm {
     }
 
     /// Writes the imported functions' code and contexts.
-    fn link_funcs(&mut self, instance: &mut Box<InstanceVm>, imports: &[Linked]) {
-        let address: *mut InstanceVm = &mut **instance;
+    fn link_funcs(&mut self, instance: &mut Kept<InstanceVm>, imports: &[Linked]) {
+        let address = instance.as_ptr();
         let mut records = Vec::new();
         let mut funcs = Vec::new();
         for import in imports {
@@ -361,8 +362,8 @@ impl StoreVm {
 
     /// Copies the active segments: elements, then data, each in order.
     fn write_segments(&mut self, index: u32) -> Result<()> {
-        let instance: *mut InstanceVm = &mut *self.instances[index as usize];
-        // SAFETY: boxed and owned by this store; nothing below makes or drops an instance.
+        let instance = self.instances[index as usize].as_ptr();
+        // SAFETY: kept by this store at an address of its own; nothing below makes or drops an instance.
         let instance = unsafe { &mut *instance };
         let module = instance.module.clone();
         for (segment, element) in module.info().elements.iter().enumerate() {

@@ -17,6 +17,7 @@ use super::arena::Arena;
 use super::fuel::FuelState;
 use super::host::HostFunc;
 use super::instance::InstanceVm;
+use super::kept::Kept;
 use super::linear::{LinearMemory, VMMemory};
 use super::table::TableVm;
 use super::vmctx::{HostRecord, VMFuncRef, ValRaw};
@@ -114,15 +115,15 @@ pub struct StoreVm {
     func_by_ref: HashMap<usize, u32>,
     pub(crate) memories: Vec<LinearMemory>,
     memory_list: Vec<*const VMMemory>,
-    pub(crate) tables: Vec<Box<TableVm>>,
+    pub(crate) tables: Vec<Kept<TableVm>>,
     pub(crate) globals: Vec<GlobalEntry>,
     global_by_cell: HashMap<usize, u32>,
-    pub(crate) instances: Vec<Box<InstanceVm>>,
+    pub(crate) instances: Vec<Kept<InstanceVm>>,
     /// Values behind `externref`: reference `n` is entry `n - 1`, 0 is null. They live as long as the store.
     pub(crate) externs: Vec<Box<dyn Any + Send + Sync>>,
-    // What the host made; boxed so that addresses stay.
-    host_cells: Vec<Box<GlobalCell>>,
-    host_refs: Vec<Box<(HostRecord, VMFuncRef)>>,
+    // What the host made, at addresses that stay.
+    host_cells: Vec<Kept<GlobalCell>>,
+    host_refs: Vec<Kept<(HostRecord, VMFuncRef)>>,
 }
 
 static NEXT_STORE: AtomicU64 = AtomicU64::new(1);
@@ -195,7 +196,7 @@ impl StoreVm {
     }
 
     pub(crate) fn add_table(&mut self, table: TableVm) -> u32 {
-        self.tables.push(Box::new(table));
+        self.tables.push(Kept::new(table));
         self.tables.len() as u32 - 1
     }
 
@@ -237,7 +238,7 @@ impl StoreVm {
 
     /// Makes a cell for a global of the host.
     pub(crate) fn new_cell(&mut self, value: u64) -> *mut u64 {
-        self.host_cells.push(Box::new(GlobalCell([value, 0])));
+        self.host_cells.push(Kept::new(GlobalCell([value, 0])));
         let cell = self.host_cells.last_mut().expect("just pushed");
         cell.0.as_mut_ptr()
     }
@@ -257,7 +258,7 @@ impl StoreVm {
     /// A function handle's index for a host function of this store.
     pub(crate) fn add_host_func(&mut self, func: Arc<HostFunc>) -> Result<u32> {
         let trampolines = self.engine.trampolines(&func.ty)?;
-        let mut boxed = Box::new((
+        let mut kept = Kept::new((
             self.host_record(&func, ptr::null_mut()),
             VMFuncRef {
                 code: trampolines.import(),
@@ -266,9 +267,9 @@ impl StoreVm {
                 type_id: crate::engine::type_id(&func.ty),
             },
         ));
-        boxed.1.ctx = ptr::from_mut(&mut boxed.0).cast();
-        let func_ref = NonNull::from(&mut boxed.1);
-        self.host_refs.push(boxed);
+        kept.1.ctx = ptr::from_mut(&mut kept.0).cast();
+        let func_ref = NonNull::from(&mut kept.1);
+        self.host_refs.push(kept);
         Ok(self.func_index(func_ref, || (func.ty.clone(), Some(func))))
     }
 
