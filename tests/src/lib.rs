@@ -164,3 +164,8 @@ pub fn mapping_count() -> usize {
 /// fn shorten<'a>(store: selvedge::Store<&'static str>, _: &'a str) -> selvedge::Store<&'a str> { store }
 /// ```
 pub mod must_not_compile {}
+
+/// The program of README.md, as a documentation test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
