@@ -142,9 +142,9 @@ pub fn mapping_count() -> usize {
 /// ```
 /// A caller does not outlive its host function:
 /// ```compile_fail
-/// let mut kept = None;
+/// let kept = std::sync::Mutex::new(None);
 /// let mut linker = selvedge::Linker::<()>::new(&selvedge::Engine::default());
-/// linker.func_wrap("host", "f", |caller: selvedge::Caller<'_, ()>| { kept = Some(caller); });
+/// linker.func_wrap("host", "f", move |caller: selvedge::Caller<'_, ()>| { *kept.lock().unwrap() = Some(caller); });
 /// ```
 /// A future does not hold the data over a nested call:
 /// ```compile_fail
