@@ -44,7 +44,9 @@ fn closed_page() -> *mut u32 {
 extern "C" fn open_page(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     let page = PAGE.load(Ordering::SeqCst);
     // SAFETY: the kernel passes a valid siginfo to an SA_SIGINFO handler.
-    let address = unsafe { (*info).si_addr() } as usize;
+    let info = unsafe { &*info };
+    // SAFETY: SIGSEGV's siginfo carries an address.
+    let address = unsafe { info.si_addr() } as usize;
     if address & !4095 != page {
         std::process::abort();
     }
@@ -146,10 +148,8 @@ fn a_handler_that_faults_on_the_guests_stack_is_not_the_guests_fault() {
                     it_value: every,
                 };
                 // SAFETY: `once` is initialised and the old timer is not asked for.
-                assert_eq!(
-                    unsafe { libc::setitimer(libc::ITIMER_REAL, &once, ptr::null_mut()) },
-                    0
-                );
+                let set = unsafe { libc::setitimer(libc::ITIMER_REAL, &once, ptr::null_mut()) };
+                assert_eq!(set, 0);
                 assert_eq!(
                     instance
                         .call::<i64, i64>(&mut store, "spin", 20_000_000)
