@@ -7,6 +7,9 @@ use crate::vm::code::ModuleCode;
 use std::fmt;
 use std::sync::Arc;
 
+/// How many frames beyond the cap are counted: the walk of a deep recursion would cost more than the trap.
+pub(crate) const COUNTED_FRAMES: usize = 1000;
+
 /// The guest frames at a trap, innermost first. Host frames between activations are not in it.
 #[derive(Clone)]
 pub struct WasmBacktrace {
@@ -25,7 +28,7 @@ impl WasmBacktrace {
         &self.frames
     }
 
-    /// How many outer frames there were beyond the cap.
+    /// How many outer frames there were beyond the cap. Counted up to 1000: a deep recursion is not walked to its end.
     pub fn omitted(&self) -> usize {
         self.omitted
     }
@@ -39,7 +42,12 @@ impl fmt::Display for WasmBacktrace {
             write!(f, "\n{index:>5}: {frame}")?;
         }
         if self.omitted > 0 {
-            write!(f, "\n       {} more frames", self.omitted)?;
+            let at_least = if self.omitted >= COUNTED_FRAMES {
+                "at least "
+            } else {
+                ""
+            };
+            write!(f, "\n       {at_least}{} more frames", self.omitted)?;
         }
         Ok(())
     }

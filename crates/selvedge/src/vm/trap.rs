@@ -6,7 +6,7 @@
 use super::activation::Activation;
 use super::code::{self, ModuleCode};
 use super::store::StoreVm;
-use crate::backtrace::{FrameInfo, WasmBacktrace};
+use crate::backtrace::{COUNTED_FRAMES, FrameInfo, WasmBacktrace};
 use crate::error::Error;
 use crate::trap::Trap;
 use std::sync::Arc;
@@ -83,7 +83,7 @@ fn walk(store: &StoreVm, pc: Option<usize>, fp: usize) -> WasmBacktrace {
         );
     }
     let (mut act, mut fp) = (store.top, fp);
-    while !act.is_null() {
+    while !act.is_null() && !frames.is_full() {
         // SAFETY: on the list of activations, hence not ended (activation invariant 2).
         let activation: &Activation = unsafe { &*act };
         walk_segment(&mut frames, store.stack_limit, activation.link(), fp);
@@ -95,7 +95,7 @@ fn walk(store: &StoreVm, pc: Option<usize>, fp: usize) -> WasmBacktrace {
 
 /// The return addresses of one activation's frames.
 fn walk_segment(frames: &mut Frames, limit: usize, link: usize, mut fp: usize) {
-    while fp >= limit && fp < link && fp.is_multiple_of(8) {
+    while fp >= limit && fp < link && fp.is_multiple_of(8) && !frames.is_full() {
         // SAFETY: inside the store's stack, between its limit and the link, as just compared.
         let [next, return_address] = unsafe { (fp as *const [usize; 2]).read() };
         frames.push(return_address, true);
@@ -120,6 +120,11 @@ impl Frames {
             omitted: 0,
             cap,
         }
+    }
+
+    /// Whether enough was counted.
+    fn is_full(&self) -> bool {
+        self.omitted >= COUNTED_FRAMES
     }
 
     /// Adds the frame of an address, unless it is a trampoline's.
