@@ -279,3 +279,21 @@ fn a_destructor_may_enter_the_guest_on_any_thread() {
     drive(call).0.unwrap();
     assert_eq!(store.data(), &[3, 3]);
 }
+
+#[test]
+fn a_bulk_operation_that_cannot_be_paid_takes_what_is_left() {
+    let engine = metered();
+    let module = Module::new(
+        &engine,
+        r#"(module
+            (memory 1)
+            (func (export "fill") (memory.fill (i32.const 0) (i32.const 1) (i32.const 65536))))"#,
+    )
+    .unwrap();
+    let mut store = Store::new(&engine, ());
+    let instance = Instance::new(&mut store, &module, &[]).unwrap();
+    store.set_fuel(500).unwrap();
+    let result: Result<()> = instance.call(&mut store, "fill", ());
+    assert_eq!(trap_of(result), Some(Trap::OutOfFuel));
+    assert_eq!(store.get_fuel().unwrap(), 0, "as `Trap::OutOfFuel` says");
+}

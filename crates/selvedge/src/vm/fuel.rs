@@ -92,12 +92,13 @@ impl StoreVm {
         self.refuel(left);
     }
 
-    /// Takes `units` for an operation of the host's, if that many are left.
+    /// Takes `units` for an operation of the host's, if that many are left; else what there is, and the guest traps.
     pub(crate) fn charge(&mut self, units: u64) -> Result<(), Trap> {
         if !self.engine.fuel() {
             return Ok(());
         }
         if units > self.fuel_left() {
+            self.refuel(0);
             return Err(Trap::OutOfFuel);
         }
         // At most i64::MAX below a slice that is at least i64::MIN: the next check finds it.
