@@ -93,8 +93,9 @@ impl Call<'_> {
             Builtin::TableFill => self.table_fill(a, b, c, d)?,
             Builtin::TableCopy => self.table_copy(a, b, c, d, e)?,
             Builtin::TableInit => {
-                self.store.charge(e)?;
                 super::instance::table_init(self.store, self.instance, a as u32, b as u32, c, d, e)?;
+                // Paid after: how much it may be is checked there, and at most a table's length.
+                self.store.charge(e)?;
             }
             Builtin::ElemDrop => self.instance.drop_elements(a as u32),
             other => unreachable!("builtin {other:?} is not known here"),
@@ -174,10 +175,13 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// `table.grow`.
+    /// `table.grow`. One that fails does nothing, and costs nothing.
     fn table_grow(&mut self, table: u64, init: u64, delta: u64) -> Result<u64, Trap> {
-        self.store.charge(delta.min(super::table::MAX_TABLE_ELEMENTS))?;
         let table = self.table(table);
+        if self.store.tables[table].grown(delta).is_none() {
+            return Ok(FAILED);
+        }
+        self.store.charge(delta)?;
         Ok(self.store.tables[table].grow(delta, init).unwrap_or(FAILED))
     }
 

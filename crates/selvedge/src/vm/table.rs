@@ -77,11 +77,16 @@ impl TableVm {
             .get_mut(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
     }
 
+    /// The length after growing by `delta` elements, or nothing where a limit forbids it.
+    pub(crate) fn grown(&self, delta: u64) -> Option<u64> {
+        let limit = self.ty.maximum.unwrap_or(u64::MAX).min(MAX_TABLE_ELEMENTS);
+        self.len().checked_add(delta).filter(|&new| new <= limit)
+    }
+
     /// Adds `delta` elements; the old length, or nothing where a limit forbids it.
     pub(crate) fn grow(&mut self, delta: u64, init: u64) -> Option<u64> {
         let old = self.len();
-        let limit = self.ty.maximum.unwrap_or(u64::MAX).min(MAX_TABLE_ELEMENTS);
-        let new = old.checked_add(delta).filter(|&new| new <= limit)?;
+        let new = self.grown(delta)?;
         self.elements.try_reserve_exact(delta as usize).ok()?;
         self.elements.resize(new as usize, init);
         self.publish();
