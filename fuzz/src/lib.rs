@@ -1,1 +1,109 @@
-//! Placeholder.
+//! Differential fuzzing: Selvedge beside `wasmi`, over modules that `wasm-smith` makes of bytes.
+//!
+//! ```text
+//!   bytes -> generate: Case { wasm, seed } --+--> ours (two setups) --+
+//!                                            +--> rival (wasmi) ------+--> trace: equal, step by step?
+//! ```
+//!
+//! A *case* is a module and a seed. A *guest* is the case in one engine; [`drive`](guest::drive) instantiates it and calls its
+//! functions, with arguments that follow from the seed, and writes down a *trace*: what each step returned or how it
+//! trapped, which host functions it called, and the memories, tables and globals after it. A *setup* is one way to run Selvedge:
+//! memory style, optimisation, fuel, synchronous or parked at every host call and every few units of fuel.
+//!
+//! Rules
+//! 1. The engines differ rightly in the depth of a stack overflow alone: a trace is compared up to the first one.
+//! 2. NaNs are one class. The modules make their own NaNs canonical, so that payloads do not get into memories.
+//! 3. Every module ends: `wasm-smith` counts loops and calls in a global, and traps.
+//! 4. Two setups with fuel have used the same number of units after each step.
+
+#![warn(missing_docs)]
+
+pub mod case;
+pub mod generate;
+pub mod guest;
+mod host;
+pub mod ours;
+pub mod rival;
+pub mod trace;
+pub mod value;
+
+use case::Case;
+use trace::{Difference, Trace};
+
+/// How often `wasmi` is asked again when the engines differ.
+const REPEATS: usize = 4;
+
+/// What became of an input.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The bytes make no module, or one that `wasmi` has no room for.
+    Skipped,
+    /// The engines agree.
+    Agreed(Counts),
+    /// They do not, but neither does `wasmi` with itself: some of its code reads what was never written.
+    Doubtful,
+    /// The engines do not.
+    Differs(Box<Difference>),
+}
+
+/// How much a comparison did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Calls whose ends and effects were compared.
+    pub calls: u64,
+    /// Those of them that trapped.
+    pub traps: u64,
+    /// Calls of host functions in them.
+    pub host_calls: u64,
+    /// Traces cut off at a stack overflow.
+    pub cut: u64,
+}
+
+impl Counts {
+    /// Adds `other` to these.
+    pub fn add(&mut self, other: Counts) {
+        self.calls += other.calls;
+        self.traps += other.traps;
+        self.host_calls += other.host_calls;
+        self.cut += other.cut;
+    }
+}
+
+/// Makes a case of `data` and compares the engines over it.
+pub fn run(data: &[u8]) -> Outcome {
+    match generate::case(data) {
+        Some(case) => run_case(&case),
+        None => Outcome::Skipped,
+    }
+}
+
+/// Compares the engines over one case.
+pub fn run_case(case: &Case) -> Outcome {
+    let Some(expected) = rival::run(case) else {
+        return Outcome::Skipped;
+    };
+    let [first, second] = case.setups();
+    let traces = [first, second].map(|setup| ours::run(case, setup));
+    let compared = compare_all(&expected, &traces);
+    match compared {
+        Ok(counts) => Outcome::Agreed(counts),
+        Err(_) if !rival_repeats(case, &expected) => Outcome::Doubtful,
+        Err(difference) => Outcome::Differs(difference.of_case(case)),
+    }
+}
+
+/// Whether `wasmi` does the same a few times more.
+fn rival_repeats(case: &Case, expected: &Trace) -> bool {
+    let again = std::iter::repeat_with(|| rival::run(case)).take(REPEATS);
+    let mut again = again.flatten();
+    again.all(|trace| trace::compare(expected, &trace).is_ok())
+}
+
+fn compare_all(expected: &Trace, ours: &[Trace; 2]) -> Result<Counts, Box<Difference>> {
+    let mut counts = Counts::default();
+    for trace in ours {
+        counts.add(trace::compare(expected, trace)?);
+    }
+    trace::compare_fuel(&ours[0], &ours[1])?;
+    Ok(counts)
+}

@@ -1,0 +1,426 @@
+//! The case in Selvedge.
+
+use crate::case::{Case, Setup};
+use crate::guest::{Export, Guest, drive, hash_bytes, hash_words};
+use crate::host::Host;
+use crate::trace::{End, State, Stop, Trace};
+use crate::value::{Type, Value};
+use selvedge::{
+    AsContextMut, Caller, Config, Engine, Error, Extern, ExternRef, FuelPolicy, Func, FuncType, Global,
+    GlobalType, Instance, Linker, Memory, MemoryStyle, MemoryType, Module, OptLevel, Result, Store, Table,
+    TableType, Trap, Val, ValType,
+};
+use std::num::NonZero;
+use std::pin::{Pin, pin};
+use std::sync::LazyLock;
+use std::task::{Context, Poll, Waker};
+
+type Data = Host<Func>;
+
+/// More than any case uses.
+const FUEL_UNITS: u64 = 1 << 40;
+/// How often a setup with fuel yields: a prime, so that it is in any place.
+const YIELD_EVERY: NonZero<u64> = NonZero::new(997).unwrap();
+/// A call that was polled so often will never be ready.
+const MAX_POLLS: u32 = 10_000_000;
+
+/// Engines are made once: one has the process's stacks and trampolines.
+static ENGINES: LazyLock<[Engine; 4]> = LazyLock::new(|| {
+    [Setup::Plain, Setup::Metered, Setup::Yielding, Setup::Waiting].map(|setup| {
+        let engine = Engine::new(&config(setup));
+        engine.unwrap_or_else(|error| panic!("no engine for {setup:?}: {error:#}"))
+    })
+});
+
+fn config(setup: Setup) -> Config {
+    let mut config = Config::new();
+    config.parallel_compilation(false).max_guest_stacks(64);
+    match setup {
+        Setup::Plain => &mut config,
+        Setup::Metered => config.memory_style(MemoryStyle::Bounded).fuel(true),
+        Setup::Yielding => config.fuel(true),
+        Setup::Waiting => config
+            .memory_style(MemoryStyle::Bounded)
+            .opt_level(OptLevel::None),
+    };
+    config
+}
+
+struct Ours {
+    setup: Setup,
+    module: Module,
+    linker: Linker<Data>,
+    store: Store<Data>,
+    exports: Vec<(String, Extern)>,
+}
+
+/// What the case does there.
+pub fn run(case: &Case, setup: Setup) -> Trace {
+    let who = format!("selvedge {setup:?}");
+    match Ours::new(case, setup) {
+        Ok(mut ours) => drive(who, &mut ours, case.seed),
+        Err(error) => panic!("selvedge refuses a module that wasmi takes: {error:#}"),
+    }
+}
+
+impl Ours {
+    fn new(case: &Case, setup: Setup) -> Result<Ours> {
+        let engine = &ENGINES[setup as usize];
+        let module = Module::new(engine, &case.wasm)?;
+        let mut store = Store::new(engine, Data::default());
+        if engine_has_fuel(setup) {
+            store.set_fuel(FUEL_UNITS)?;
+        }
+        let mut linker = Linker::new(engine);
+        define_items(&mut linker, &mut store)?;
+        define_functions(&mut linker)?;
+        match setup.is_async() {
+            true => define_waiting_functions(&mut linker)?,
+            false => define_plain_functions(&mut linker)?,
+        }
+        Ok(Ours {
+            setup,
+            module,
+            linker,
+            store,
+            exports: Vec::new(),
+        })
+    }
+
+    /// Start functions are run by a synchronous call, in which nothing can wait.
+    fn set_waiting(&mut self, waits: bool) {
+        self.store.data_mut().may_wait = waits;
+        let policy = match self.setup == Setup::Yielding && waits {
+            true => FuelPolicy::Yield { every: YIELD_EVERY },
+            false => FuelPolicy::Trap,
+        };
+        let set = match engine_has_fuel(self.setup) {
+            true => self.store.set_fuel_policy(policy),
+            false => Ok(()),
+        };
+        set.unwrap_or_else(|error| panic!("a policy is refused: {error:#}"));
+    }
+
+    fn list_exports(&mut self, instance: Instance) {
+        let mut exports = instance.exports(&mut self.store);
+        exports.sort_by(|a, b| a.0.cmp(&b.0));
+        let funcs = exports.iter().filter_map(|(_, item)| item.into_func());
+        let funcs = funcs.map(|func| (func, params_of(&func.ty(&self.store))));
+        self.store.data_mut().functions = funcs.collect();
+        self.exports = exports;
+    }
+}
+
+fn engine_has_fuel(setup: Setup) -> bool {
+    matches!(setup, Setup::Metered | Setup::Yielding)
+}
+
+impl Guest for Ours {
+    fn instantiate(&mut self) -> End {
+        self.store.data_mut().functions.clear();
+        self.exports.clear();
+        self.set_waiting(false);
+        let made = self.linker.instantiate(&mut self.store, &self.module);
+        self.set_waiting(true);
+        match made {
+            Ok(instance) => {
+                self.list_exports(instance);
+                End::Returned(Vec::new())
+            }
+            Err(error) => end_of(&error),
+        }
+    }
+
+    fn functions(&self) -> Vec<Export> {
+        let names = self.exports.iter().filter(|(_, item)| item.into_func().is_some());
+        let types = self.store.data().functions.iter().map(|(_, types)| types.clone());
+        names.map(|(name, _)| name.clone()).zip(types).collect()
+    }
+
+    fn call(&mut self, index: usize, params: &[Value]) -> End {
+        let (func, _) = self.store.data().functions[index];
+        let results = match self.setup.is_async() {
+            true => block_on(call_async(&mut self.store, func, params)),
+            false => call(&mut self.store, func, params),
+        };
+        match results {
+            Ok(results) => End::Returned(results),
+            Err(error) => end_of(&error),
+        }
+    }
+
+    fn state(&mut self) -> State {
+        let mut state = State::default();
+        for (_, item) in &self.exports {
+            match item {
+                Extern::Memory(memory) => {
+                    let hash = hash_bytes(memory.data(&self.store));
+                    state.memories.push((memory.size(&self.store), hash));
+                }
+                Extern::Table(table) => {
+                    let size = table.size(&self.store);
+                    let nulls = (0..size).map(|at| is_null(table.get(&mut self.store, at)).into());
+                    let hash = hash_words(nulls);
+                    state.tables.push((size, hash));
+                }
+                Extern::Global(global) => {
+                    let value = global.get(&mut self.store);
+                    state.globals.push(from_val(&self.store, value));
+                }
+                _ => {}
+            }
+        }
+        state
+    }
+
+    fn host(&self) -> (u64, u64) {
+        self.store.data().seen()
+    }
+
+    fn fuel_used(&self) -> Option<u64> {
+        let left = self.store.get_fuel().ok()?;
+        Some(FUEL_UNITS - left)
+    }
+}
+
+fn is_null(value: Option<Val>) -> bool {
+    matches!(value, Some(Val::FuncRef(None) | Val::ExternRef(None)))
+}
+
+fn define_items(linker: &mut Linker<Data>, store: &mut Store<Data>) -> Result<()> {
+    let memory = Memory::new(&mut *store, MemoryType::new(1, Some(8)))?;
+    let ty = TableType {
+        element: ValType::FuncRef,
+        minimum: 4,
+        maximum: Some(20),
+    };
+    let table = Table::new(&mut *store, ty, Val::FuncRef(None))?;
+    let constant = Global::new(&mut *store, global_type(ValType::I64, false), Val::I64(77))?;
+    let variable = Global::new(&mut *store, global_type(ValType::I32, true), Val::I32(5))?;
+    linker.define("host", "memory", memory)?;
+    linker.define("host", "table", table)?;
+    linker.define("host", "constant", constant)?;
+    linker.define("host", "variable", variable)?;
+    Ok(())
+}
+
+fn global_type(content: ValType, mutable: bool) -> GlobalType {
+    GlobalType { content, mutable }
+}
+
+/// Those that never wait.
+fn define_functions(linker: &mut Linker<Data>) -> Result<()> {
+    linker.func_wrap("host", "blend", |mut caller: Caller<'_, Data>, a: f32, b: f64| {
+        caller.data_mut().blend(a, b)
+    })?;
+    linker.func_wrap(
+        "host",
+        "stop",
+        |mut caller: Caller<'_, Data>, a: i32| match caller.data_mut().stops(a) {
+            true => Err(Error::msg("stop")),
+            false => Ok(()),
+        },
+    )?;
+    let ty = FuncType::new(
+        [ValType::ExternRef, ValType::FuncRef],
+        [ValType::FuncRef, ValType::ExternRef],
+    );
+    linker.func_new("host", "pass", ty, |mut caller, params, results| {
+        let seen = params
+            .iter()
+            .map(|value| from_val(&caller, *value))
+            .collect::<Vec<_>>();
+        caller.data_mut().note(&seen);
+        results.copy_from_slice(&[params[1], params[0]]);
+        Ok(())
+    })?;
+    Ok(())
+}
+
+fn define_plain_functions(linker: &mut Linker<Data>) -> Result<()> {
+    linker.func_wrap("host", "mix", |mut caller: Caller<'_, Data>, a: i32, b: i64| {
+        caller.data_mut().mix(a, b)
+    })?;
+    linker.func_wrap(
+        "host",
+        "many",
+        |mut caller: Caller<'_, Data>, a: i64, b: f32, c: i32| {
+            let (x, y, z) = caller.data_mut().many(a, b.to_bits(), c);
+            (x, f64::from_bits(y), z)
+        },
+    )?;
+    linker.func_wrap(
+        "host",
+        "again",
+        |mut caller: Caller<'_, Data>, a: i32| -> Result<i32> {
+            let Some((func, params)) = caller.data_mut().begin_again(a) else {
+                return Ok(-1);
+            };
+            let end = call(&mut caller, func, &params);
+            caller.data_mut().end_again();
+            end.map(hash_results)
+        },
+    )?;
+    Ok(())
+}
+
+fn define_waiting_functions(linker: &mut Linker<Data>) -> Result<()> {
+    linker.func_wrap_async(
+        "host",
+        "mix",
+        async |mut caller: Caller<'_, Data>, (a, b): (i32, i64)| -> Result<i64> {
+            if caller.data().may_wait {
+                Once::default().await;
+            }
+            Ok(caller.data_mut().mix(a, b))
+        },
+    )?;
+    linker.func_wrap_async(
+        "host",
+        "many",
+        async |mut caller: Caller<'_, Data>, (a, b, c): (i64, f32, i32)| -> Result<(i32, f64, i64)> {
+            let (x, y, z) = caller.data_mut().many(a, b.to_bits(), c);
+            Ok((x, f64::from_bits(y), z))
+        },
+    )?;
+    linker.func_wrap_async(
+        "host",
+        "again",
+        async |mut caller: Caller<'_, Data>, a: i32| -> Result<i32> {
+            let Some((func, params)) = caller.data_mut().begin_again(a) else {
+                return Ok(-1);
+            };
+            let end = call_async(&mut caller, func, &params).await;
+            caller.data_mut().end_again();
+            end.map(hash_results)
+        },
+    )?;
+    Ok(())
+}
+
+fn hash_results(results: Vec<Value>) -> i32 {
+    hash_words(results.into_iter().map(Value::word)) as i32
+}
+
+fn call(mut store: impl AsContextMut<Data = Data>, func: Func, params: &[Value]) -> Result<Vec<Value>> {
+    let (params, mut results) = prepare(&mut store, func, params)?;
+    func.call(&mut store, &params, &mut results)?;
+    Ok(from_vals(&store, &results))
+}
+
+async fn call_async(
+    store: &mut impl AsContextMut<Data = Data>,
+    func: Func,
+    params: &[Value],
+) -> Result<Vec<Value>> {
+    let (params, mut results) = prepare(store, func, params)?;
+    func.call_async(store, &params, &mut results).await?;
+    Ok(from_vals(store, &results))
+}
+
+fn prepare(
+    store: &mut impl AsContextMut<Data = Data>,
+    func: Func,
+    params: &[Value],
+) -> Result<(Vec<Val>, Vec<Val>)> {
+    let params = params
+        .iter()
+        .map(|value| to_val(store, *value))
+        .collect::<Result<_>>()?;
+    let ty = func.ty(&*store);
+    let results = ty.results().iter().map(|ty| Val::default_for(*ty));
+    Ok((params, results.collect::<Result<_>>()?))
+}
+
+/// A future that is pending once.
+#[derive(Default)]
+struct Once {
+    is_ready: bool,
+}
+
+impl Future for Once {
+    type Output = ();
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if std::mem::replace(&mut self.is_ready, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..MAX_POLLS {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+    }
+    panic!("a call was polled {MAX_POLLS} times and is not ready");
+}
+
+fn params_of(ty: &FuncType) -> Vec<Type> {
+    let neutral = |ty: &ValType| match ty {
+        ValType::I32 => Type::I32,
+        ValType::I64 => Type::I64,
+        ValType::F32 => Type::F32,
+        ValType::F64 => Type::F64,
+        ValType::FuncRef => Type::Func,
+        ValType::ExternRef => Type::Extern,
+        other => panic!("modules are made without values of type {other}"),
+    };
+    ty.params().iter().map(neutral).collect()
+}
+
+fn to_val(store: &mut impl AsContextMut<Data = Data>, value: Value) -> Result<Val> {
+    Ok(match value {
+        Value::I32(value) => Val::I32(value),
+        Value::I64(value) => Val::I64(value),
+        Value::F32(bits) => Val::F32(bits),
+        Value::F64(bits) => Val::F64(bits),
+        Value::Func(false) => Val::FuncRef(None),
+        Value::Func(true) => Val::FuncRef(Some(store.as_context_mut().data().functions[0].0)),
+        Value::Extern(None) => Val::ExternRef(None),
+        Value::Extern(Some(value)) => Val::ExternRef(Some(ExternRef::new(store, value)?)),
+    })
+}
+
+fn from_vals(store: &impl selvedge::AsContext<Data = Data>, values: &[Val]) -> Vec<Value> {
+    values.iter().map(|value| from_val(store, *value)).collect()
+}
+
+fn from_val(store: &impl selvedge::AsContext<Data = Data>, value: Val) -> Value {
+    match value {
+        Val::I32(value) => Value::I32(value),
+        Val::I64(value) => Value::I64(value),
+        Val::F32(bits) => Value::f32(bits),
+        Val::F64(bits) => Value::f64(bits),
+        Val::FuncRef(value) => Value::Func(value.is_some()),
+        Val::ExternRef(value) => Value::Extern(value.map(|value| {
+            let data = value.data(store).ok().and_then(|data| data.downcast_ref());
+            *data.expect("the host makes references to u32 only")
+        })),
+        other => panic!("modules are made without values like {other:?}"),
+    }
+}
+
+fn end_of(error: &Error) -> End {
+    let Some(trap) = error.downcast_ref::<Trap>() else {
+        return match error.root_cause().to_string().as_str() {
+            "stop" => End::Stopped(Stop::Host),
+            _ => End::Refused(format!("{error:#}")),
+        };
+    };
+    End::Stopped(match trap {
+        Trap::Unreachable => Stop::Unreachable,
+        Trap::MemoryOutOfBounds => Stop::MemoryOutOfBounds,
+        Trap::TableOutOfBounds => Stop::TableOutOfBounds,
+        Trap::IndirectCallToNull => Stop::CallToNull,
+        Trap::IntegerDivisionByZero => Stop::DivisionByZero,
+        Trap::IntegerOverflow | Trap::BadConversionToInteger => Stop::OverflowOrConversion,
+        Trap::StackOverflow => Stop::StackOverflow,
+        Trap::BadSignature => Stop::BadSignature,
+        _ => Stop::Other,
+    })
+}

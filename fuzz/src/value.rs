@@ -1,0 +1,113 @@
+//! Values and types in neither engine's form.
+
+use crate::case::Numbers;
+
+/// The type of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Type {
+    I32,
+    I64,
+    F32,
+    F64,
+    Func,
+    Extern,
+}
+
+/// A value. Floats are bits; a result that is a NaN is [canonical](Value::f32).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Value {
+    I32(i32),
+    I64(i64),
+    F32(u32),
+    F64(u64),
+    /// Null or not. As an argument: the first exported function.
+    Func(bool),
+    /// Null or what the host put into it.
+    Extern(Option<u32>),
+}
+
+impl Value {
+    /// A result: all NaNs are one.
+    pub fn f32(bits: u32) -> Value {
+        let is_nan = f32::from_bits(bits).is_nan();
+        Value::F32(if is_nan { 0x7fc0_0000 } else { bits })
+    }
+
+    /// A result: all NaNs are one.
+    pub fn f64(bits: u64) -> Value {
+        let is_nan = f64::from_bits(bits).is_nan();
+        Value::F64(if is_nan { 0x7ff8_0000_0000_0000 } else { bits })
+    }
+
+    /// As a word of a hash.
+    pub fn word(self) -> u64 {
+        match self {
+            Value::I32(value) => value as u32 as u64,
+            Value::I64(value) => value as u64,
+            Value::F32(bits) => bits.into(),
+            Value::F64(bits) => bits,
+            Value::Func(is_some) => is_some.into(),
+            Value::Extern(value) => value.map_or(0, |value| 1 + u64::from(value)),
+        }
+    }
+
+    /// An argument: half of the time one of the values at which operators change.
+    pub fn argument(ty: Type, numbers: &mut Numbers) -> Value {
+        let word = numbers.next_u64();
+        let pick = (word >> 32) as usize;
+        let plain = word & 1 == 0;
+        let random = numbers.next_u64();
+        match ty {
+            Type::I32 if plain => Value::I32(random as i32),
+            Type::I32 => Value::I32(INTS[pick % INTS.len()] as i32),
+            Type::I64 if plain => Value::I64(random as i64),
+            Type::I64 => Value::I64(INTS[pick % INTS.len()]),
+            Type::F32 if plain => Value::F32(random as u32),
+            Type::F32 => Value::F32((FLOATS[pick % FLOATS.len()] as f32).to_bits()),
+            Type::F64 if plain => Value::F64(random),
+            Type::F64 => Value::F64(FLOATS[pick % FLOATS.len()].to_bits()),
+            Type::Func => Value::Func(plain),
+            Type::Extern => Value::Extern(plain.then_some(random as u32)),
+        }
+    }
+}
+
+const INTS: [i64; 16] = [
+    0,
+    1,
+    -1,
+    2,
+    7,
+    31,
+    32,
+    63,
+    64,
+    0xffff,
+    0x1_0000,
+    i32::MAX as i64,
+    i32::MIN as i64,
+    u32::MAX as i64,
+    i64::MAX,
+    i64::MIN,
+];
+
+const FLOATS: [f64; 16] = [
+    0.0,
+    -0.0,
+    0.5,
+    -0.5,
+    1.5,
+    2.5,
+    -1.0,
+    2147483647.0,
+    2147483648.0,
+    -2147483649.0,
+    4294967296.0,
+    9223372036854775807.0,
+    18446744073709551616.0,
+    1e-310,
+    f64::INFINITY,
+    f64::NAN,
+];
