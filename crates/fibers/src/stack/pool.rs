@@ -37,8 +37,8 @@ use core::ptr::NonNull;
 use std::sync::Arc;
 
 pub use region::{
-    EXTENT_COUNT, EXTENTS, Extent, GRANULE_BYTES, GRANULE_COUNT, GRANULES, HEADER_BYTES, REGION_BYTES,
-    REGION_START, SlotHeader, find_slot_asm, slot_of,
+    EXTENT_COUNT, EXTENTS, Extent, GRANULE_BYTES, GRANULE_COUNT, GRANULES, HEADER_BYTES, Published,
+    REGION_BYTES, REGION_START, SlotHeader, TakenHeader, find_slot_asm, slot_of,
 };
 
 use super::{PAGE_BYTES, Stack};
@@ -273,9 +273,9 @@ unsafe impl Sync for PooledStack {}
 impl PooledStack {
     /// The header at the top of the slot.
     #[inline]
-    pub fn header(&self) -> &'static SlotHeader {
+    pub fn header(&self) -> TakenHeader<'_> {
         // SAFETY: invariant 1.
-        unsafe { self.slot.as_ref() }
+        TakenHeader(unsafe { self.slot.as_ref() })
     }
 
     /// Gives the stack away as an address that [`from_raw`](PooledStack::from_raw) takes back.

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Invariants
-//! 1. An entry of `EXTENTS` is written once, before its granules name it.
+//! 1. An entry of `EXTENTS` is written once, before its granules name it. Only this module writes the tables.
 //! 2. What a granule names lies in memory that is readable and writable, but for the guards at the low end of its slots.
 //! 3. An extent that no pool has waits in `Reserved::idle`; extents never change their stride, so that 1 holds.
 
@@ -38,34 +38,70 @@ pub const HEADER_BYTES: usize = 64;
 const MIN_REGION_BYTES: usize = 16 << 30;
 
 /// The region's first address, once `REGION_BYTES` is not 0.
-pub static REGION_START: AtomicUsize = AtomicUsize::new(0);
+pub static REGION_START: Published<AtomicUsize> = Published(AtomicUsize::new(0));
 
 /// The region's size in bytes; 0 until there is one. To be read before `REGION_START`.
-pub static REGION_BYTES: AtomicUsize = AtomicUsize::new(0);
+pub static REGION_BYTES: Published<AtomicUsize> = Published(AtomicUsize::new(0));
 
 /// The extent that each granule belongs to; 0: none yet.
-pub static GRANULES: [AtomicU32; GRANULE_COUNT] = [const { AtomicU32::new(0) }; GRANULE_COUNT];
+pub static GRANULES: [Published<AtomicU32>; GRANULE_COUNT] =
+    [const { Published(AtomicU32::new(0)) }; GRANULE_COUNT];
 
 /// The extents, by number.
 pub static EXTENTS: [Extent; EXTENT_COUNT] = [const { Extent::none() }; EXTENT_COUNT];
+
+/// An atomic of the tables, with the layout of what is in it: everybody may read it, and only this module writes
+/// it, as [`slot_of`] makes references of what it says.
+///
+/// ```compile_fail,E0624
+/// use std::sync::atomic::Ordering;
+/// fibers::pool::EXTENTS[1].start.store(0x5000, Ordering::Relaxed);
+/// ```
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct Published<A>(A);
+
+impl Published<AtomicUsize> {
+    /// What it holds.
+    #[inline]
+    pub fn load(&self, ordering: Ordering) -> usize {
+        self.0.load(ordering)
+    }
+
+    fn store(&self, value: usize, ordering: Ordering) {
+        self.0.store(value, ordering);
+    }
+}
+
+impl Published<AtomicU32> {
+    /// What it holds.
+    #[inline]
+    pub fn load(&self, ordering: Ordering) -> u32 {
+        self.0.load(ordering)
+    }
+
+    fn store(&self, value: u32, ordering: Ordering) {
+        self.0.store(value, ordering);
+    }
+}
 
 /// A run of granules, cut into slots. 32 bytes.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Extent {
     /// Address of the first slot. At offset 0.
-    pub start: AtomicUsize,
+    pub start: Published<AtomicUsize>,
     /// From slot to slot, in bytes. At offset 8.
-    pub stride: AtomicUsize,
+    pub stride: Published<AtomicUsize>,
     /// How many slots there are. At offset 16.
-    pub slots: AtomicUsize,
+    pub slots: Published<AtomicUsize>,
     /// Unused.
-    pub reserved: AtomicUsize,
+    pub reserved: Published<AtomicUsize>,
 }
 
 impl Extent {
     const fn none() -> Extent {
-        let [start, stride, slots, reserved] = [const { AtomicUsize::new(0) }; 4];
+        let [start, stride, slots, reserved] = [const { Published(AtomicUsize::new(0)) }; 4];
         Extent {
             start,
             stride,
@@ -97,13 +133,17 @@ impl SlotHeader {
     /// then the end of the guard.
     pub const OWNER_OFFSET: usize = 0;
 
-    /// Sets the word that the slot's user has for itself. It is null when a stack is taken and returned.
+    /// Sets the word that the slot's user has for itself: [`TakenHeader::register`].
+    ///
+    /// ```compile_fail,E0624
+    /// fibers::pool::slot_of(0x5000).unwrap().register(std::ptr::without_provenance_mut(1));
+    /// ```
     #[inline]
-    pub fn register(&self, owner: *mut ()) {
+    pub(super) fn register(&self, owner: *mut ()) {
         self.owner.store(owner, Ordering::Release);
     }
 
-    /// The word that [`register`](SlotHeader::register) set. Async-signal-safe.
+    /// The word that [`register`](TakenHeader::register) set. Async-signal-safe.
     #[inline]
     pub fn owner(&self) -> *mut () {
         self.owner.load(Ordering::Acquire)
@@ -142,6 +182,29 @@ impl SlotHeader {
 
     pub(super) fn set_next(&self, next: *mut SlotHeader) {
         self.next.store(next, Ordering::Relaxed);
+    }
+}
+
+/// The header of a taken slot, borrowed from its [`PooledStack`](super::PooledStack).
+///
+/// Only so is the owner set: who finds a header by address may trust that the stack's user has written it.
+#[derive(Clone, Copy, Debug)]
+pub struct TakenHeader<'stack>(pub(super) &'stack SlotHeader);
+
+impl TakenHeader<'_> {
+    /// Sets the word that the slot's user has for itself. It is null when a stack is taken and returned.
+    #[inline]
+    pub fn register(&self, owner: *mut ()) {
+        self.0.register(owner);
+    }
+}
+
+impl core::ops::Deref for TakenHeader<'_> {
+    type Target = SlotHeader;
+
+    #[inline]
+    fn deref(&self) -> &SlotHeader {
+        self.0
     }
 }
 
@@ -214,7 +277,7 @@ pub unsafe extern "sysv64" fn find_slot_asm() {
 
 impl Extent {
     fn load(&self) -> (usize, usize, usize) {
-        let load = |word: &AtomicUsize| word.load(Ordering::Relaxed);
+        let load = |word: &Published<AtomicUsize>| word.load(Ordering::Relaxed);
         (load(&self.start), load(&self.stride), load(&self.slots))
     }
 }

@@ -249,7 +249,7 @@ fn slot_of_finds_the_slot_of_any_address_in_it_and_no_other() {
     let pool = pool.unwrap();
     let stacks: Vec<_> = (0..50).map(|_| pool.take().unwrap()).collect();
     for stack in &stacks {
-        let header = core::ptr::from_ref(stack.header()) as usize;
+        let header = core::ptr::from_ref(&*stack.header()) as usize;
         for address in [
             stack.limit(),
             stack.limit() + 4096,
@@ -354,13 +354,13 @@ fn stacks_of_more_than_a_granule_are_found_from_end_to_end() {
     let stacks = [(); 3].map(|()| pool.take().unwrap());
     assert!(pool.take().is_err());
     for stack in &stacks {
-        let header = core::ptr::from_ref(stack.header()) as usize;
+        let header = core::ptr::from_ref(&*stack.header()) as usize;
         for address in (stack.limit()..stack.base())
             .step_by(8 << 20)
             .chain([stack.base() - 1])
         {
             assert_eq!(find_by_assembly(address), header);
-            assert!(slot_of(address).is_some_and(|slot| core::ptr::eq(slot, stack.header())));
+            assert!(slot_of(address).is_some_and(|slot| core::ptr::eq(slot, &*stack.header())));
         }
     }
 }
