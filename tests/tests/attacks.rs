@@ -297,3 +297,66 @@ fn a_bulk_operation_that_cannot_be_paid_takes_what_is_left() {
     assert_eq!(trap_of(result), Some(Trap::OutOfFuel));
     assert_eq!(store.get_fuel().unwrap(), 0, "as `Trap::OutOfFuel` says");
 }
+
+/// `again` makes a store and calls into it, which calls `again`: no store nests.
+fn in_a_new_store(engine: &Engine, module: &Module, depth: i32) -> Result<i32> {
+    let mut linker = Linker::<(Engine, Module)>::new(engine);
+    linker.func_wrap(
+        "host",
+        "again",
+        |caller: Caller<'_, (Engine, Module)>, depth: i32| {
+            let (engine, module) = caller.data();
+            in_a_new_store(engine, module, depth + 1)
+        },
+    )?;
+    let mut store = Store::new(engine, (engine.clone(), module.clone()));
+    let instance = linker.instantiate(&mut store, module)?;
+    instance.call(&mut store, "run", depth)
+}
+
+#[test]
+fn recursion_across_stores_is_a_trap() {
+    let run = || {
+        let engine = Engine::new(Config::new().stack_bytes(64 << 10)).unwrap();
+        let module = Module::new(
+            &engine,
+            r#"(module (import "host" "again" (func $again (param i32) (result i32)))
+                (func (export "run") (param i32) (result i32) local.get 0 call $again))"#,
+        )
+        .unwrap();
+        for _ in 0..2 {
+            assert_eq!(
+                trap_of(in_a_new_store(&engine, &module, 0)),
+                Some(Trap::StackOverflow)
+            );
+        }
+    };
+    let child = in_child("recursion_across_stores_is_a_trap", || {
+        let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(run);
+        thread.unwrap().join().unwrap();
+    });
+    assert!(child.status.success(), "{child:?}");
+}
+
+#[test]
+fn a_caller_lent_to_another_thread_can_call() -> Result<()> {
+    let engine = Engine::default();
+    let module = Module::new(
+        &engine,
+        r#"(module (import "host" "f" (func $f (result i32)))
+            (func (export "run") (result i32) call $f) (func (export "seven") (result i32) i32.const 7))"#,
+    )?;
+    let mut linker = Linker::<()>::new(&engine);
+    linker.func_wrap("host", "f", |mut caller: Caller<'_, ()>| -> Result<i32> {
+        let seven = caller
+            .get_export("seven")
+            .and_then(selvedge::Extern::into_func)
+            .unwrap();
+        let seven = seven.typed::<(), i32>(&caller)?;
+        std::thread::scope(|scope| scope.spawn(|| seven.call(&mut caller, ())).join().unwrap())
+    })?;
+    let mut store = Store::new(&engine, ());
+    let instance = linker.instantiate(&mut store, &module)?;
+    assert_eq!(instance.call::<(), i32>(&mut store, "run", ())?, 7);
+    Ok(())
+}

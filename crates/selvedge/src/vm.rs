@@ -12,6 +12,7 @@
 //! | `arena.rs` | the place of parked host futures |
 //! | `fuel.rs` | slices, refills, yields |
 //! | `trap.rs` | what a trap left behind, as an error with a backtrace |
+//! | `host_stack.rs` | how deep the host's stack may get |
 //! | `signals.rs`, `code.rs` | faults, and which code they lie in |
 //! | `kept.rs` | what stays at its address on the heap |
 //! | `linear.rs`, `table.rs`, `builtins.rs`, `instance.rs` | memories, tables, bulk operations, instantiation |
@@ -27,6 +28,7 @@ pub(crate) mod child;
 pub(crate) mod code;
 pub(crate) mod fuel;
 pub(crate) mod host;
+pub(crate) mod host_stack;
 pub(crate) mod instance;
 pub(crate) mod kept;
 pub(crate) mod linear;

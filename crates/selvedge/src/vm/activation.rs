@@ -23,10 +23,11 @@ use super::arch::{self, DONE, EXIT, EXIT_TRAP, SUSPEND};
 use super::arena::ArenaMark;
 use super::store::{Stop, StoreVm};
 use super::vmctx::{VMFuncRef, ValRaw};
-use super::{signals, trap};
+use super::{host_stack, trap};
 use crate::error::{Error, Result};
 use crate::trap::Trap;
 use fibers::Stack;
+use fibers::raw::PRELUDE_BYTES;
 use std::any::Any;
 use std::mem::size_of;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -119,14 +120,16 @@ pub(crate) unsafe fn push(
     if store.top != owner {
         store.cut_to(owner);
     }
-    signals::ensure_alternate_stack()?;
     let host_sp = arch::stack_pointer();
+    host_stack::check(host_sp)?;
     let start = if owner.is_null() {
         store.outer_host_sp = host_sp;
         store.take_stack()?;
         store.stack_base
     } else {
-        if store.outer_host_sp.wrapping_sub(host_sp) > store.max_host_stack && store.outer_host_sp > host_sp {
+        let outer = store.outer_host_sp;
+        // An outer call on another thread's stack says nothing of this one, which has its floor.
+        if outer > host_sp && outer - host_sp > store.max_host_stack && host_stack::is_own(outer) {
             return Err(Error::from(Trap::StackOverflow));
         }
         store.cx.guest_fp - SWAP_BYTES
@@ -143,7 +146,8 @@ pub(crate) unsafe fn push(
     let link = base - 16;
     // SAFETY: `base` lies above the segment's limit with ENTRY_BYTES to spare, as just compared, and below everything
     // in use (invariant 2); `guest_start` expects what `init_entry` writes.
-    let sp = unsafe { fibers::raw::init_entry(base, arch::guest_start as *const () as usize) };
+    let sp =
+        unsafe { fibers::raw::init_entry(base, arch::guest_start as *const () as usize + PRELUDE_BYTES) };
     // SAFETY: inside the piece that was just reserved, aligned to 16.
     unsafe {
         activation.write(Activation {
@@ -178,8 +182,8 @@ unsafe fn run(vm: *mut StoreVm, act: *mut Activation) -> u64 {
     // SAFETY: the caller's promise; a field of plain data.
     unsafe { (*vm).cx.link = link };
     // SAFETY: `sp` is a context that `init_entry` made or a park left, and is resumed once: it is replaced below. The word
-    // is what `guest_start` asks for; who resumes from a park looks at none.
-    let (word, sp) = unsafe { fibers::raw::switch_and_link(act as u64, sp, link) };
+    // is what `guest_start` asks for; who resumes from a park looks at none. The prelude precedes all three.
+    let (word, sp) = unsafe { fibers::raw::switch_and_link_direct(act as u64, sp, link) };
     // SAFETY: invariant 2.
     unsafe { (*act).sp = sp };
     // The outer guest runs next, be it that this one ended or that its host function parks as well.
@@ -330,7 +334,7 @@ pub(crate) unsafe fn poll(vm: *mut StoreVm, act: *mut Activation, cx: &mut Conte
         unsafe { (*vm).outer_host_sp = arch::stack_pointer() };
     }
     // The thread may be another one than that which entered, and the guest's overflow is seen on its alternate stack.
-    if let Err(error) = signals::ensure_alternate_stack() {
+    if let Err(error) = host_stack::check(arch::stack_pointer()) {
         // SAFETY: the caller's promise.
         unsafe { pop_always(vm, act) };
         return Poll::Ready(Err(error));

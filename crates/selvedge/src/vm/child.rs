@@ -40,7 +40,10 @@ pub(crate) fn check(test: &str, body: impl FnOnce()) {
 
 /// A child that crashes on purpose writes no file.
 fn leave_no_core() {
-    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let none = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: the struct lives through the call.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &none) }, 0);
 }

@@ -225,13 +225,16 @@ impl StoreVm {
     pub(crate) fn instantiate(&mut self, module: &Module, imports: Vec<Linked>) -> Result<u32> {
         let info = module.info();
         let (imports, mut memories, mut tables) = split(imports);
-        for ty in &info.memories[info.imported_memories as usize..] {
-            let memory = LinearMemory::new(ty, self.engine.memory_style())?;
-            memories.push(self.add_memory(memory));
-        }
-        for ty in &info.tables[info.imported_tables as usize..] {
-            tables.push(self.add_table(TableVm::new(*ty, 0)?));
-        }
+        // All are made before one is added, so that a failure leaves nothing in the store.
+        let style = self.engine.memory_style();
+        let own = info.memories[info.imported_memories as usize..].iter();
+        let own_memories = own
+            .map(|ty| LinearMemory::new(ty, style))
+            .collect::<Result<Vec<_>>>()?;
+        let own = info.tables[info.imported_tables as usize..].iter();
+        let own_tables = own.map(|ty| TableVm::new(*ty, 0)).collect::<Result<Vec<_>>>()?;
+        memories.extend(own_memories.into_iter().map(|memory| self.add_memory(memory)));
+        tables.extend(own_tables.into_iter().map(|table| self.add_table(table)));
         let mut instance = Kept::new(InstanceVm {
             module: module.clone(),
             vmctx: VmctxBlock::new(info.layout.size()),

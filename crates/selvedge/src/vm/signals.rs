@@ -381,6 +381,7 @@ impl AlternateStack {
 impl Drop for AlternateStack {
     fn drop(&mut self) {
         READY.set(false);
+        super::host_stack::forget();
         // Only where ours is still in use: who has replaced it may have unmapped what was there before ours, as
         // the standard library does at the end of a thread.
         let ours = |present: &libc::stack_t| present.ss_sp == self.stack.ss_sp;

@@ -37,6 +37,7 @@ use crate::vm::builtins::dispatch;
 use crate::vm::fuel::refill;
 use crate::vm::store::VMStoreContext;
 use crate::vm::vmctx::HostRecord;
+use fibers::parking_prelude_x86_64;
 use fibers::pool::find_slot_asm;
 use std::arch::{asm, naked_asm};
 use std::mem::offset_of;
@@ -68,13 +69,14 @@ pub(crate) fn builtin_call(fuel: bool) -> *const u8 {
     }
 }
 
-/// Where a new activation starts, with `rsp = link` and `rdi` its [`Activation`].
+/// Where a new activation starts behind the parking prelude, with `rsp = link` and `rdi` its [`Activation`].
 ///
 /// Calls the entry trampoline with (code, context, slots) and goes back to the parent with [`super::DONE`].
 #[unsafe(naked)]
 #[unsafe(link_section = "selvedge_text")]
 pub(crate) unsafe extern "sysv64" fn guest_start() {
     naked_asm!(
+        parking_prelude_x86_64!(),
         "mov rbp, rsp", // the frame record {P, address in the thunk}
         "mov rax, rdi",
         "mov rdi, [rax + {code}]",
@@ -144,6 +146,7 @@ macro_rules! swap {
             "mov rsp, [rcx]",
             "pop rbp",
             "ret",
+            parking_prelude_x86_64!(),
             "4:", // resumed: rsp is just above the address; the results are in the slots
             "pop r15", "pop r14", "pop r13", "pop r12", "pop rbx",
             "lea rbp, [rsp + 8]",
@@ -331,6 +334,7 @@ pub(crate) unsafe extern "sysv64" fn fuel_check() {
         "mov rsp, [rcx]",
         "pop rbp",
         "ret",
+        parking_prelude_x86_64!(),
         "6:", // resumed
         "pop rbx",
         "lea rbp, [rsp + 0x170]", // 0x108 and thirteen registers below the frame record
