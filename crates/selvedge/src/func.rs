@@ -84,6 +84,7 @@ impl Func {
         Func::of_host(store.as_context_mut(), HostFunc::vals_wait(ty, f, None))
     }
 
+    #[inline]
     pub(crate) fn entry<'a>(&self, vm: &'a StoreVm) -> Result<&'a FuncEntry> {
         vm.check(self.store, "a function")?;
         Ok(&vm.funcs[self.index as usize])

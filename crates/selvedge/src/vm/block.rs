@@ -50,8 +50,12 @@ impl<T> Store<T> {
     pub fn new(engine: &Engine, data: T) -> Store<T> {
         let vm = StoreVm::new(engine.clone());
         let block = Box::into_raw(Box::new(Block { vm, data }));
+        let block = NonNull::new(block).expect("a box is not null");
+        let vm = Block::vm(block);
+        // SAFETY: just made, and nobody else refers to it.
+        unsafe { (*vm).set_this(vm) };
         Store {
-            block: NonNull::new(block).expect("a box is not null"),
+            block,
             _owns: PhantomData,
             _invariant: PhantomData,
         }

@@ -238,7 +238,7 @@ impl StoreVm {
         let mut instance = Kept::new(InstanceVm {
             module: module.clone(),
             vmctx: VmctxBlock::new(info.layout.size()),
-            store: ptr::from_mut(self),
+            store: self.this(),
             memories,
             tables,
             host_records: Box::new([]),

@@ -96,6 +96,9 @@ pub(crate) struct GlobalCell(pub(crate) [u64; 2]);
 #[repr(C)]
 pub struct StoreVm {
     pub(crate) cx: VMStoreContext,
+    /// This store's own address, as the pointer to the whole block: host functions reach the data behind through it, which a
+    /// pointer made from a reference to this part would not allow.
+    this: *mut StoreVm,
     /// Innermost activation (invariant 2).
     pub(crate) top: *mut Activation,
     /// The guest stack while something is active (invariant 3), its base and its limit.
@@ -145,6 +148,7 @@ impl StoreVm {
                 memories: ptr::null(),
                 memory_count: 0,
             },
+            this: ptr::null_mut(),
             top: ptr::null_mut(),
             stack: None,
             stack_base: 0,
@@ -171,11 +175,22 @@ impl StoreVm {
     }
 
     /// The pointer generated code carries.
-    pub(crate) fn context_ptr(&mut self) -> *mut VMStoreContext {
-        ptr::from_mut(self).cast()
+    pub(crate) fn context_ptr(&self) -> *mut VMStoreContext {
+        self.this.cast()
+    }
+
+    /// The pointer to the whole block; see the field.
+    pub(crate) fn this(&self) -> *mut StoreVm {
+        self.this
+    }
+
+    /// Says where the block lies, once, right after it was made.
+    pub(crate) fn set_this(&mut self, this: *mut StoreVm) {
+        self.this = this;
     }
 
     /// Checks that a handle was made by this store.
+    #[inline]
     pub(crate) fn check(&self, store_id: u64, what: &str) -> Result<()> {
         if store_id == self.id {
             return Ok(());
