@@ -215,11 +215,7 @@ fn a_load_that_is_merged_into_the_address_of_another_keeps_its_own_site() {
     let image = selvedge_compiler::compile(&wat::parse_str(wat).unwrap(), &metered())
         .unwrap()
         .image;
-    let fuel = image
-        .fault_sites
-        .iter()
-        .map(|site| site.fuel)
-        .collect::<Vec<_>>();
+    let fuel = image.fault_sites.iter().map(|site| site.fuel).collect::<Vec<_>>();
     assert_eq!(fuel, [1 + 2, 1 + 3]);
 }
 
