@@ -2,6 +2,7 @@
 
 use core::ptr::{self, NonNull};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::magazine::{self, BATCH, Bin};
 use super::region::{self, HEADER_BYTES, Run, SlotHeader};
@@ -14,6 +15,9 @@ const GUARDS_AHEAD: usize = 16;
 /// Colours: 15 of them, 256 bytes apart, so that they differ from each other in every cache set's address bits.
 const COLOURS: usize = 15;
 const COLOUR_BYTES: usize = 256;
+
+/// How long to wait for stacks on their way into the list: some calls into the kernel.
+const TRANSIT_PAUSE: Duration = Duration::from_micros(20);
 
 /// The largest stack, in bytes: a 64th of the smallest region.
 const MAX_STACK_BYTES: usize = 256 << 20;
@@ -72,7 +76,9 @@ struct State {
     /// The list of free stacks, hottest first, linked through their headers.
     free: *mut SlotHeader,
     free_len: usize,
-    /// Stacks made: in the list, in a bin, or taken.
+    /// Returned stacks that threads trim without the lock, on their way into the list.
+    in_transit: usize,
+    /// Stacks made: in the list, on their way there, in a bin, or taken.
     created: usize,
     runs: Vec<Run>,
     bins: Vec<NonNull<Bin>>,
@@ -93,6 +99,7 @@ impl Shared {
             is_open: true,
             free: ptr::null_mut(),
             free_len: 0,
+            in_transit: 0,
             created: 0,
             runs: Vec::new(),
             bins: Vec::new(),
@@ -117,7 +124,17 @@ impl Shared {
 pub(super) fn take_slow(shared: &'static Shared) -> Result<NonNull<SlotHeader>, PoolError> {
     let bin = magazine::claim(shared);
     let mut state = shared.lock();
-    let slot = state.obtain(shared)?;
+    let slot = loop {
+        match state.obtain(shared) {
+            // These were returned before, so the pool is not full. Their threads need the lock.
+            Err(PoolError::Full { .. }) if state.in_transit > 0 => {
+                drop(state);
+                std::thread::sleep(TRANSIT_PAUSE);
+                state = shared.lock();
+            }
+            result => break result?,
+        }
+    };
     if let Some(bin) = bin {
         state.bind(bin, shared);
         state.fill(bin.as_bin());
@@ -143,9 +160,11 @@ pub(super) fn give_slow(shared: &'static Shared, slot: NonNull<SlotHeader>) {
     }
     let keep = state.shape.keep_resident_bytes;
     if let Some(batch) = spilled {
+        state.in_transit += BATCH;
         drop(state); // the kernel may take its time
         batch.iter().for_each(|slot| trim(*slot, keep));
         state = shared.lock();
+        state.in_transit -= BATCH;
         batch.iter().for_each(|slot| state.put(*slot));
     }
     retire_if_over(shared, state);
@@ -175,7 +194,9 @@ pub(super) fn stats(shared: &Shared) -> PoolStats {
     // SAFETY: bins in the list are alive while the lock is held (invariant 3 of `magazine`).
     let in_bins: usize = state.bins.iter().map(|bin| unsafe { bin.as_ref() }.len()).sum();
     PoolStats {
-        in_use: state.created.saturating_sub(state.free_len + in_bins),
+        in_use: state
+            .created
+            .saturating_sub(state.free_len + state.in_transit + in_bins),
         created: state.created,
         max_stacks: state.shape.max_stacks,
     }

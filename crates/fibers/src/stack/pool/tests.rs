@@ -201,6 +201,49 @@ fn many_threads_never_share_a_stack_and_never_find_the_pool_full() {
 }
 
 #[test]
+fn returned_stacks_on_their_way_into_the_list_do_not_make_a_pool_full() {
+    const ROUNDS: usize = 40;
+    let pool = StackPool::new(PoolConfig {
+        stack_bytes: 1 << 20,
+        max_stacks: magazine::CAPACITY + 1,
+        keep_resident_bytes: 0,
+        ..PoolConfig::default()
+    });
+    let pool = pool.unwrap();
+    let mut errors = Vec::new();
+    let turn = AtomicUsize::new(0);
+    let wait_for = |wanted| {
+        while turn.load(Ordering::Acquire) < wanted {
+            std::thread::yield_now();
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..ROUNDS {
+                let mut stacks: Vec<_> = (0..=magazine::CAPACITY).map(|_| pool.take().unwrap()).collect();
+                for stack in &stacks {
+                    // What trimming a batch of them takes time for.
+                    (stack.limit() + stack.guard_bytes()..stack.base())
+                        .step_by(PAGE_BYTES)
+                        .for_each(write_at);
+                }
+                stacks.truncate(1);
+                turn.store(2 * round + 1, Ordering::Release);
+                drop(stacks); // the bin spills
+                wait_for(2 * round + 2);
+            }
+        });
+        for round in 0..ROUNDS {
+            wait_for(2 * round + 1);
+            let taken: Vec<_> = (0..magazine::CAPACITY).map(|_| pool.take()).collect();
+            errors.extend(taken.into_iter().filter_map(Result::err));
+            turn.store(2 * round + 2, Ordering::Release);
+        }
+    });
+    assert_eq!(errors, [], "only one stack of 17 was not returned");
+}
+
+#[test]
 fn a_pool_gives_its_memory_back_when_the_last_stack_is_gone() {
     let config = PoolConfig {
         stack_bytes: 52 << 10,
