@@ -313,8 +313,11 @@ impl<Input, Yield> Suspender<Input, Yield> {
 
     /// Calls `body` on the stack of whoever resumed this fiber, and comes back. Panics pass through.
     ///
-    /// For code that needs more stack than the fiber has. Cost: two calls. `Send` keeps the suspender out of `body`: it
-    /// must not suspend there.
+    /// For code that needs more stack than the fiber has. Cost: two calls.
+    ///
+    /// # Aborts
+    /// When the fiber suspends in `body`: what is parked would lie on the stack of somebody who goes on. `Send` keeps the
+    /// suspender out, unless something hides it that is `Send` by checking the thread.
     ///
     /// ```compile_fail,E0277
     /// use fibers::{Fiber, GuardedStack};
@@ -328,6 +331,15 @@ impl<Input, Yield> Suspender<Input, Yield> {
     {
         // SAFETY: the fiber runs, so the link holds P, the address of its parked parent's frame record.
         let parked = unsafe { self.link.get().read_volatile() };
+        let mut loan = arch::Loan::default();
+        // SAFETY: `parked` was just read from the link.
+        unsafe { arch::lend(&mut loan, parked) };
+        // SAFETY: the word is ours as long as the fiber runs. The loan stays in place until `_back` is dropped.
+        unsafe { self.link.get().write_volatile((&raw const loan) as usize) };
+        let _back = GiveBack {
+            link: &self.link,
+            parked,
+        };
         // SAFETY: what is below P is free to be borrowed while the parent is parked, and P - 8 is 16-aligned.
         unsafe { raw::on_stack(parked & !(STACK_ALIGN - 1), body) }
     }
@@ -335,6 +347,19 @@ impl<Input, Yield> Suspender<Input, Yield> {
     #[inline(always)]
     fn link(&self) -> usize {
         self.link.get() as usize
+    }
+}
+
+/// Ends a loan of the parent's stack: writes P into the parent link.
+struct GiveBack<'fiber> {
+    link: &'fiber UnsafeCell<usize>,
+    parked: usize,
+}
+
+impl Drop for GiveBack<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the word is the fiber's as long as it runs, and this is on it.
+        unsafe { self.link.get().write_volatile(self.parked) };
     }
 }
 

@@ -168,6 +168,49 @@ pub fn base_return() -> usize {
     fiber_base as *const () as usize + 1
 }
 
+/// Where a fiber comes that suspends while its parent's stack is lent ([`lend`]): its second byte, as in
+/// [`fiber_base`], whose CFI leads to the parent all the same. rsp is above the loan, on the fiber's stack.
+#[unsafe(naked)]
+unsafe extern "sysv64" fn lent_parent() -> ! {
+    naked_asm!(
+        ".cfi_startproc",
+        ".cfi_signal_frame",
+        base_cfi_x86_64!(), // rbp = the second record of the loan, which starts with P
+        "nop",
+        "and rsp, -16", // lent_return()
+        "call {die}",   // overwrites the loan and what is below: nobody returns
+        "int3",
+        ".cfi_endproc",
+        die = sym suspended_while_lent,
+    )
+}
+
+extern "sysv64" fn suspended_while_lent() -> ! {
+    crate::unwind::die("a fiber suspended while it ran on its parent's stack")
+}
+
+fn lent_return() -> usize {
+    lent_parent as *const () as usize + 1
+}
+
+/// What a parent link points to while the parent's stack is lent: two frame records, of which the first
+/// stands for P, and the second leads to the real one.
+pub(crate) type Loan = [usize; 4];
+
+/// Fills a loan of `parked`, P. With the loan's address in the parent link, walks go on at the parent, but a fiber that
+/// suspends aborts: what it would park lies on the parent's stack.
+///
+/// # Safety
+/// `parked` came from a parent link: P, or the address of a loan.
+pub(crate) unsafe fn lend(loan: &mut Loan, parked: usize) {
+    // SAFETY: the caller's promise: either is a frame record.
+    if unsafe { ((parked + PARENT_RETURN_OFFSET) as *const usize).read() } == lent_return() {
+        crate::unwind::die("a fiber lent its parent's stack while it ran there");
+    }
+    let second = (&raw const loan[2]) as usize;
+    *loan = [second, lent_return(), parked, lent_return()];
+}
+
 /// The prelude, and then the code address of a typed fiber that was never resumed, where rsp = sp + 8,
 /// rdi = word, rsi = link.
 #[unsafe(naked)]

@@ -1,4 +1,5 @@
 use std::cell::{Cell, RefCell};
+use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
@@ -308,6 +309,69 @@ fn the_parents_stack_can_be_borrowed_and_panics_pass() {
     fiber.resume(());
     let payload = catch_unwind(AssertUnwindSafe(|| fiber.resume(()))).unwrap_err();
     assert_eq!(payload.downcast_ref(), Some(&9u8));
+}
+
+#[test]
+fn a_backtrace_on_the_parents_stack_reaches_the_resumer() {
+    in_both_orders(|suspender, ()| {
+        let text = suspender.on_parent_stack(|| format!("{:?}", backtrace::Backtrace::new()));
+        let at = text
+            .find("on_parent_stack")
+            .unwrap_or_else(|| panic!("the fiber is missing: {text}"));
+        let at = text[at..].find("resume_to_the_end").map(|more| at + more);
+        let at = at.unwrap_or_else(|| panic!("the resumer is missing: {text}"));
+        assert!(
+            text[at..].contains("in_both_orders"),
+            "the resumer's resumer is missing: {text}"
+        );
+    });
+}
+
+/// What crates offer that make anything `Send` by checking the thread at each access.
+struct OfOneThread<T>(T, std::thread::ThreadId);
+
+// SAFETY: `get` gives the value to its own thread only, and the test drops it there.
+unsafe impl<T> Send for OfOneThread<T> {}
+
+impl<T> OfOneThread<T> {
+    fn get(&self) -> &T {
+        assert_eq!(self.1, std::thread::current().id());
+        &self.0
+    }
+}
+
+/// Runs a fiber whose function smuggles its suspender to the parent's stack and does `misuse` with it there.
+fn abort_on_the_parents_stack(name: &str, misuse: fn(&Suspender<(), ()>), message: &str) {
+    let output = in_child(name, || {
+        let mut fiber = Fiber::<(), (), (), _>::with_stack(stack(), move |suspender, ()| {
+            let hidden = OfOneThread(suspender, std::thread::current().id());
+            suspender.on_parent_stack(move || misuse(hidden.get()));
+        });
+        fiber.resume(());
+        fiber.resume(());
+        std::process::exit(0);
+    });
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{text}");
+    assert!(text.contains(message), "{text}");
+}
+
+#[test]
+fn a_fiber_that_suspends_on_its_parents_stack_aborts() {
+    abort_on_the_parents_stack(
+        "fiber::tests::a_fiber_that_suspends_on_its_parents_stack_aborts",
+        |suspender| suspender.suspend(()),
+        "fibers: a fiber suspended while it ran on its parent's stack\n",
+    );
+}
+
+#[test]
+fn a_fiber_that_lends_its_parents_stack_twice_aborts() {
+    abort_on_the_parents_stack(
+        "fiber::tests::a_fiber_that_lends_its_parents_stack_twice_aborts",
+        |suspender| suspender.on_parent_stack(|| ()),
+        "fibers: a fiber lent its parent's stack while it ran there\n",
+    );
 }
 
 #[test]
