@@ -76,6 +76,14 @@ macro_rules! define_fiber {
         /// fn send<T: Send>() {}
         /// send::<fibers::Fiber<(), (), (), fibers::GuardedStack>>();
         /// ```
+        ///
+        /// # What the types do not see
+        /// Code that lends something for the time of a call takes for granted that calls end in order; those in a
+        /// suspended fiber may end later. So:
+        /// - A fiber that is suspended in `LocalKey::with` has to end before that
+        ///   thread-local is dropped: do not keep such a fiber in a thread-local itself.
+        /// - Do not suspend in a call that has put a reference into a thread-local place for its time, as scoped
+        ///   thread-locals do.
         pub struct Fiber<Input, Yield, Return, S: Stack $($default)*> {
             sp: usize,
             link: usize,

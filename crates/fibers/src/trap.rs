@@ -50,6 +50,7 @@ impl<Return> TrapHandler<Return> {
     ///   [`is_stack_pointer_inside`](Self::is_stack_pointer_inside) tells, in the thread that runs it, and the
     ///   handler runs on another stack.
     /// - The handler returns with these registers.
+    /// - The stack has room for `body` and what it calls.
     /// - The frames of the fiber are abandoned: nothing in them needs to be dropped or is referred to from
     ///   elsewhere, and the interrupted code had no invariant broken at that instruction: it was not in
     ///   foreign code, held no lock and did not allocate.
@@ -65,7 +66,7 @@ impl<Return> TrapHandler<Return> {
             // SAFETY: this runs at the base of the fiber.
             unsafe { run_to_end(link, body) }
         }
-        // SAFETY: the caller's promise; a fiber has room for its initial function, and more for this.
+        // SAFETY: the caller's promise.
         unsafe { arch::setup_trap_trampoline(self.base, body, trap_main::<F, Return>) }
     }
 }
