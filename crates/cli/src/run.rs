@@ -46,9 +46,11 @@ fn read(file: &Path) -> Result<Vec<u8>, Failure> {
     if bytes.starts_with(MAGIC) {
         return Ok(bytes);
     }
-    if std::str::from_utf8(&bytes).is_err() {
+    // A name that says binary is believed; the text format goes by any other.
+    let says_binary = file.extension().is_some_and(|extension| extension == "wasm");
+    if says_binary || std::str::from_utf8(&bytes).is_err() {
         return Err(Failure::input(format_args!(
-            "`{}` is not WebAssembly",
+            "`{}` is not WebAssembly: it does not begin with \\0asm",
             file.display()
         )));
     }

@@ -327,6 +327,10 @@ fn a_file_that_cannot_be_run_is_one_line() {
     files
         .run(&["run", "bytes.wasm"])
         .assert_bad_input("`bytes.wasm` is not WebAssembly");
+    files.add("text.wasm", "hello");
+    files
+        .run(&["run", "text.wasm"])
+        .assert_bad_input("`text.wasm` is not WebAssembly");
     files.run(&["run", "bad.wat"]).assert_bad_input("bad.wat:2:");
     files
         .run(&["run", "invalid.wat"])
