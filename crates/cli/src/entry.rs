@@ -31,7 +31,7 @@ impl Entry {
         let is_reactor = module.get_export(START).is_none() && module.get_export(INITIALIZE).is_some();
         let params = match invoke {
             Some(_) => parse(name, &ty, args)?,
-            None if ty.params().len() == 0 => Vec::new(), // what it is given goes through WASI
+            None if ty.params().is_empty() => Vec::new(), // what it is given goes through WASI
             None => {
                 return Err(Failure::input(format_args!(
                     "`{START}` has parameters: use --invoke"
