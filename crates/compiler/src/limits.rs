@@ -3,7 +3,8 @@
 //! wasmparser's limits come first: a million functions, 1 000 parameters and results, 50 000 locals and
 //! 7 654 321 bytes a function. Compiling uses the heap for nesting, never the host's stack; what is
 //! left is work that grows with a product: a local is looked up through every loop around it, and each of
-//! them may get a parameter for it; and a call or a branch of two bytes may carry a thousand values.
+//! them may get a parameter for it; and a call or a branch of two bytes may carry a thousand values. A local
+//! also has a place in a table for each block, and a value where two paths meet before it is read.
 
 use crate::CompileError;
 
@@ -18,6 +19,10 @@ const NESTING: u64 = 1 << 16;
 /// The most locals, times the loops that are around each other.
 const LOCALS_TIMES_LOOPS: u64 = 1 << 22;
 
+/// The most locals, times the blocks of code: 4 bytes each.
+const LOCALS_TIMES_BLOCKS: u64 = 1 << 27;
+/// The most values in a function, those included that only say that two paths bring the same.
+const VALUES: u64 = 1 << 23;
 /// The most values that the calls and branches of a function carry, all together.
 const CARRIED: u64 = 1 << 22;
 
@@ -44,6 +49,19 @@ pub(crate) fn loops(locals: usize, depth: usize, offset: u32) -> Result<(), Comp
         LOCALS_TIMES_LOOPS,
         offset,
     )
+}
+
+pub(crate) fn blocks(locals: usize, blocks: usize, offset: u32) -> Result<(), CompileError> {
+    check(
+        "locals times blocks of code",
+        locals as u64 * blocks as u64,
+        LOCALS_TIMES_BLOCKS,
+        offset,
+    )
+}
+
+pub(crate) fn values(count: usize, offset: u32) -> Result<(), CompileError> {
+    check("values in a function", count as u64, VALUES, offset)
 }
 
 pub(crate) fn carried(count: usize, offset: u32) -> Result<(), CompileError> {

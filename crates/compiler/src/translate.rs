@@ -10,6 +10,8 @@
 //!    has what it pops, with the right types.
 //! 2. While code is not reached, no instruction is made; labels are pushed as dead ones.
 
+use std::collections::HashSet;
+
 use cranelift_codegen::ir::{Block, BlockArg, Function, InstBuilder, StackSlot, Type, Value, types};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
@@ -47,6 +49,8 @@ pub(crate) struct Translator<'a> {
     pub(crate) builtin_args: Option<StackSlot>,
     /// How many values calls and branches have carried so far.
     pub(crate) carried: usize,
+    /// Immediate offsets and sizes of the stores so far, if fuel is on.
+    pub(crate) stores: HashSet<(i32, u64)>,
     locals: usize,
     loops: usize,
 }
@@ -81,6 +85,7 @@ pub(crate) fn translate<'a>(
         offset: body.range().start as u32,
         builtin_args: None,
         carried: 0,
+        stores: HashSet::new(),
         locals: 0,
         loops: 0,
     };
@@ -153,7 +158,15 @@ impl<'a> Translator<'a> {
         self.fuel.spend(operator);
         self.mark_site();
         self.dispatch(operator)?;
-        limits::carried(self.carried, offset)
+        self.check_size()
+    }
+
+    /// Guards against code that grows out of proportion to its bytes.
+    fn check_size(&self) -> Result<(), CompileError> {
+        let dfg = &self.b.func.dfg;
+        limits::values(dfg.num_values(), self.offset)?;
+        limits::blocks(self.locals, dfg.num_blocks(), self.offset)?;
+        limits::carried(self.carried, self.offset)
     }
 
     /// An operator that is not reached: only the structure counts.

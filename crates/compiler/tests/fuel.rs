@@ -229,3 +229,23 @@ fn a_store_to_what_was_loaded_faults_as_the_load() {
     let first = image.fault_sites[0];
     assert_eq!((first.wasm, first.fuel), (load as u32, 1 + 3));
 }
+
+#[test]
+fn a_store_that_is_overwritten_keeps_its_own_site() {
+    let wat = r#"(module (memory 1)
+        (func (export "f") (param i32 i32) (result i32)
+            (i32.store (local.get 0) (i32.const 1))
+            (local.set 1 (i32.mul (local.get 1) (i32.const 3)))
+            (i32.store (local.get 0) (i32.const 2))
+            (local.get 1)))"#;
+    let guest = Guest::new(wat, &metered());
+    let sites: Vec<_> = guest
+        .module
+        .image
+        .fault_sites
+        .iter()
+        .map(|site| site.fuel)
+        .collect();
+    // The entry, two operands and the store; four operators and another store.
+    assert_eq!(sites, [4, 11]);
+}

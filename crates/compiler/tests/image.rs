@@ -263,6 +263,29 @@ fn what_is_out_of_proportion_is_refused() {
 }
 
 #[test]
+fn many_locals_in_many_blocks_are_refused() {
+    // 50 000 locals, each set behind 10 000 branches: a table of 500 million places.
+    let mut body = vec![1, 0xd0, 0x86, 0x03, 0x7f];
+    body.extend([0x20, 0x00, 0x0d, 0x00].repeat(10_000));
+    for local in 0..50_000 {
+        body.extend([0x41, 0x01, 0x21]);
+        body.extend(leb(local));
+    }
+    body.push(0x0b);
+    let error = compile(&one_function(&body), &settings()).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            CompileError::TooLarge {
+                what: "locals times blocks of code",
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+}
+
+#[test]
 fn a_large_function_is_compiled_or_refused() {
     let mut body = vec![0];
     for offset in 0..200_000 {

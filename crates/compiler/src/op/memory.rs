@@ -40,10 +40,19 @@ impl Translator<'_> {
     pub(crate) fn store(&mut self, opcode: Opcode, size: u64, memarg: &MemArg) {
         let (index, value) = self.pop2();
         let (address, offset) = self.address(index, memarg.offset, size);
+        self.keep_earlier_stores(offset, size);
         let flags = regions::memory_store(self.b.func, self.fuel.is_on());
         let flags = self.intern(flags);
         let ty = self.b.func.dfg.value_type(value);
         self.b.ins().Store(opcode, ty, flags, offset, value, address);
+    }
+
+    /// Keeps Cranelift from dropping a store that this one overwrites: what then faults is this one, with
+    /// more fuel spent. Only stores of the same size and immediate offset can be taken for overwritten.
+    fn keep_earlier_stores(&mut self, offset: Offset32, size: u64) {
+        if self.fuel.is_on() && !self.stores.insert((offset.into(), size)) {
+            self.b.ins().sequence_point();
+        }
     }
 
     fn intern(&mut self, flags: MemFlagsData) -> MemFlags {
