@@ -22,7 +22,7 @@ const LOCALS_TIMES_LOOPS: u64 = 1 << 22;
 /// The most locals, times the blocks of code: 4 bytes each.
 const LOCALS_TIMES_BLOCKS: u64 = 1 << 27;
 /// The most values in a function, those included that only say that two paths bring the same.
-const VALUES: u64 = 1 << 23;
+const VALUES: u64 = 1 << 22;
 /// The most values that the calls and branches of a function carry, all together.
 const CARRIED: u64 = 1 << 22;
 

@@ -286,6 +286,25 @@ fn many_locals_in_many_blocks_are_refused() {
 }
 
 #[test]
+fn many_values_are_refused() {
+    // Each operator makes two: the comparison, and its result widened.
+    let mut body = vec![0, 0x41, 0x00];
+    body.extend([0x45].repeat(2_200_000));
+    body.extend([0x1a, 0x0b]);
+    let error = compile(&one_function(&body), &settings()).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            CompileError::TooLarge {
+                what: "values in a function",
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+}
+
+#[test]
 fn a_large_function_is_compiled_or_refused() {
     let mut body = vec![0];
     for offset in 0..200_000 {
