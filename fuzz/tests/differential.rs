@@ -109,6 +109,16 @@ fn a_load_whose_address_is_loaded_is_charged_in_every_setup_alike() {
 }
 
 #[test]
+#[ignore = "not exact yet: the optimiser swaps the operands of `or`, and the new instruction has no site"]
+fn a_load_whose_user_is_rewritten_is_charged_in_every_setup_alike() {
+    agrees(
+        r#"(module (memory 0 6) (func (export "f") (result i32)
+        (i64.eqz (i64.or (i64.const 1048576) (i64.load (i32.const 1231151793))))
+        (if (result i32) (then (i32.const 1)) (else (i32.const 7)))))"#,
+    );
+}
+
+#[test]
 fn growing_a_table_in_vain_yields_no_more_than_it_works() {
     agrees(
         r#"(module (table (export "t") 1 9 funcref) (func (export "f") (param $turns i32) (result i32)
@@ -142,6 +152,9 @@ fn rival_bugs() {
         // The operands of a select on `i32.eqz`; no random module has such: see `generate`.
         r#"(module (func (export "f") (param i32) (result i32)
             (select (i32.const 1) (local.get 0) (i32.eqz (local.get 0)))))"#,
+        r#"(module (import "host" "variable" (global (mut i32))) (table $t 1 1 funcref)
+            (func (export "f") (param funcref) (result i32)
+                (select (i32.const 5) (table.size $t) (ref.is_null (local.get 0)))))"#,
         // A value below a loop's parameters, when the same was put into a local before.
         r#"(module (import "host" "constant" (global i64)) (func (export "f") (param i32) (result i64) (local i64)
             (local.tee 1 (global.get 0)) (local.get 0) (i32.const -4096) (loop (param i32) drop) drop))"#,
