@@ -109,7 +109,6 @@ fn a_load_whose_address_is_loaded_is_charged_in_every_setup_alike() {
 }
 
 #[test]
-#[ignore = "not exact yet: the optimiser swaps the operands of `or`, and the new instruction has no site"]
 fn a_load_whose_user_is_rewritten_is_charged_in_every_setup_alike() {
     agrees(
         r#"(module (memory 0 6) (func (export "f") (result i32)

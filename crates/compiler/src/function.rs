@@ -181,12 +181,13 @@ impl SiteLookup<'_> {
         }
     }
 
+    /// The location of the instruction at an offset. One that the optimiser rewrote may have none: it has that of the next
+    /// one that has, whose site is behind it in the module.
     fn location(&self, code: u32) -> SourceLoc {
         let at = self.ranges.partition_point(|range| range.end <= code);
-        match self.ranges.get(at) {
-            Some(range) if range.start <= code => range.loc,
-            _ => SourceLoc::default(),
-        }
+        let locations = self.ranges[at..].iter().map(|range| range.loc);
+        let mut known = locations.filter(|location| !location.is_default());
+        known.next().unwrap_or_default()
     }
 }
 
