@@ -112,6 +112,15 @@ pub struct StoreContext<'a, T> {
 }
 
 impl<'a, T> StoreContext<'a, T> {
+    /// For as long as the block is borrowed, which is for the caller to see to.
+    fn of(block: NonNull<Block<T>>) -> StoreContext<'a, T> {
+        StoreContext {
+            block,
+            _borrow: PhantomData,
+            _invariant: PhantomData,
+        }
+    }
+
     /// The host's data.
     pub fn data(&self) -> &'a T {
         // SAFETY: invariant 1: the context borrows the token for `'a`.
@@ -287,11 +296,7 @@ pub trait AsContextMut: AsContext {
 impl<T> AsContext for Store<T> {
     type Data = T;
     fn as_context(&self) -> StoreContext<'_, T> {
-        StoreContext {
-            block: self.block,
-            _borrow: PhantomData,
-            _invariant: PhantomData,
-        }
+        StoreContext::of(self.block)
     }
 }
 
@@ -310,11 +315,7 @@ impl<T> AsContextMut for Store<T> {
 impl<T> AsContext for StoreContextMut<'_, T> {
     type Data = T;
     fn as_context(&self) -> StoreContext<'_, T> {
-        StoreContext {
-            block: self.block,
-            _borrow: PhantomData,
-            _invariant: PhantomData,
-        }
+        StoreContext::of(self.block)
     }
 }
 
@@ -328,11 +329,7 @@ impl<T> AsContextMut for StoreContextMut<'_, T> {
 impl<T> AsContext for StoreContext<'_, T> {
     type Data = T;
     fn as_context(&self) -> StoreContext<'_, T> {
-        StoreContext {
-            block: self.block,
-            _borrow: PhantomData,
-            _invariant: PhantomData,
-        }
+        StoreContext::of(self.block)
     }
 }
 

@@ -31,7 +31,7 @@
 //!
 //! Not saved: MXCSR and the x87 control word. Guests cannot change them.
 
-use super::{EXIT, EXIT_TRAP, SUSPEND};
+use super::{EXIT_TRAP, SUSPEND};
 use crate::vm::activation::Activation;
 use crate::vm::builtins::dispatch;
 use crate::vm::fuel::refill;
@@ -348,6 +348,3 @@ pub(crate) unsafe extern "sysv64" fn fuel_check() {
         suspend = const SUSPEND,
     )
 }
-
-/// What generated code may still need when it is left early: nothing. [`EXIT`] is written by [`refill`] and the shims.
-const _: () = assert!(EXIT != SUSPEND && EXIT != EXIT_TRAP);
