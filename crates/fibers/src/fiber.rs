@@ -23,13 +23,14 @@ use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 
 use crate::arch::{self, InitialFunc, LINK_OFFSET, STACK_ALIGN, Word};
+use crate::hooks;
 use crate::raw;
 use crate::stack::Stack;
 use crate::trap::TrapHandler;
 use crate::unwind::{self, CAN_UNWIND, PANICKED, RETURNED};
 use crate::value::{decode, encode};
 
-#[cfg(feature = "std")]
+#[cfg(feature = "pool")]
 use crate::stack::pool::{PoolConfig, PoolError, PooledStack, StackPool};
 
 /// Bytes that a new fiber has below its closure, at least.
@@ -89,19 +90,22 @@ macro_rules! define_fiber {
             link: usize,
             initial_sp: usize,
             drop_initial: unsafe fn(*mut u8),
+            /// Before the stack, as fields are dropped in order.
+            tag: hooks::StackTag,
             stack: S,
+            bounds: hooks::Bounds,
             // Takes inputs, gives results; and neither `Send` nor `Sync`, see the head.
             marker: PhantomData<(fn(Input) -> FiberResult<Yield, Return>, *mut ())>,
         }
     };
 }
 
-#[cfg(feature = "std")]
+#[cfg(feature = "pool")]
 define_fiber!(= PooledStack);
-#[cfg(not(feature = "std"))]
+#[cfg(not(feature = "pool"))]
 define_fiber!();
 
-#[cfg(feature = "std")]
+#[cfg(feature = "pool")]
 impl<Input, Yield, Return> Fiber<Input, Yield, Return> {
     /// A fiber that will run `body`, on a stack of the process's own pool: 65536 stacks of 1 MiB.
     ///
@@ -119,7 +123,7 @@ impl<Input, Yield, Return> Fiber<Input, Yield, Return> {
 }
 
 /// The pool of [`Fiber::new`].
-#[cfg(feature = "std")]
+#[cfg(feature = "pool")]
 fn default_pool() -> Result<&'static StackPool, PoolError> {
     static POOL: std::sync::OnceLock<Result<StackPool, PoolError>> = std::sync::OnceLock::new();
     let make = || {
@@ -165,7 +169,7 @@ impl<Input, Yield, Return, S: Stack> Fiber<Input, Yield, Return, S> {
         F: FnOnce(&Suspender<Input, Yield>, Input) -> Return,
     {
         check_room::<F>(&stack);
-        let base = stack.base();
+        let base = stack.base() - hooks::NOTE_BYTES;
         let main: FiberMain<F> = fiber_main::<Input, Yield, Return, F>;
         // SAFETY: the types differ in `MaybeUninit<u64>` for `u64`, which is passed in the same way.
         let main = unsafe { core::mem::transmute::<FiberMain<F>, InitialFunc<F>>(main) };
@@ -176,6 +180,8 @@ impl<Input, Yield, Return, S: Stack> Fiber<Input, Yield, Return, S> {
             link: base - LINK_OFFSET,
             initial_sp: sp,
             drop_initial: drop_at::<F>,
+            tag: hooks::stack_created(stack.base(), stack.limit()),
+            bounds: hooks::Bounds::new(stack.base(), stack.limit()),
             stack,
             marker: PhantomData,
         }
@@ -195,9 +201,11 @@ impl<Input, Yield, Return, S: Stack> Fiber<Input, Yield, Return, S> {
             resumed_when_finished();
         }
         let input = ManuallyDrop::new(input);
+        let left = hooks::about_to_switch(&self.bounds, true);
         // SAFETY: invariant 1: the fiber is parked at `sp`, which is replaced below. The input is decoded
         // before anything else runs here, and not used again.
         let (word, sp) = unsafe { arch::switch_and_link_direct_word(encode(&input), self.sp, self.link) };
+        self.bounds = hooks::switched(left);
         if sp > PANICKED {
             self.sp = sp;
             // SAFETY: a suspend of this fiber encoded a `Yield`, and is parked.
@@ -242,7 +250,7 @@ impl<Input, Yield, Return, S: Stack> Fiber<Input, Yield, Return, S> {
             let initial = (sp == self.initial_sp).then_some(self.drop_initial);
             // SAFETY: invariants 1 and 2: the fiber is parked at `sp`, which nobody uses again, and has its
             // initial object if it was never resumed.
-            unsafe { end_parked::<Return>(sp, self.link, initial) }
+            unsafe { end_parked::<Return>(sp, self.link, initial, &self.bounds) }
         }
     }
 
@@ -265,6 +273,8 @@ impl<Input, Yield, Return, S: Stack> Fiber<Input, Yield, Return, S> {
         // SAFETY: `this` is not dropped, so the stack is moved out once. It stays in place (invariant 3), and is
         // dropped should the fiber's unwinding panic.
         let stack = unsafe { core::ptr::read(&this.stack) };
+        // SAFETY: the same.
+        let _tag = unsafe { core::ptr::read(&this.tag) };
         this.force_unwind();
         stack
     }
@@ -309,9 +319,14 @@ impl<Input, Yield> Suspender<Input, Yield> {
     #[inline(always)]
     pub fn suspend(&self, value: Yield) -> Input {
         let value = ManuallyDrop::new(value);
+        // SAFETY: the fiber runs, and noted its parent when it was resumed.
+        let parent = unsafe { hooks::parent_of(self.link()) };
+        let left = hooks::about_to_switch(&parent, true);
         // SAFETY: a suspender is reachable on its fiber only, as it is not `Sync` and no closure that can be given to
         // another fiber may borrow it; so this runs there. The value is decoded before the fiber goes on.
         let (word, unwind) = unsafe { arch::switch_yield_word(encode(&value), self.link()) };
+        // SAFETY: the fiber runs; its base is below its note.
+        unsafe { hooks::note_parent(self.link(), hooks::switched(left)) };
         if unwind {
             unwind::throw();
         }
@@ -382,6 +397,8 @@ unsafe extern "sysv64" fn fiber_main<Input, Yield, Return, F>(word: Word, link: 
 where
     F: FnOnce(&Suspender<Input, Yield>, Input) -> Return,
 {
+    // SAFETY: the fiber runs; its base is below its note.
+    unsafe { hooks::note_parent(link, hooks::switched(hooks::Left::NOTHING)) };
     // SAFETY: `init_stack` moved it there, and this runs once.
     let body = unsafe { body.read() };
     // SAFETY: the first resume encoded an `Input`, as a fiber that was never resumed is not unwound.
@@ -401,7 +418,12 @@ where
 /// if it was never resumed.
 #[cold]
 #[inline(never)]
-unsafe fn end_parked<Return>(sp: usize, link: usize, initial: Option<unsafe fn(*mut u8)>) {
+unsafe fn end_parked<Return>(
+    sp: usize,
+    link: usize,
+    initial: Option<unsafe fn(*mut u8)>,
+    bounds: &hooks::Bounds,
+) {
     if let Some(drop_initial) = initial {
         // SAFETY: the caller's promise.
         return unsafe { arch::drop_initial_obj(sp, drop_initial) };
@@ -412,8 +434,10 @@ unsafe fn end_parked<Return>(sp: usize, link: usize, initial: Option<unsafe fn(*
              let it finish, or use force_reset",
         );
     }
+    let left = hooks::about_to_switch(bounds, true);
     // SAFETY: the caller's promise: the fiber is parked in a suspend.
     let (word, sp) = unsafe { arch::switch_and_throw(sp, link) };
+    hooks::switched(left);
     match sp {
         // SAFETY: the function returned all the same; its end encoded a `Return`.
         RETURNED => drop(unsafe { decode::<Return>(Word::new(word)) }),
@@ -434,7 +458,7 @@ unsafe fn drop_at<T>(at: *mut u8) {
 #[inline]
 fn check_room<F>(stack: &impl Stack) {
     let room = stack.base() - stack.limit() - stack.guard_bytes();
-    let needed = size_of::<F>() + align_of::<F>() + arch::INIT_OVERHEAD + MIN_ROOM;
+    let needed = size_of::<F>() + align_of::<F>() + arch::INIT_OVERHEAD + hooks::NOTE_BYTES + MIN_ROOM;
     assert!(
         needed <= room,
         "a stack of {room} bytes has no room for a fiber that needs {needed} to start"
@@ -447,5 +471,5 @@ fn resumed_when_finished() -> ! {
     panic!("a finished fiber was resumed");
 }
 
-#[cfg(all(test, feature = "unwind"))]
+#[cfg(all(test, feature = "unwind", feature = "pool"))]
 mod tests;

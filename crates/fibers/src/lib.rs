@@ -25,13 +25,17 @@
 //!   an overflow faults. [`Fiber::trap_handler`] lets a signal handler end the fiber with a value instead.
 //! - [`raw`] is the layer below, on addresses and words, for runtimes that build their own fibers.
 //!
-//! Without the feature `std` there is no pool, and the crate is `no_std`; without `unwind` a panic in a fiber, and the
-//! drop of a suspended one, abort.
+//! # Features
+//! - `std` (default): the standard library. Without it the crate is `no_std`, and needs the C library only.
+//! - `unwind` (default): without it a panic in a fiber, and the drop of a suspended one, abort.
+//! - `pool` (default): reused stacks, and [`Fiber::new`] on one of them.
+//! - `sanitizer`, `valgrind`: tell these tools of stacks and switches.
 #![warn(missing_docs)]
 #![cfg_attr(not(feature = "std"), no_std)]
 
 mod arch;
 mod fiber;
+mod hooks;
 pub mod raw;
 mod stack;
 mod trap;
@@ -42,10 +46,10 @@ pub use fiber::{Fiber, FiberResult, Suspender};
 pub use raw::TrapHandlerRegs;
 pub use stack::Stack;
 pub use stack::mapped::{GuardedStack, StackError};
-#[cfg(feature = "std")]
+#[cfg(feature = "pool")]
 pub use stack::pool;
 pub use trap::TrapHandler;
 pub use unwind::ForcedUnwind;
 
-#[cfg(all(test, feature = "unwind"))]
+#[cfg(all(test, feature = "unwind", feature = "pool"))]
 mod testing;

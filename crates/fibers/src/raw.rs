@@ -60,7 +60,7 @@ pub unsafe fn on_stack<F: FnOnce() -> R, R>(base: usize, f: F) -> R {
     core::mem::ManuallyDrop::into_inner(unsafe { slot.r })
 }
 
-#[cfg(all(test, feature = "unwind"))]
+#[cfg(all(test, feature = "unwind", feature = "pool"))]
 mod tests {
     use super::*;
 

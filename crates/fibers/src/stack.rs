@@ -1,7 +1,7 @@
 //! What a fiber needs of a stack: where it begins and ends, and what lies at its edge.
 
 pub(crate) mod mapped;
-#[cfg(feature = "std")]
+#[cfg(feature = "pool")]
 pub mod pool;
 
 /// A piece of memory that a fiber can run on.

@@ -3,6 +3,7 @@
 use core::mem::ManuallyDrop;
 
 use crate::arch;
+use crate::hooks;
 #[cfg(feature = "unwind")]
 use crate::value::decode;
 use crate::value::encode;
@@ -34,7 +35,11 @@ pub(crate) const CAN_UNWIND: bool = cfg!(all(feature = "unwind", panic = "unwind
 /// This runs at the base of the fiber whose link is `link`, and no frame between needs dropping.
 #[inline(always)]
 pub(crate) unsafe fn run_to_end<R>(link: usize, body: impl FnOnce() -> R) -> ! {
-    match catch(body) {
+    let result = catch(body);
+    // SAFETY: the caller's promise: the fiber noted its parent when it was resumed.
+    let parent = unsafe { hooks::parent_of(link) };
+    hooks::about_to_switch(&parent, false);
+    match result {
         Ok(value) => {
             let value = ManuallyDrop::new(value);
             // SAFETY: the caller's promise. The value stays on the stack, which the parent keeps until it has read it.

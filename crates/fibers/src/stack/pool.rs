@@ -331,5 +331,5 @@ unsafe impl Stack for PooledStack {
     }
 }
 
-#[cfg(all(test, feature = "unwind"))]
+#[cfg(all(test, feature = "unwind", feature = "pool"))]
 mod tests;
