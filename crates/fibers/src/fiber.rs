@@ -22,7 +22,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 
-use crate::arch::{self, InitialFunc, LINK_OFFSET, STACK_ALIGN, Word};
+use crate::arch::{self, FRAME_POINTER_OFFSET, InitialFunc, LINK_OFFSET, STACK_ALIGN, Word};
 use crate::hooks;
 use crate::raw;
 use crate::stack::Stack;
@@ -356,15 +356,16 @@ impl<Input, Yield> Suspender<Input, Yield> {
         let parked = unsafe { self.link.get().read_volatile() };
         let mut loan = arch::Loan::default();
         // SAFETY: `parked` was just read from the link.
-        unsafe { arch::lend(&mut loan, parked) };
+        let lent = unsafe { arch::lend(&mut loan, parked) };
         // SAFETY: the word is ours as long as the fiber runs. The loan stays in place until `_back` is dropped.
-        unsafe { self.link.get().write_volatile((&raw const loan) as usize) };
+        unsafe { self.link.get().write_volatile(lent) };
         let _back = GiveBack {
             link: &self.link,
             parked,
         };
-        // SAFETY: what is below P is free to be borrowed while the parent is parked, and P - 8 is 16-aligned.
-        unsafe { raw::on_stack(parked & !(STACK_ALIGN - 1), body) }
+        let free = (parked - FRAME_POINTER_OFFSET) & !(STACK_ALIGN - 1);
+        // SAFETY: what is below the parent's frame record is free to be borrowed while it is parked.
+        unsafe { raw::on_stack(free, body) }
     }
 
     #[inline(always)]
@@ -387,13 +388,13 @@ impl Drop for GiveBack<'_> {
 }
 
 /// An [`InitialFunc`] whose word may be partly uninitialised.
-type FiberMain<F> = unsafe extern "sysv64" fn(Word, usize, *mut F) -> !;
+type FiberMain<F> = unsafe extern "C" fn(Word, usize, *mut F) -> !;
 
 /// The first function on a fiber's stack.
 ///
 /// # Safety
 /// Entered as `init_stack` arranges it.
-unsafe extern "sysv64" fn fiber_main<Input, Yield, Return, F>(word: Word, link: usize, body: *mut F) -> !
+unsafe extern "C" fn fiber_main<Input, Yield, Return, F>(word: Word, link: usize, body: *mut F) -> !
 where
     F: FnOnce(&Suspender<Input, Yield>, Input) -> Return,
 {

@@ -41,7 +41,7 @@ pub unsafe fn on_stack<F: FnOnce() -> R, R>(base: usize, f: F) -> R {
 
     /// # Safety
     /// `slot` points to a `Slot` that holds `f`.
-    unsafe extern "sysv64-unwind" fn call<F: FnOnce() -> R, R>(slot: *mut u8) {
+    unsafe extern "C-unwind" fn call<F: FnOnce() -> R, R>(slot: *mut u8) {
         let slot = slot.cast::<Slot<F, R>>();
         // SAFETY: the slot holds `f`, and nobody reads it again.
         let f = unsafe { slot.cast::<F>().read() };
@@ -61,7 +61,7 @@ pub unsafe fn on_stack<F: FnOnce() -> R, R>(base: usize, f: F) -> R {
 }
 
 #[cfg(all(test, feature = "unwind", feature = "pool"))]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A stack for tests, aligned, without a guard.
@@ -75,7 +75,7 @@ mod tests {
     }
 
     /// Adds what it is given to the object, and gives the sum, until it is told to unwind.
-    unsafe extern "sysv64" fn summing(word: u64, link: usize, object: *mut u64) -> ! {
+    unsafe extern "C" fn summing(word: u64, link: usize, object: *mut u64) -> ! {
         // SAFETY: `init_stack` put a `u64` there.
         let mut sum = unsafe { object.read() } + word;
         loop {
@@ -112,7 +112,7 @@ mod tests {
         let code = unsafe { (sp as *const usize).read() };
         // SAFETY: code can be read, and this is the same function's.
         let bytes = unsafe { ((code - PRELUDE_BYTES) as *const [u8; PRELUDE_BYTES]).read() };
-        assert_eq!(bytes, [0x55, 0x48, 0x89, 0x26, 0x48, 0x8d, 0x62, 0x08]);
+        assert_eq!(bytes, crate::arch::tests::PRELUDE);
     }
 
     #[test]
@@ -135,40 +135,11 @@ mod tests {
     }
 
     #[test]
-    fn a_raw_trampoline_starts_like_a_new_fiber() {
-        let link = 0x1000 - LINK_OFFSET;
-        // SAFETY: the registers are looked at only.
-        let regs = unsafe { setup_trap_trampoline_raw(link, 0x5000, 7) };
-        let link = link as u64;
-        assert_eq!(
-            regs,
-            TrapHandlerRegs {
-                rip: 0x5000,
-                rsp: link,
-                rbp: link,
-                rdi: 7,
-                rsi: link
-            }
-        );
-        // SAFETY: zeros are a value of this type.
-        let mut context: libc::ucontext_t = unsafe { std::mem::zeroed() };
-        context.uc_mcontext.gregs[libc::REG_EFL as usize] = 0x646;
-        regs.write_to(&mut context);
-        assert_eq!(interrupted_stack_pointer(&context) as u64, link);
-        assert_eq!(
-            context.uc_mcontext.gregs[libc::REG_EFL as usize],
-            0x246,
-            "the direction flag is clear"
-        );
-        assert_eq!(context.uc_mcontext.gregs[libc::REG_RIP as usize], 0x5000);
-    }
-
-    #[test]
     fn an_initial_object_can_be_dropped_and_keeps_its_alignment() {
         use std::rc::Rc;
         #[repr(align(64))]
         struct Aligned(#[expect(dead_code)] Rc<()>);
-        unsafe extern "sysv64" fn never(_: u64, _: usize, _: *mut Aligned) -> ! {
+        unsafe extern "C" fn never(_: u64, _: usize, _: *mut Aligned) -> ! {
             std::process::abort()
         }
         unsafe fn drop_aligned(at: *mut u8) {
@@ -207,40 +178,18 @@ mod tests {
         assert_eq!(payload.downcast_ref(), Some(&7u8));
     }
 
-    /// What an assembly entry at the base of a fiber looks like: it records a walk, and resets.
-    #[unsafe(naked)]
-    unsafe extern "sysv64" fn walking_entry() -> ! {
-        core::arch::naked_asm!(
-            ".cfi_startproc",
-            ".cfi_signal_frame",
-            "mov rbp, rsp",
-            crate::base_cfi_x86_64!(),
-            "push rsi",
-            "push rsi",
-            "mov rsi, rbp",
-            "call {walk}", // rdi: the word; rsi: the frame record
-            "pop rsi",
-            "mov rsp, [rsi]",
-            "mov rax, 5",
-            "mov rdx, 0",
-            "pop rbp",
-            "ret",
-            ".cfi_endproc",
-            walk = sym walk,
-        )
-    }
-
     #[derive(Default, Debug)]
-    struct Walks {
+    pub(crate) struct Walks {
         by_frame_pointer: Vec<usize>,
         by_dwarf: Vec<usize>,
     }
 
-    extern "sysv64" fn walk(walks: &mut Walks, record: *const [usize; 2]) {
+    /// Called by `walking_entry` with the word and the link.
+    pub(crate) extern "C" fn walk(walks: &mut Walks, record: *const [usize; 2]) {
         // SAFETY: the entry gives the link, which is a frame record (invariant 3 of the architecture).
         let [next, code] = unsafe { record.read() };
-        // SAFETY: the parent's P is one too.
-        let [_, parent] = unsafe { (next as *const [usize; 2]).read() };
+        // SAFETY: the parent's P names one too.
+        let [_, parent] = unsafe { ((next - FRAME_POINTER_OFFSET) as *const [usize; 2]).read() };
         walks.by_frame_pointer = vec![code, parent];
         backtrace::trace(|frame| {
             walks.by_dwarf.push(frame.ip() as usize);
@@ -252,7 +201,7 @@ mod tests {
     fn walk_on(base: usize) -> Walks {
         let mut walks = Walks::default();
         // SAFETY: the caller gives a free piece of stack.
-        let sp = unsafe { init_entry(base, walking_entry as *const () as usize) };
+        let sp = unsafe { init_entry(base, crate::arch::tests::walking_entry as *const () as usize) };
         assert_eq!(sp, base - ENTRY_OFFSET);
         let word = (&raw mut walks) as u64;
         // SAFETY: the fiber is new; the entry uses the word as the walks.

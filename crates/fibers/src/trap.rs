@@ -60,7 +60,7 @@ impl<Return> TrapHandler<Return> {
     {
         /// # Safety
         /// Entered as `setup_trap_trampoline` arranges it.
-        unsafe extern "sysv64" fn trap_main<F: FnOnce() -> R, R>(body: *mut F, link: usize) -> ! {
+        unsafe extern "C" fn trap_main<F: FnOnce() -> R, R>(body: *mut F, link: usize) -> ! {
             // SAFETY: `setup_trap_trampoline` moved it there, and this runs once.
             let body = unsafe { body.read() };
             // SAFETY: this runs at the base of the fiber.

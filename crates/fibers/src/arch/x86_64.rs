@@ -70,6 +70,9 @@ pub const ENTRY_OFFSET: usize = 24;
 /// From P, the value of a parent link, to the parent's stack pointer at the inline assembly (its CFA).
 pub const PARENT_CFA_OFFSET: usize = 24;
 
+/// From a frame record to the frame pointer that names it; P is such a frame pointer.
+pub const FRAME_POINTER_OFFSET: usize = 0;
+
 /// Offset of the parent's return address from P.
 pub const PARENT_RETURN_OFFSET: usize = 8;
 
@@ -88,15 +91,15 @@ pub(crate) type Word = MaybeUninit<u64>;
 /// The function that a typed fiber starts with: the first word, the link, and the object on its stack.
 ///
 /// It never returns; it ends in [`switch_and_reset`], and must not unwind.
-pub type InitialFunc<T> = unsafe extern "sysv64" fn(word: u64, link: usize, object: *mut T) -> !;
+pub type InitialFunc<T> = unsafe extern "C" fn(word: u64, link: usize, object: *mut T) -> !;
 
 /// The function that [`setup_trap_trampoline`] makes run: the value on the stack, and the link.
 ///
 /// It never returns; it ends in [`switch_and_reset`], and must not unwind.
-pub type TrapFunc<T> = unsafe extern "sysv64" fn(value: *mut T, link: usize) -> !;
+pub type TrapFunc<T> = unsafe extern "C" fn(value: *mut T, link: usize) -> !;
 
 /// A function that [`call_on_stack`] calls. It may unwind.
-pub type StackCallFunc = unsafe extern "sysv64-unwind" fn(arg: *mut u8);
+pub type StackCallFunc = unsafe extern "C-unwind" fn(arg: *mut u8);
 
 /// CFI of code at the base of a fiber: rbp = link. For `naked_asm!`, after `.cfi_startproc`.
 ///
@@ -197,18 +200,19 @@ fn lent_return() -> usize {
 /// stands for P, and the second leads to the real one.
 pub(crate) type Loan = [usize; 4];
 
-/// Fills a loan of `parked`, P. With the loan's address in the parent link, walks go on at the parent, but a fiber that
-/// suspends aborts: what it would park lies on the parent's stack.
+/// Fills a loan of `parked`, P, and returns what has to be in the parent link: then walks go on at the parent, but a fiber
+/// that suspends aborts: what it would park lies on the parent's stack.
 ///
 /// # Safety
 /// `parked` came from a parent link: P, or the address of a loan.
-pub(crate) unsafe fn lend(loan: &mut Loan, parked: usize) {
+pub(crate) unsafe fn lend(loan: &mut Loan, parked: usize) -> usize {
     // SAFETY: the caller's promise: either is a frame record.
     if unsafe { ((parked + PARENT_RETURN_OFFSET) as *const usize).read() } == lent_return() {
         crate::unwind::die("a fiber lent its parent's stack while it ran there");
     }
     let second = (&raw const loan[2]) as usize;
     *loan = [second, lent_return(), parked, lent_return()];
+    (&raw const *loan) as usize
 }
 
 /// The prelude, and then the code address of a typed fiber that was never resumed, where rsp = sp + 8,
@@ -649,3 +653,6 @@ unsafe fn write_word(at: usize, word: usize) {
     // SAFETY: the caller's promise.
     unsafe { (at as *mut usize).write(word) }
 }
+
+#[cfg(all(test, feature = "unwind", feature = "pool"))]
+pub(crate) mod tests;
