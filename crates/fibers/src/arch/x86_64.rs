@@ -39,8 +39,13 @@
 //!
 //! The parent's `call` pairs with the `ret` that comes back, and no `ret` goes into a fiber: so the return
 //! predictor stays in step as long as a fiber suspends at the depth at which it was resumed. Functions that
-//! suspend are inlined for the same reason. While a switch is under way in inlined code the CFI is not
-//! exact: nothing there faults, and only a sampling profiler can see it.
+//! suspend are inlined for the same reason.
+//!
+//! The CFI is right at every instruction, in the inlined code too (`tests/single_step.rs` looks). Inlined code cannot
+//! know whether the compiler describes the function around it by rsp or by rbp, so it makes it use rbp
+//! ([`FrameAnchor`]): then what is pushed changes nothing, and where rbp is the other side's the code says where the
+//! function's own lies. One side at a time is in a walk: the fiber's frames until its rbp is given up, and the parent's
+//! from then on. With `panic = "abort"` there may be no tables to write to, so the inlined code says nothing.
 //!
 //! The frames at a fiber's base are marked as signal frames: gdb refuses stacks that grow upwards
 //! between frames otherwise. A signal frame's return address is looked up as it is, not one byte before, so each
@@ -146,6 +151,48 @@ macro_rules! entry_cfi {
          .cfi_offset rip, -16
          .cfi_offset rbp, -24"
     };
+}
+
+/// Text of CFI in inlined code.
+#[cfg(panic = "unwind")]
+macro_rules! inline_cfi {
+    ($text:literal) => {
+        $text
+    };
+}
+#[cfg(not(panic = "unwind"))]
+macro_rules! inline_cfi {
+    ($text:literal) => {
+        ""
+    };
+}
+
+/// CFI of inlined code where rsp = P: this function is not in the walk any more, and its caller is the parent.
+macro_rules! parent_cfi {
+    () => {
+        inline_cfi!(
+            ".cfi_remember_state
+             .cfi_def_cfa rsp, 24
+             .cfi_offset rbx, -8
+             .cfi_offset rip, -16
+             .cfi_offset rbp, -24
+             .cfi_same_value r12
+             .cfi_same_value r13
+             .cfi_same_value r14
+             .cfi_same_value r15"
+        )
+    };
+}
+
+/// A local of this type, whose address the inlined assembly gets, makes the compiler align the frame, and so address it,
+/// and describe it, by rbp: CFA = rbp + 16. Cost: one `lea` in a switch, two instructions in the function's prologue.
+#[repr(align(32))]
+struct FrameAnchor(#[expect(dead_code, reason = "only its place counts")] [u8; 32]);
+
+impl FrameAnchor {
+    const fn new() -> MaybeUninit<FrameAnchor> {
+        MaybeUninit::uninit()
+    }
 }
 
 /// Never called: its second byte is the return address of every fiber's base, so that its CFI leads to
@@ -269,6 +316,8 @@ unsafe extern "sysv64" fn throw_thunk() {
         ".cfi_offset rbp, -24",
         "mov [rsi], rsp",
         "or rsi, 1", // the flag
+        // As `entry_cfi`, with an rsi that is 1 too large: `0x7f` is -1.
+        ".cfi_escape 0x0f, 5, 0x74, 0x7f, 0x06, 0x23, 0x18",
         "lea rsp, [rdx + 8]",
         "jmp [rdx]",
         ".cfi_endproc",
@@ -324,15 +373,17 @@ pub unsafe extern "sysv64-unwind" fn call_on_stack(arg: *mut u8, sp: usize, func
 pub unsafe fn switch_and_link(word: u64, sp: usize, link: usize) -> (u64, usize) {
     let answer: u64;
     let parked: usize;
+    let anchor = FrameAnchor::new();
     // SAFETY: the caller's promise makes `sp` and `link` a parked fiber; rbx and rbp are restored, the
     // other registers are declared as clobbered, and the stack is aligned for a call after one push
     // and the call (P is 8 mod 16).
     unsafe {
         asm!(
-            "push rbx", // reserved by the compiler, so it cannot be a clobber; rbp is pushed by the thunk
+            "push rbx # {anchor}", // reserved by the compiler, so it cannot be a clobber; rbp is pushed by the thunk
             "call {thunk}",
             "pop rbx",
             thunk = sym switch_thunk,
+            anchor = in(reg) anchor.as_ptr(),
             inlateout("rdi") word => _,
             inlateout("rsi") link => _,
             inlateout("rdx") sp => parked,
@@ -366,15 +417,17 @@ pub unsafe fn switch_and_link_direct(word: u64, sp: usize, link: usize) -> (u64,
 pub(crate) unsafe fn switch_and_link_direct_word(word: Word, sp: usize, link: usize) -> (Word, usize) {
     let answer: Word;
     let parked: usize;
+    let anchor = FrameAnchor::new();
     // SAFETY: as in `switch_and_link`; the prelude does what the thunk does.
     unsafe {
         asm!(
-            "push rbx",
+            "push rbx # {anchor}",
             "mov rcx, [rdx]",
             "sub rcx, {prelude}",
             "call rcx",
             "pop rbx",
             prelude = const PRELUDE_BYTES,
+            anchor = in(reg) anchor.as_ptr(),
             inlateout("rdi") word => _,
             inlateout("rsi") link => _,
             inlateout("rdx") sp => parked,
@@ -398,13 +451,15 @@ pub(crate) unsafe fn switch_and_link_direct_word(word: Word, sp: usize, link: us
 pub unsafe fn switch_and_throw(sp: usize, link: usize) -> (u64, usize) {
     let answer: u64;
     let parked: usize;
+    let anchor = FrameAnchor::new();
     // SAFETY: as in `switch_and_link`.
     unsafe {
         asm!(
-            "push rbx",
+            "push rbx # {anchor}",
             "call {thunk}",
             "pop rbx",
             thunk = sym throw_thunk,
+            anchor = in(reg) anchor.as_ptr(),
             inlateout("rdi") 0u64 => _,
             inlateout("rsi") link => _,
             inlateout("rdx") sp => parked,
@@ -440,22 +495,36 @@ pub unsafe fn switch_yield(word: u64, link: usize) -> (u64, bool) {
 pub(crate) unsafe fn switch_yield_word(word: Word, link: usize) -> (Word, bool) {
     let answer: Word;
     let flagged: usize;
+    let anchor = FrameAnchor::new();
     // SAFETY: the caller's promise makes `[link]` a parked parent; rbx and rbp are restored, the other registers
     // are declared as clobbered.
     unsafe {
         asm!(
-            "push rbp",
+            "push rbp # {anchor}",
             "push rbx",
             "lea rcx, [rip + 2f]",
             "push rcx",
             "mov rdx, rsp",   // our sp
             "mov rsp, [rsi]", // P: the parent's stack is live from here
+            parent_cfi!(),
             "pop rbp",
+            inline_cfi!(".cfi_def_cfa rsp, 16\n.cfi_same_value rbp"),
             "ret", // pairs with the parent's call
-            parking_prelude_x86_64!(),
+            // The prelude, spelled out for its CFI. It is entered with what the `ret` would have taken.
+            "push rbp",
+            inline_cfi!(".cfi_def_cfa rsp, 24\n.cfi_offset rbp, -24"),
+            "mov [rsi], rsp",
+            "lea rsp, [rdx + 8]",
+            inline_cfi!(".cfi_restore_state\n.cfi_remember_state"),
+            // Until rbp is ours, the CFA is 16 above where our rbp, saved at rsp + 8 and then at rsp, points to:
+            // DW_CFA_def_cfa_expression, 5 bytes: DW_OP_breg7 (rsp), DW_OP_deref, DW_OP_plus_uconst 16.
+            inline_cfi!(".cfi_escape 0x0f, 5, 0x77, 0x08, 0x06, 0x23, 0x10"),
             "2:", // rsp = sp + 8, rdi = word, rsi = link or link + 1
             "pop rbx",
+            inline_cfi!(".cfi_escape 0x0f, 5, 0x77, 0x00, 0x06, 0x23, 0x10"),
             "pop rbp",
+            inline_cfi!(".cfi_restore_state"),
+            anchor = in(reg) anchor.as_ptr(),
             inlateout("rax") word => _,
             inlateout("rsi") link => flagged,
             lateout("rdi") answer,
@@ -488,8 +557,11 @@ pub(crate) unsafe fn switch_and_finish(word: Word, link: usize, mark: usize) -> 
     unsafe {
         asm!(
             "mov rsp, [rsi]",
+            parent_cfi!(),
             "pop rbp",
+            inline_cfi!(".cfi_def_cfa rsp, 16\n.cfi_same_value rbp"),
             "ret",
+            inline_cfi!(".cfi_restore_state"),
             in("rax") word,
             in("rdx") mark,
             in("rsi") link,

@@ -1,0 +1,374 @@
+//! Unwinds at every instruction of a switch: a thread steps itself through it, and each step looks for the thread's start.
+//!
+//! ```text
+//!   reference = the frames from `window`'s caller to the thread's start, with their CFAs
+//!   window:  int3   the handler takes the reference, and sets the trap flag
+//!            ...    after each instruction the handler unwinds: its frames have to end in the reference
+//!            int3   the handler clears the flag
+//! ```
+//!
+//! The handler allocates nothing, as it may interrupt the allocator.
+#![cfg(all(target_arch = "x86_64", target_os = "linux", feature = "unwind"))]
+
+mod common;
+
+use std::cell::{Cell, RefCell};
+use std::ffi::c_void;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::{Half, in_both_orders};
+use fibers::{Fiber, FiberResult, Stack, Suspender};
+
+/// Frames that a walk keeps.
+const MAX_FRAMES: usize = 128;
+
+/// EFLAGS.TF: Intel SDM, volume 1, 3.4.3.3.
+const TRAP_FLAG: i64 = 1 << 8;
+
+/// `si_code` of a step, and not of an `int3`: Linux, asm-generic/siginfo.h.
+const TRAP_TRACE: i32 = 2;
+
+unsafe extern "C" {
+    fn _Unwind_Backtrace(each: extern "C" fn(*mut c_void, *mut Walk) -> i32, walk: *mut Walk) -> i32;
+    fn _Unwind_GetIP(context: *mut c_void) -> usize;
+    fn _Unwind_GetCFA(context: *mut c_void) -> usize;
+    fn _Unwind_FindEnclosingFunction(address: *mut c_void) -> *mut c_void;
+    // Set by the linker: ld(1), PROVIDE.
+    static __executable_start: u8;
+    static etext: u8;
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+struct Frame {
+    ip: usize,
+    cfa: usize,
+}
+
+/// The frames of one walk, innermost first.
+#[repr(C)]
+struct Walk {
+    frames: [Frame; MAX_FRAMES],
+    count: usize,
+}
+
+impl Walk {
+    const fn empty() -> Walk {
+        Walk {
+            frames: [Frame { ip: 0, cfa: 0 }; MAX_FRAMES],
+            count: 0,
+        }
+    }
+
+    fn now() -> Walk {
+        let mut walk = Walk::empty();
+        // SAFETY: the callback gets the walk, which is exclusively its own meanwhile.
+        unsafe { _Unwind_Backtrace(add_frame, &raw mut walk) };
+        walk
+    }
+
+    fn frames(&self) -> &[Frame] {
+        &self.frames[..self.count]
+    }
+
+    /// Cuts off what is inside the function that starts at `start`, and its own frame.
+    fn keep_callers_of(&mut self, start: usize) {
+        let at = self
+            .frames()
+            .iter()
+            .position(|frame| function_of(frame.ip - 1) == start);
+        let from = at.map_or(self.count, |at| at + 1);
+        self.frames.copy_within(from..self.count, 0);
+        self.count -= from;
+    }
+}
+
+extern "C" fn add_frame(context: *mut c_void, walk: *mut Walk) -> i32 {
+    // SAFETY: `Walk::now` gives its own.
+    let walk = unsafe { &mut *walk };
+    if walk.count == MAX_FRAMES {
+        return 5; // _URC_END_OF_STACK: too many is a failure, found by the missing end
+    }
+    // SAFETY: the unwinder gives a context.
+    let ip = unsafe { _Unwind_GetIP(context) };
+    // SAFETY: as above.
+    let cfa = unsafe { _Unwind_GetCFA(context) };
+    walk.frames[walk.count] = Frame { ip, cfa };
+    walk.count += 1;
+    0
+}
+
+/// Whether this is code of the test binary: not of the C library or the unwinder, nor a jump of the linker's into them, whose
+/// unwind data is not ours to prove.
+fn is_ours(address: usize) -> bool {
+    let executable = (&raw const __executable_start) as usize..(&raw const etext) as usize;
+    executable.contains(&address) && function_of(address) != 0
+}
+
+/// Where the function with this address starts, by its unwind data.
+fn function_of(address: usize) -> usize {
+    // SAFETY: any address can be looked up.
+    unsafe { _Unwind_FindEnclosingFunction(address as *mut c_void) as usize }
+}
+
+/// What the handler found.
+struct Record {
+    stepping: bool,
+    reference: Walk,
+    /// Addresses of the fiber's stack.
+    fiber: std::ops::Range<usize>,
+    steps: usize,
+    steps_in_fiber: usize,
+    wrong: [Wrong; 64],
+    wrong_count: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Wrong {
+    ip: usize,
+    what: &'static str,
+}
+
+/// The address that is unwound from, for [`on_fault`].
+static UNWINDING_AT: AtomicUsize = AtomicUsize::new(0);
+
+/// The unwinder followed wrong unwind data into nothing: says where from.
+extern "C" fn on_fault(_: i32) {
+    let text = describe(UNWINDING_AT.load(Ordering::Relaxed));
+    eprintln!("the unwinder crashed at {text}");
+    std::process::abort();
+}
+
+fn describe(ip: usize) -> String {
+    let mut text = format!("{ip:#x}");
+    backtrace::resolve(ip as *mut c_void, |symbol| {
+        let name = symbol.name().map(|name| name.to_string());
+        text += &format!(
+            " in {}:{}",
+            name.unwrap_or_default(),
+            symbol.lineno().unwrap_or(0)
+        );
+    });
+    text
+}
+
+thread_local! {
+    static RECORD: RefCell<Record> = const { RefCell::new(Record::empty()) };
+    /// Where `in_fiber` and `caller_in_fiber` start.
+    static FUNCTIONS: Cell<[usize; 2]> = const { Cell::new([0; 2]) };
+}
+
+impl Record {
+    const fn empty() -> Record {
+        Record {
+            stepping: false,
+            reference: Walk::empty(),
+            fiber: 0..0,
+            steps: 0,
+            steps_in_fiber: 0,
+            wrong: [Wrong { ip: 0, what: "" }; 64],
+            wrong_count: 0,
+        }
+    }
+
+    fn note(&mut self, ip: usize, what: &'static str) {
+        if self.wrong_count < self.wrong.len() {
+            self.wrong[self.wrong_count] = Wrong { ip, what };
+        }
+        self.wrong_count += 1;
+    }
+
+    /// After an instruction: `ip` and `sp` are those of the next.
+    fn step(&mut self, ip: usize, sp: usize) {
+        if !is_ours(ip) {
+            return;
+        }
+        self.steps += 1;
+        UNWINDING_AT.store(ip, Ordering::Relaxed);
+        let walk = Walk::now();
+        let (frames, expected) = (walk.frames(), self.reference.frames());
+        if !frames.ends_with(expected) {
+            return self.note(ip, "the walk does not end at the thread's start");
+        }
+        let next = frames[frames.len() - expected.len() - 1];
+        if function_of(next.ip - 1) != window as *const () as usize {
+            self.note(ip, "the walk passes `window` by");
+        }
+        if !self.fiber.contains(&sp) {
+            return;
+        }
+        self.steps_in_fiber += 1;
+        let [function, caller] = FUNCTIONS.get();
+        if function_of(ip) == function && !frames.iter().any(|frame| function_of(frame.ip - 1) == caller) {
+            self.note(ip, "the walk passes the fiber's frames by");
+        }
+    }
+}
+
+extern "C" fn on_trap(_: i32, info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: SA_SIGINFO: the kernel gives both.
+    let is_step = unsafe { (*info).si_code } == TRAP_TRACE;
+    // SAFETY: as above.
+    let gregs = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
+    let (ip, sp) = (
+        gregs[libc::REG_RIP as usize] as usize,
+        gregs[libc::REG_RSP as usize] as usize,
+    );
+    RECORD.with_borrow_mut(|record| {
+        if is_step && record.stepping {
+            record.step(ip, sp);
+        } else if record.stepping {
+            record.stepping = false;
+            gregs[libc::REG_EFL as usize] &= !TRAP_FLAG;
+        } else {
+            record.stepping = true;
+            record.reference = Walk::now();
+            record.reference.keep_callers_of(window as *const () as usize);
+            gregs[libc::REG_EFL as usize] |= TRAP_FLAG;
+        }
+    });
+}
+
+/// Steps through `body`.
+#[inline(never)]
+fn window(body: &mut dyn FnMut()) {
+    // SAFETY: the handler takes it; the registers stay.
+    unsafe { std::arch::asm!("int3") };
+    body();
+    // SAFETY: as above.
+    unsafe { std::arch::asm!("int3") };
+}
+
+/// Takes SIGTRAP and SIGSEGV, on an alternate stack.
+fn take_traps() {
+    let space = Box::leak(vec![0u8; 256 << 10].into_boxed_slice());
+    let stack = libc::stack_t {
+        ss_sp: space.as_mut_ptr().cast(),
+        ss_flags: 0,
+        ss_size: space.len(),
+    };
+    // SAFETY: the space is never freed.
+    let done = unsafe { libc::sigaltstack(&stack, std::ptr::null_mut()) };
+    assert_eq!(done, 0);
+    set_handler(libc::SIGTRAP, on_trap as *const () as usize);
+    set_handler(libc::SIGSEGV, on_fault as *const () as usize);
+}
+
+fn set_handler(signal: i32, handler: usize) {
+    // SAFETY: zeros are a value of this type.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = handler;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+    // SAFETY: a handler that takes three arguments, or fewer.
+    let done = unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) };
+    assert_eq!(done, 0);
+}
+
+/// Steps through `body`, which runs a fiber on the stack with these addresses, and expects each walk to be right.
+#[inline(never)]
+fn every_instruction_unwinds(what: &str, fiber: std::ops::Range<usize>, mut body: impl FnMut()) {
+    RECORD.set(Record {
+        fiber,
+        ..Record::empty()
+    });
+    FUNCTIONS.set([
+        in_fiber as *const () as usize,
+        caller_in_fiber as *const () as usize,
+    ]);
+    window(&mut body);
+    RECORD.with_borrow(|record| {
+        let mut text = String::new();
+        for wrong in &record.wrong[..record.wrong_count.min(record.wrong.len())] {
+            text += &format!("\n  {} at {}", wrong.what, describe(wrong.ip));
+        }
+        eprintln!(
+            "{what}: {} steps, {} on the fiber",
+            record.steps, record.steps_in_fiber
+        );
+        assert_eq!(
+            record.wrong_count, 0,
+            "{what}: {} of {} steps:{text}",
+            record.wrong_count, record.steps
+        );
+        assert!(
+            record.steps > 20 && record.steps_in_fiber > 5,
+            "nothing was stepped through"
+        );
+        assert!(
+            record.reference.count > 5,
+            "the reference has {} frames",
+            record.reference.count
+        );
+    });
+}
+
+#[inline(never)]
+fn in_fiber(suspender: &Suspender<u64, u64>, value: u64) -> u64 {
+    let next = suspender.suspend(std::hint::black_box(value) + 1);
+    std::hint::black_box(next) + 1
+}
+
+#[inline(never)]
+fn caller_in_fiber(suspender: &Suspender<u64, u64>, value: u64) -> u64 {
+    let mut value = value;
+    for _ in 0..2 {
+        value = in_fiber(suspender, value) + 1;
+    }
+    value
+}
+
+type Stepped = Fiber<u64, u64, u64, Half>;
+
+fn addresses(stack: &Half) -> std::ops::Range<usize> {
+    stack.limit()..stack.base()
+}
+
+fn resume_all(stack: Half) {
+    take_traps();
+    let range = addresses(&stack);
+    let mut fiber = Stepped::with_stack(stack, caller_in_fiber);
+    for (what, expected) in [
+        ("first resume", FiberResult::Yield(11)),
+        ("resume", FiberResult::Yield(13)),
+        ("last resume", FiberResult::Return(12)),
+    ] {
+        let mut result = FiberResult::Yield(0);
+        every_instruction_unwinds(what, range.clone(), || result = fiber.resume(10));
+        assert_eq!(result, expected);
+    }
+}
+
+#[test]
+fn every_instruction_of_a_resume_and_a_suspend_unwinds() {
+    in_both_orders(resume_all);
+}
+
+fn borrow(stack: Half) {
+    take_traps();
+    let range = addresses(&stack);
+    let mut fiber = Stepped::with_stack(stack, |suspender, value| {
+        suspender.on_parent_stack(|| std::hint::black_box(value) + 1)
+    });
+    let mut result = FiberResult::Yield(0);
+    every_instruction_unwinds("on_parent_stack", range, || result = fiber.resume(10));
+    assert_eq!(result, FiberResult::Return(11));
+}
+
+#[test]
+fn every_instruction_of_a_borrowed_stack_unwinds() {
+    in_both_orders(borrow);
+}
+
+fn unwind(stack: Half) {
+    take_traps();
+    let range = addresses(&stack);
+    let mut fiber = Stepped::with_stack(stack, caller_in_fiber);
+    fiber.resume(1);
+    every_instruction_unwinds("force_unwind", range, || fiber.force_unwind());
+    assert!(fiber.done());
+}
+
+#[test]
+fn every_instruction_of_a_forced_unwind_unwinds() {
+    in_both_orders(unwind);
+}
