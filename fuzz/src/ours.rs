@@ -7,8 +7,8 @@ use crate::trace::{End, State, Stop, Trace};
 use crate::value::{Type, Value};
 use selvedge::{
     AsContextMut, Caller, Config, Engine, Error, Extern, ExternRef, FuelPolicy, Func, FuncType, Global,
-    GlobalType, Instance, Linker, Memory, MemoryStyle, MemoryType, Module, OptLevel, Result, Store, Table,
-    TableType, Trap, Val, ValType,
+    GlobalType, HeapType, Instance, Linker, Memory, MemoryStyle, MemoryType, Module, OptLevel, RefType,
+    Result, Store, Table, TableType, Trap, Val, ValType,
 };
 use std::num::NonZero;
 use std::pin::{Pin, pin};
@@ -190,7 +190,7 @@ fn is_null(value: Option<Val>) -> bool {
 fn define_items(linker: &mut Linker<Data>, store: &mut Store<Data>) -> Result<()> {
     let memory = Memory::new(&mut *store, MemoryType::new(1, Some(8)))?;
     let ty = TableType {
-        element: ValType::FuncRef,
+        element: RefType::FUNCREF,
         minimum: 4,
         maximum: Some(20),
     };
@@ -222,8 +222,8 @@ fn define_functions(linker: &mut Linker<Data>) -> Result<()> {
         },
     )?;
     let ty = FuncType::new(
-        [ValType::ExternRef, ValType::FuncRef],
-        [ValType::FuncRef, ValType::ExternRef],
+        [ValType::EXTERNREF, ValType::FUNCREF],
+        [ValType::FUNCREF, ValType::EXTERNREF],
     );
     linker.func_new("host", "pass", ty, |mut caller, params, results| {
         let seen = params
@@ -366,8 +366,8 @@ fn params_of(ty: &FuncType) -> Vec<Type> {
         ValType::I64 => Type::I64,
         ValType::F32 => Type::F32,
         ValType::F64 => Type::F64,
-        ValType::FuncRef => Type::Func,
-        ValType::ExternRef => Type::Extern,
+        ValType::Ref(ty) if ty.heap_type().top() == HeapType::Func => Type::Func,
+        ValType::Ref(ty) if ty.heap_type().top() == HeapType::Extern => Type::Extern,
         other => panic!("modules are made without values of type {other}"),
     };
     ty.params().iter().map(neutral).collect()

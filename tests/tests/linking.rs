@@ -2,7 +2,7 @@
 
 use selvedge::{
     CompileError, Engine, Extern, Func, Global, GlobalType, Instance, Linker, Memory, MemoryType, Module,
-    Result, Store, Table, TableType, Val, ValType,
+    RefType, Result, Store, Table, TableType, Val, ValType,
 };
 
 fn error_of<T>(result: Result<T>) -> String {
@@ -102,7 +102,7 @@ fn host_made_things_are_imported_and_shared() -> Result<()> {
     let mut store = Store::new(&engine, ());
     let memory = Memory::new(&mut store, MemoryType::new(1, Some(2)))?;
     let ty = TableType {
-        element: ValType::FuncRef,
+        element: RefType::FUNCREF,
         minimum: 2,
         maximum: None,
     };

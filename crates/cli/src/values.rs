@@ -15,8 +15,10 @@ pub(crate) fn parse(text: &str, ty: &ValType) -> Result<Val, String> {
         ValType::I64 => integer(text, i64::MIN.into(), u64::MAX.into()).map(|value| Val::I64(value as i64)),
         ValType::F32 => text.parse::<f32>().ok().map(|value| Val::F32(value.to_bits())),
         ValType::F64 => text.parse::<f64>().ok().map(|value| Val::F64(value.to_bits())),
-        ValType::FuncRef => (text == "null").then_some(Val::FuncRef(None)),
-        ValType::ExternRef => (text == "null").then_some(Val::ExternRef(None)),
+        ValType::Ref(reference) => match Val::default_for(*ty) {
+            Ok(null) => (text == "null").then_some(null),
+            Err(_) => return Err(format!("would be a {reference}, which cannot be written here")),
+        },
         other => return Err(format!("would be a {other}, which cannot be written here")),
     };
     value.ok_or_else(|| format!("is not of type {ty}: `{text}`"))

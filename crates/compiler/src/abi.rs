@@ -6,7 +6,7 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::CallConv;
 
-use crate::{FuncType, TrapCode, ValType};
+use crate::{FuncType, HeapType, TrapCode, ValType};
 
 /// The type of addresses.
 pub(crate) const POINTER: Type = types::I64;
@@ -21,12 +21,20 @@ pub(crate) const NAMESPACE_FUEL_STUB: u32 = 2;
 /// The CLIF type of a Wasm type: a funcref is the address of its record, an externref 32 bits.
 pub(crate) fn clif_type(ty: ValType) -> Type {
     match ty {
-        ValType::I32 | ValType::ExternRef => types::I32,
+        ValType::I32 => types::I32,
         ValType::I64 => types::I64,
         ValType::F32 => types::F32,
         ValType::F64 => types::F64,
         ValType::V128 => types::I8X16,
-        ValType::FuncRef => POINTER,
+        ValType::Ref(ty) => clif_ref_type(ty.heap_type()),
+    }
+}
+
+/// The CLIF type of references to something.
+pub(crate) fn clif_ref_type(heap: HeapType) -> Type {
+    match heap.top() {
+        HeapType::Func => POINTER,
+        _ => types::I32,
     }
 }
 

@@ -22,12 +22,12 @@ use crate::{
 /// supported; `TooLarge` beyond the limits of this crate; `Processor` or `Target` as in [`Settings::host`].
 /// Of several errors, the one of the first function is told; what is outside of functions comes before them.
 pub fn compile(wasm: &[u8], settings: &Settings) -> Result<CompiledModule, CompileError> {
-    compile_valid(wasm, settings).map_err(|error| features::explain(wasm, error))
+    compile_valid(wasm, settings).map_err(|error| features::explain(wasm, settings.features, error))
 }
 
 fn compile_valid(wasm: &[u8], settings: &Settings) -> Result<CompiledModule, CompileError> {
     let isa = settings.isa()?;
-    let Parsed { info, bodies } = parse(wasm)?;
+    let Parsed { info, bodies } = parse(wasm, settings.features)?;
     let env = Env {
         info: &info,
         settings,

@@ -4,18 +4,73 @@ use wasmparser::{Parser, ValidPayload, Validator, WasmFeatures};
 
 use crate::CompileError;
 
-/// The proposals beyond the first version of WebAssembly that are compiled.
-pub(crate) fn supported() -> WasmFeatures {
-    WasmFeatures::MVP
-        | WasmFeatures::MUTABLE_GLOBAL
-        | WasmFeatures::SATURATING_FLOAT_TO_INT
-        | WasmFeatures::SIGN_EXTENSION
-        | WasmFeatures::MULTI_VALUE
-        | WasmFeatures::BULK_MEMORY
-        | WasmFeatures::REFERENCE_TYPES
+/// What is compiled whatever the settings: version 2 of WebAssembly without vectors.
+const ALWAYS: WasmFeatures = WasmFeatures::MVP
+    .union(WasmFeatures::MUTABLE_GLOBAL)
+    .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
+    .union(WasmFeatures::SIGN_EXTENSION)
+    .union(WasmFeatures::MULTI_VALUE)
+    .union(WasmFeatures::BULK_MEMORY)
+    .union(WasmFeatures::REFERENCE_TYPES);
+
+/// A proposal that can be switched on and off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Proposal {
+    /// Calls that take the place of their caller.
+    TailCall,
+    /// References to functions of one signature, and calls of them.
+    FunctionReferences,
+    /// Arithmetic in constant expressions.
+    ExtendedConst,
 }
 
-/// The proposals that are refused by name. Where one needs another, the needed one comes first.
+impl Proposal {
+    /// Every proposal that can be switched, with whether it is on by default: those of version 3 are.
+    const DEFAULTS: [(Proposal, bool); 0] = [];
+
+    fn flag(self) -> WasmFeatures {
+        match self {
+            Proposal::TailCall => WasmFeatures::TAIL_CALL,
+            Proposal::FunctionReferences => WasmFeatures::FUNCTION_REFERENCES,
+            Proposal::ExtendedConst => WasmFeatures::EXTENDED_CONST,
+        }
+    }
+}
+
+/// Which proposals modules may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Features(WasmFeatures);
+
+impl Features {
+    /// Switches a proposal.
+    pub fn set(&mut self, proposal: Proposal, on: bool) {
+        self.0.set(proposal.flag(), on);
+    }
+
+    /// Whether modules may use a proposal.
+    pub fn has(&self, proposal: Proposal) -> bool {
+        self.0.contains(proposal.flag())
+    }
+
+    /// As the validator wants to know it.
+    pub(crate) fn flags(self) -> WasmFeatures {
+        self.0
+    }
+}
+
+impl Default for Features {
+    /// What each proposal's documentation says.
+    fn default() -> Features {
+        let mut features = Features(ALWAYS);
+        for (proposal, on) in Proposal::DEFAULTS {
+            features.set(proposal, on);
+        }
+        features
+    }
+}
+
+/// The proposals that are refused by name if they are off or not supported. Where one needs another, the needed one comes first.
 const REFUSED: [(WasmFeatures, &str); 20] = [
     (WasmFeatures::SIMD, "SIMD"),
     (WasmFeatures::RELAXED_SIMD, "relaxed SIMD"),
@@ -45,11 +100,11 @@ const REFUSED: [(WasmFeatures, &str); 20] = [
 /// Says of an invalid module which proposal it needs, if it is valid up to there with one.
 ///
 /// Validates anew, at most once per proposal: linear in the module, and only after an error.
-pub(crate) fn explain(wasm: &[u8], error: CompileError) -> CompileError {
+pub(crate) fn explain(wasm: &[u8], given: Features, error: CompileError) -> CompileError {
     let CompileError::Invalid { offset, message } = error else {
         return error;
     };
-    let helps = |features| first_error(wasm, supported() | features).is_none_or(|at| at > offset);
+    let helps = |features| first_error(wasm, given.flags() | features).is_none_or(|at| at > offset);
     if helps(WasmFeatures::all()) {
         let mut features = WasmFeatures::empty();
         for (feature, name) in REFUSED {

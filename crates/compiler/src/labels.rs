@@ -3,7 +3,7 @@
 use cranelift_codegen::ir::{Block, Value};
 use smallvec::SmallVec;
 
-use crate::{FuncType, ValType};
+use crate::{FuncType, HeapType, ValType};
 
 /// What a structured operator takes from the stack and leaves there.
 #[derive(Debug, Clone, Copy, Default)]
@@ -29,6 +29,7 @@ impl<'a> BlockSig<'a> {
     }
 }
 
+/// A list of one type. Of references, the type that says how they are represented: nothing else counts here.
 fn one(ty: ValType) -> &'static [ValType] {
     match ty {
         ValType::I32 => &[ValType::I32],
@@ -36,8 +37,11 @@ fn one(ty: ValType) -> &'static [ValType] {
         ValType::F32 => &[ValType::F32],
         ValType::F64 => &[ValType::F64],
         ValType::V128 => &[ValType::V128],
-        ValType::FuncRef => &[ValType::FuncRef],
-        ValType::ExternRef => &[ValType::ExternRef],
+        ValType::Ref(ty) => match ty.heap_type().top() {
+            HeapType::Extern => &[ValType::EXTERNREF],
+            HeapType::Exn => &[ValType::EXNREF],
+            _ => &[ValType::FUNCREF],
+        },
     }
 }
 

@@ -20,6 +20,7 @@ mod compile;
 mod error;
 mod features;
 mod fuel;
+mod func_type;
 mod function;
 pub mod image;
 mod labels;
@@ -31,6 +32,7 @@ mod module;
 mod op;
 mod opcodes;
 mod parse;
+mod ref_type;
 mod regions;
 mod settings;
 mod sites;
@@ -44,6 +46,8 @@ mod unwind;
 pub use builtin::Builtin;
 pub use compile::{compile, compile_host_trampolines};
 pub use error::CompileError;
+pub use features::{Features, Proposal};
+pub use func_type::FuncType;
 pub use image::{CallSite, FaultSite, HostTrampolines, Image};
 pub use layout::VmLayout;
 pub use listing::{Listing, listing};
@@ -51,6 +55,7 @@ pub use module::{
     CompiledModule, ConstExpr, DataMode, DataSegment, ElementItems, ElementMode, ElementSegment, Export,
     ExternIndex, Import, ModuleInfo,
 };
+pub use ref_type::{HeapType, RefType};
 pub use settings::{MemoryStyle, OptLevel, Settings};
 pub use trap::TrapCode;
-pub use types::{ExternType, FuncType, GlobalType, MemoryType, TableType, ValType};
+pub use types::{ExternType, GlobalType, MemoryType, TableType, ValType};

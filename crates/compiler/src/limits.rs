@@ -6,7 +6,7 @@
 //! them may get a parameter for it; and a call or a branch of two bytes may carry a thousand values. A local
 //! also has a place in a table for each block, and a value where two paths meet before it is read.
 
-use crate::CompileError;
+use crate::{CompileError, FuncType};
 
 /// The most bytes in a module: code offsets into it are 32-bit.
 const MODULE_BYTES: u64 = u32::MAX as u64;
@@ -71,6 +71,16 @@ pub(crate) fn carried(count: usize, offset: u32) -> Result<(), CompileError> {
         CARRIED,
         offset,
     )
+}
+
+/// A signature of a module, if there is still room for those of modules: see `func_type.rs`.
+pub(crate) fn signature(made: Option<FuncType>) -> Result<FuncType, CompileError> {
+    made.ok_or(CompileError::TooLarge {
+        what: "parameters and results of distinct signatures in this process",
+        count: FuncType::MODULE_VALUES as u64 + 1,
+        limit: FuncType::MODULE_VALUES as u64,
+        offset: 0,
+    })
 }
 
 fn check(what: &'static str, count: u64, limit: u64, offset: u32) -> Result<(), CompileError> {

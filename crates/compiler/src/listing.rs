@@ -25,12 +25,12 @@ pub enum Listing {
 ///
 /// As [`crate::compile`].
 pub fn listing(wasm: &[u8], settings: &Settings, what: Listing) -> Result<String, CompileError> {
-    list(wasm, settings, what).map_err(|error| features::explain(wasm, error))
+    list(wasm, settings, what).map_err(|error| features::explain(wasm, settings.features, error))
 }
 
 fn list(wasm: &[u8], settings: &Settings, what: Listing) -> Result<String, CompileError> {
     let isa = settings.isa()?;
-    let parsed = parse(wasm)?;
+    let parsed = parse(wasm, settings.features)?;
     let env = Env {
         info: &parsed.info,
         settings,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::layout::VmLayout;
-use crate::{ExternType, FuncType, GlobalType, Image, MemoryType, TableType, ValType};
+use crate::{ExternType, FuncType, GlobalType, Image, MemoryType, RefType, TableType};
 
 /// A compiled module.
 #[derive(Debug, Clone)]
@@ -82,7 +82,7 @@ impl ModuleInfo {
     /// If the index names nothing.
     pub fn extern_type(&self, index: ExternIndex) -> ExternType {
         match index {
-            ExternIndex::Func(i) => ExternType::Func(self.function_type(i).clone()),
+            ExternIndex::Func(i) => ExternType::Func(*self.function_type(i)),
             ExternIndex::Table(i) => ExternType::Table(self.tables[i as usize]),
             ExternIndex::Memory(i) => ExternType::Memory(self.memories[i as usize]),
             ExternIndex::Global(i) => ExternType::Global(self.globals[i as usize]),
@@ -175,7 +175,7 @@ pub struct ElementSegment {
     /// When it is used.
     pub mode: ElementMode,
     /// The type of its references.
-    pub ty: ValType,
+    pub ty: RefType,
     /// Its references.
     pub items: ElementItems,
 }

@@ -41,7 +41,7 @@ impl Translator<'_> {
             GlobalSet { global_index } => self.global_set(*global_index),
 
             // References.
-            RefNull { hty } => self.ref_null(*hty),
+            RefNull { hty } => self.ref_null(*hty)?,
             RefIsNull => self.ref_is_null(),
             RefFunc { function_index } => self.ref_func(*function_index),
 

@@ -9,8 +9,8 @@ use wasmparser::{
 use crate::layout::{VmCounts, VmLayout};
 use crate::{
     CompileError, ConstExpr, DataMode, DataSegment, ElementItems, ElementMode, ElementSegment, Export,
-    ExternIndex, ExternType, FuncType, GlobalType, Import, MemoryType, ModuleInfo, TableType, ValType,
-    features, limits,
+    ExternIndex, ExternType, Features, FuncType, GlobalType, HeapType, Import, MemoryType, ModuleInfo,
+    RefType, TableType, ValType, limits,
 };
 
 /// A module, its functions still in Wasm.
@@ -26,16 +26,16 @@ pub(crate) struct Body<'a> {
 }
 
 /// Reads a module and validates all of it but the functions' bodies.
-pub(crate) fn parse(wasm: &[u8]) -> Result<Parsed<'_>, CompileError> {
+pub(crate) fn parse(wasm: &[u8], features: Features) -> Result<Parsed<'_>, CompileError> {
     limits::module_bytes(wasm.len())?;
     let mut reader = Reader {
         info: ModuleInfo::default(),
         bodies: Vec::new(),
         escaping: BTreeSet::new(),
     };
-    let mut validator = Validator::new_with_features(features::supported());
+    let mut validator = Validator::new_with_features(features.flags());
     let mut parser = Parser::new(0);
-    parser.set_features(features::supported());
+    parser.set_features(features.flags());
     for payload in parser.parse_all(wasm) {
         let payload = payload?;
         if let ValidPayload::Func(validate, body) = validator.payload(&payload)? {
@@ -58,7 +58,8 @@ impl<'a> Reader<'a> {
         match payload {
             Payload::TypeSection(types) => {
                 for ty in types.into_iter_err_on_gc_types() {
-                    self.info.types.push(func_type(&ty?)?);
+                    let ty = func_type(&self.info.types, &ty?)?;
+                    self.info.types.push(ty);
                 }
             }
             Payload::ImportSection(imports) => {
@@ -73,7 +74,8 @@ impl<'a> Reader<'a> {
             }
             Payload::TableSection(tables) => {
                 for table in tables {
-                    self.info.tables.push(table_type(&table?.ty)?);
+                    let ty = table_type(&self.info.types, &table?.ty)?;
+                    self.info.tables.push(ty);
                 }
             }
             Payload::MemorySection(memories) => {
@@ -84,7 +86,8 @@ impl<'a> Reader<'a> {
             Payload::GlobalSection(globals) => {
                 for global in globals {
                     let global = global?;
-                    self.info.globals.push(global_type(&global.ty)?);
+                    let ty = global_type(&self.info.types, &global.ty)?;
+                    self.info.globals.push(ty);
                     let init = self.const_expr(&global.init_expr)?;
                     self.info.global_inits.push(init);
                 }
@@ -127,10 +130,10 @@ impl<'a> Reader<'a> {
                 type_index = Some(index);
                 info.functions.push(index);
                 info.imported_functions += 1;
-                ExternType::Func(info.types[index as usize].clone())
+                ExternType::Func(info.types[index as usize])
             }
             wasmparser::TypeRef::Table(ty) => {
-                let ty = table_type(&ty)?;
+                let ty = table_type(&info.types, &ty)?;
                 info.tables.push(ty);
                 info.imported_tables += 1;
                 ExternType::Table(ty)
@@ -142,7 +145,7 @@ impl<'a> Reader<'a> {
                 ExternType::Memory(ty)
             }
             wasmparser::TypeRef::Global(ty) => {
-                let ty = global_type(&ty)?;
+                let ty = global_type(&info.types, &ty)?;
                 info.globals.push(ty);
                 info.imported_globals += 1;
                 ExternType::Global(ty)
@@ -196,17 +199,14 @@ impl<'a> Reader<'a> {
             wasmparser::ElementItems::Functions(functions) => {
                 let functions = functions.into_iter().collect::<Result<Vec<_>, _>>()?;
                 self.escaping.extend(&functions);
-                (ValType::FuncRef, ElementItems::Funcs(functions))
+                (RefType::FUNCREF, ElementItems::Funcs(functions))
             }
             wasmparser::ElementItems::Expressions(ty, exprs) => {
                 let exprs = exprs
                     .into_iter()
                     .map(|e| self.const_expr(&e?))
                     .collect::<Result<_, _>>()?;
-                (
-                    val_type(wasmparser::ValType::Ref(ty))?,
-                    ElementItems::Exprs(exprs),
-                )
+                (ref_type(&self.info.types, ty)?, ElementItems::Exprs(exprs))
             }
         };
         self.info.elements.push(ElementSegment { mode, ty, items });
@@ -296,32 +296,56 @@ fn unexpected(what: &str) -> CompileError {
     }
 }
 
-fn func_type(ty: &wasmparser::FuncType) -> Result<FuncType, CompileError> {
-    let list = |types: &[wasmparser::ValType]| {
-        types
-            .iter()
-            .map(|ty| val_type(*ty))
+fn func_type(types: &[FuncType], ty: &wasmparser::FuncType) -> Result<FuncType, CompileError> {
+    let list = |list: &[wasmparser::ValType]| {
+        list.iter()
+            .map(|ty| val_type(types, *ty))
             .collect::<Result<Vec<_>, _>>()
     };
-    Ok(FuncType::new(list(ty.params())?, list(ty.results())?))
+    limits::signature(FuncType::try_new(&list(ty.params())?, &list(ty.results())?))
 }
 
-pub(crate) fn val_type(ty: wasmparser::ValType) -> Result<ValType, CompileError> {
+/// A value's type, in a module that has defined `types` so far.
+pub(crate) fn val_type(types: &[FuncType], ty: wasmparser::ValType) -> Result<ValType, CompileError> {
     Ok(match ty {
         wasmparser::ValType::I32 => ValType::I32,
         wasmparser::ValType::I64 => ValType::I64,
         wasmparser::ValType::F32 => ValType::F32,
         wasmparser::ValType::F64 => ValType::F64,
-        wasmparser::ValType::FUNCREF => ValType::FuncRef,
-        wasmparser::ValType::EXTERNREF => ValType::ExternRef,
+        wasmparser::ValType::Ref(ty) => ValType::Ref(ref_type(types, ty)?),
         _ => return Err(unexpected("value type")),
     })
 }
 
-fn table_type(ty: &wasmparser::TableType) -> Result<TableType, CompileError> {
-    let element = val_type(wasmparser::ValType::Ref(ty.element_type))?;
+fn ref_type(types: &[FuncType], ty: wasmparser::RefType) -> Result<RefType, CompileError> {
+    Ok(RefType::new(ty.is_nullable(), heap_type(types, ty.heap_type())?))
+}
+
+/// What a reference refers to, in a module that has defined `types` so far.
+pub(crate) fn heap_type(types: &[FuncType], ty: wasmparser::HeapType) -> Result<HeapType, CompileError> {
+    use wasmparser::AbstractHeapType as Abstract;
+    Ok(match ty {
+        wasmparser::HeapType::Abstract { shared: false, ty } => match ty {
+            Abstract::Func => HeapType::Func,
+            Abstract::NoFunc => HeapType::NoFunc,
+            Abstract::Extern => HeapType::Extern,
+            Abstract::NoExtern => HeapType::NoExtern,
+            Abstract::Exn => HeapType::Exn,
+            Abstract::NoExn => HeapType::NoExn,
+            _ => return Err(unexpected("heap type")),
+        },
+        wasmparser::HeapType::Concrete(index) => {
+            let index = index.as_module_index().map(|index| index as usize);
+            let ty = index.and_then(|index| types.get(index));
+            HeapType::ConcreteFunc(*ty.ok_or_else(|| unexpected("type index"))?)
+        }
+        _ => return Err(unexpected("heap type")),
+    })
+}
+
+fn table_type(types: &[FuncType], ty: &wasmparser::TableType) -> Result<TableType, CompileError> {
     Ok(TableType {
-        element,
+        element: ref_type(types, ty.element_type)?,
         minimum: ty.initial,
         maximum: ty.maximum,
     })
@@ -331,9 +355,9 @@ fn memory_type(ty: &wasmparser::MemoryType) -> MemoryType {
     MemoryType::new(ty.initial, ty.maximum)
 }
 
-fn global_type(ty: &wasmparser::GlobalType) -> Result<GlobalType, CompileError> {
+fn global_type(types: &[FuncType], ty: &wasmparser::GlobalType) -> Result<GlobalType, CompileError> {
     Ok(GlobalType {
-        content: val_type(ty.content_type)?,
+        content: val_type(types, ty.content_type)?,
         mutable: ty.mutable,
     })
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_codegen::settings::{self, Configurable};
 
-use crate::CompileError;
+use crate::{CompileError, Features};
 
 /// How far Cranelift goes to make code fast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -54,6 +54,7 @@ pub struct Settings {
     pub(crate) opt_level: OptLevel,
     pub(crate) parallel: bool,
     pub(crate) verify: bool,
+    pub(crate) features: Features,
 }
 
 impl Settings {
@@ -71,6 +72,7 @@ impl Settings {
             opt_level: OptLevel::Speed,
             parallel: true,
             verify: cfg!(debug_assertions),
+            features: Features::default(),
         };
         settings.isa()?;
         Ok(settings)
@@ -103,6 +105,12 @@ impl Settings {
     /// Whether Cranelift checks its input and itself. Default: in builds with debug assertions.
     pub fn verify(mut self, on: bool) -> Settings {
         self.verify = on;
+        self
+    }
+
+    /// Which proposals modules may use. Default: those of version 3 that are supported.
+    pub fn features(mut self, features: Features) -> Settings {
+        self.features = features;
         self
     }
 

@@ -132,7 +132,7 @@ impl<'a> Translator<'a> {
             let count = reader.read_var_u32()?;
             let ty = reader.read::<wasmparser::ValType>()?;
             validator.define_locals(offset, count, ty)?;
-            let zero = self.zero(parse::val_type(ty)?);
+            let zero = self.zero(parse::val_type(&self.env.info.types, ty)?);
             let ty = self.b.func.dfg.value_type(zero);
             for _ in 0..count {
                 self.declare_local(ty, zero);

@@ -1,10 +1,12 @@
-//! The types of WebAssembly that an embedder meets: of values, functions, tables, memories, globals.
+//! The types of WebAssembly that an embedder meets: of values, tables, memories, globals. Those of functions and of
+//! references are in files of their own.
 //!
 //! `Display` writes each as the text format does, so that an error can show both sides of a mismatch.
 //! Spec: core/syntax/types.
 
 use std::fmt;
-use std::sync::Arc;
+
+use crate::{FuncType, RefType};
 
 /// The type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -18,18 +20,39 @@ pub enum ValType {
     F32,
     /// A 64-bit IEEE 754 number.
     F64,
-    /// A 128-bit vector. Reserved: modules that use it are refused for now.
+    /// A 128-bit vector.
     V128,
-    /// A function of any signature, or null.
-    FuncRef,
-    /// Something of the host's, or null.
-    ExternRef,
+    /// A reference. Tables hold them.
+    Ref(RefType),
 }
 
 impl ValType {
-    /// Whether values of this type are references: they have a null, and tables hold them.
-    pub const fn is_ref(self) -> bool {
-        matches!(self, ValType::FuncRef | ValType::ExternRef)
+    /// A function of any signature, or null.
+    pub const FUNCREF: ValType = ValType::Ref(RefType::FUNCREF);
+    /// Something of the host's, or null.
+    pub const EXTERNREF: ValType = ValType::Ref(RefType::EXTERNREF);
+    /// An exception, or null.
+    pub const EXNREF: ValType = ValType::Ref(RefType::EXNREF);
+
+    /// Whether values of this type are references.
+    pub const fn is_ref(&self) -> bool {
+        matches!(self, ValType::Ref(_))
+    }
+
+    /// The type of references, if values of this type are.
+    pub const fn as_ref(&self) -> Option<RefType> {
+        match self {
+            ValType::Ref(ty) => Some(*ty),
+            _ => None,
+        }
+    }
+
+    /// Whether a value of this type may be used where `other` is asked for.
+    pub fn matches(&self, other: &ValType) -> bool {
+        match (self, other) {
+            (ValType::Ref(ty), ValType::Ref(other)) => ty.matches(other),
+            _ => self == other,
+        }
     }
 }
 
@@ -41,60 +64,9 @@ impl fmt::Display for ValType {
             ValType::F32 => "f32",
             ValType::F64 => "f64",
             ValType::V128 => "v128",
-            ValType::FuncRef => "funcref",
-            ValType::ExternRef => "externref",
+            ValType::Ref(ty) => return ty.fmt(f),
         })
     }
-}
-
-/// The signature of a function. A clone is two reference counts.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct FuncType {
-    params: Arc<[ValType]>,
-    results: Arc<[ValType]>,
-}
-
-impl FuncType {
-    /// A signature from its parameters and results, in order.
-    pub fn new(
-        params: impl IntoIterator<Item = ValType>,
-        results: impl IntoIterator<Item = ValType>,
-    ) -> FuncType {
-        FuncType {
-            params: params.into_iter().collect(),
-            results: results.into_iter().collect(),
-        }
-    }
-
-    /// The types of the parameters, in order.
-    pub fn params(&self) -> &[ValType] {
-        &self.params
-    }
-
-    /// The types of the results, in order.
-    pub fn results(&self) -> &[ValType] {
-        &self.results
-    }
-}
-
-impl fmt::Display for FuncType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(func")?;
-        write_list(f, "param", &self.params)?;
-        write_list(f, "result", &self.results)?;
-        f.write_str(")")
-    }
-}
-
-fn write_list(f: &mut fmt::Formatter<'_>, what: &str, types: &[ValType]) -> fmt::Result {
-    if types.is_empty() {
-        return Ok(());
-    }
-    write!(f, " ({what}")?;
-    for ty in types {
-        write!(f, " {ty}")?;
-    }
-    f.write_str(")")
 }
 
 /// The type of a global.
@@ -119,7 +91,7 @@ impl fmt::Display for GlobalType {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TableType {
     /// The reference type of its elements.
-    pub element: ValType,
+    pub element: RefType,
     /// How many elements it has when it is made.
     pub minimum: u64,
     /// How many elements it may grow to; `None`: as many as the runtime's limits allow.
@@ -196,7 +168,7 @@ mod tests {
 
     #[test]
     fn types_print_as_in_the_text_format() {
-        let ty = FuncType::new([ValType::I32, ValType::F64], [ValType::ExternRef]);
+        let ty = FuncType::new([ValType::I32, ValType::F64], [ValType::EXTERNREF]);
         assert_eq!(ty.to_string(), "(func (param i32 f64) (result externref))");
         assert_eq!(FuncType::new([], []).to_string(), "(func)");
         let global = GlobalType {
@@ -205,7 +177,7 @@ mod tests {
         };
         assert_eq!(global.to_string(), "(global (mut i64))");
         let table = TableType {
-            element: ValType::FuncRef,
+            element: RefType::FUNCREF,
             minimum: 1,
             maximum: Some(2),
         };

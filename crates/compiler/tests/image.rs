@@ -126,7 +126,7 @@ fn trampolines_are_shared_by_equal_types() {
 
 #[test]
 fn host_trampolines_come_as_an_image() {
-    let ty = FuncType::new([ValType::I32, ValType::ExternRef], [ValType::F64]);
+    let ty = FuncType::new([ValType::I32, ValType::EXTERNREF], [ValType::F64]);
     let made = compile_host_trampolines(&ty, &settings().fuel(true)).unwrap();
     assert_ne!(made.entry, made.import);
     assert_eq!(made.image.entry_trampolines, [Some(made.entry)]);

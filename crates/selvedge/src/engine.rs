@@ -9,7 +9,7 @@ use fibers::pool::{PoolConfig, StackPool};
 use selvedge_compiler::{CompiledModule, FuncType, MemoryStyle, Settings, compile_host_trampolines};
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Settings, compiled host trampolines and the pool of guest stacks. Cheap to clone; clones are the same engine.
 ///
@@ -157,37 +157,9 @@ impl Engine {
             entry: made.entry,
             import: made.import,
         };
-        known.insert(ty.clone(), code.clone());
+        known.insert(*ty, code.clone());
         Ok(code)
     }
-}
-
-/// Signatures of the process, numbered: equal signatures have equal numbers.
-#[derive(Default)]
-struct Types {
-    ids: HashMap<FuncType, u32>,
-    types: Vec<FuncType>,
-}
-
-static TYPES: LazyLock<RwLock<Types>> = LazyLock::new(RwLock::default);
-
-/// The number of a signature.
-pub(crate) fn type_id(ty: &FuncType) -> u32 {
-    if let Some(id) = TYPES.read().unwrap_or_else(PoisonError::into_inner).ids.get(ty) {
-        return *id;
-    }
-    let mut types = TYPES.write().unwrap_or_else(PoisonError::into_inner);
-    let next = types.types.len() as u32;
-    let id = *types.ids.entry(ty.clone()).or_insert(next);
-    if id == next {
-        types.types.push(ty.clone());
-    }
-    id
-}
-
-/// The signature of a number that [`type_id`] gave.
-pub(crate) fn type_of_id(id: u32) -> FuncType {
-    TYPES.read().unwrap_or_else(PoisonError::into_inner).types[id as usize].clone()
 }
 
 /// An engine is shared between threads.

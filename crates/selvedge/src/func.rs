@@ -96,7 +96,7 @@ impl Func {
     /// With another store than the function's.
     pub fn ty(&self, store: impl AsContext) -> FuncType {
         match self.entry(store.as_context().vm()) {
-            Ok(entry) => entry.ty.clone(),
+            Ok(entry) => entry.ty,
             Err(error) => panic!("{error}"),
         }
     }
@@ -126,13 +126,13 @@ impl Func {
         let func = self.record(context.vm());
         let ty = func
             .as_ref()
-            .map_or_else(|_| FuncType::new([], []), |(_, ty)| ty.clone());
+            .map_or_else(|_| FuncType::new([], []), |(_, ty)| *ty);
         CallValsFuture::new(context.start_vals(func, params, results), ty, results)
     }
 
     fn record(&self, vm: &StoreVm) -> Result<(NonNull<VMFuncRef>, FuncType)> {
         let entry = self.entry(vm)?;
-        Ok((entry.func_ref, entry.ty.clone()))
+        Ok((entry.func_ref, entry.ty))
     }
 
     /// The function with its types checked.

@@ -63,7 +63,8 @@ pub use linker::Linker;
 pub use memory::Memory;
 pub use module::{ExportType, ImportType, Module};
 pub use selvedge_compiler::{
-    CompileError, ExternType, FuncType, GlobalType, MemoryStyle, MemoryType, OptLevel, TableType, ValType,
+    CompileError, ExternType, FuncType, GlobalType, HeapType, MemoryStyle, MemoryType, OptLevel, RefType,
+    TableType, ValType,
 };
 pub use store::{AsContext, AsContextMut, Caller, FuelPolicy, Local, Store, StoreContext, StoreContextMut};
 pub use table::Table;

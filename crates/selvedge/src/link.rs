@@ -21,7 +21,7 @@ pub(crate) fn check(vm: &StoreVm, import: &ImportType<'_>, given: Extern) -> Res
 pub(crate) fn check_func(import: &ImportType<'_>, ty: &FuncType) -> Result<()> {
     match import.ty() {
         ExternType::Func(wanted) if wanted == *ty => Ok(()),
-        _ => Err(incompatible(import, &ExternType::Func(ty.clone()))),
+        _ => Err(incompatible(import, &ExternType::Func(*ty))),
     }
 }
 
@@ -44,7 +44,7 @@ fn describe(vm: &StoreVm, given: Extern) -> Result<(ExternType, Linked)> {
         Extern::Func(func) => {
             let entry = func.entry(vm)?;
             (
-                ExternType::Func(entry.ty.clone()),
+                ExternType::Func(entry.ty),
                 Linked::Func(entry.func_ref, entry.host.clone()),
             )
         }
@@ -86,7 +86,10 @@ fn limits_fit(wanted: (u64, Option<u64>), found: (u64, Option<u64>)) -> bool {
 fn fits(wanted: &ExternType, found: &ExternType) -> bool {
     match (wanted, found) {
         (ExternType::Func(wanted), ExternType::Func(found)) => wanted == found,
-        (ExternType::Global(wanted), ExternType::Global(found)) => wanted == found,
+        (ExternType::Global(wanted), ExternType::Global(found)) => match wanted.mutable {
+            true => wanted == found,
+            false => !found.mutable && found.content.matches(&wanted.content),
+        },
         (ExternType::Table(wanted), ExternType::Table(found)) => {
             wanted.element == found.element
                 && limits_fit((wanted.minimum, wanted.maximum), (found.minimum, found.maximum))

@@ -3,7 +3,7 @@
 use crate::engine::{self, Engine};
 use crate::error::Result;
 use crate::vm::code::ModuleCode;
-use selvedge_compiler::{ExternIndex, ExternType, ModuleInfo, compile};
+use selvedge_compiler::{ExternIndex, ExternType, FuncType, ModuleInfo, compile};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
@@ -42,7 +42,7 @@ impl Module {
     pub fn new(engine: &Engine, bytes: impl AsRef<[u8]>) -> Result<Module> {
         let bytes = to_binary(bytes.as_ref())?;
         let compiled = compile(&bytes, engine.settings())?;
-        let type_ids = compiled.info.types.iter().map(engine::type_id).collect();
+        let type_ids = compiled.info.types.iter().map(FuncType::number).collect();
         let exports = compiled
             .info
             .exports

@@ -6,7 +6,7 @@ use crate::value::Val;
 use crate::vm::store::StoreVm;
 use crate::vm::table::TableVm;
 use crate::vm::vmctx::ValRaw;
-use selvedge_compiler::TableType;
+use selvedge_compiler::{HeapType, TableType, ValType};
 
 /// A table of a store. A copyable handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,11 +17,10 @@ pub struct Table {
 
 /// A value as a table's element: an `externref` takes the low half.
 fn element(value: Val, ty: TableType, vm: &StoreVm) -> Result<u64> {
-    let raw = value.to_raw(ty.element, vm)?;
-    Ok(if ty.element == selvedge_compiler::ValType::ExternRef {
-        u64::from(raw.u32())
-    } else {
-        raw.u64()
+    let raw = value.to_raw(ValType::Ref(ty.element), vm)?;
+    Ok(match ty.element.heap_type().top() {
+        HeapType::Func => raw.u64(),
+        _ => u64::from(raw.u32()),
     })
 }
 
@@ -83,7 +82,7 @@ impl Table {
         let vm = context.vm_mut();
         let table = &vm.tables[self.index(vm).ok()?];
         let (word, ty) = (table.get(index)?, table.ty.element);
-        Some(Val::from_raw(ValRaw::from_u64(word), ty, vm))
+        Some(Val::from_raw(ValRaw::from_u64(word), ValType::Ref(ty), vm))
     }
 
     /// Sets an element.

@@ -5,7 +5,7 @@ use crate::func::Func;
 use crate::store::{AsContext, AsContextMut};
 use crate::vm::store::StoreVm;
 use crate::vm::vmctx::ValRaw;
-use selvedge_compiler::ValType;
+use selvedge_compiler::{HeapType, RefType, ValType};
 use std::any::Any;
 
 /// A value of any type.
@@ -27,15 +27,15 @@ pub enum Val {
 }
 
 impl Val {
-    /// The type.
+    /// The type; of a reference, the one that all of its kind have, null too.
     pub fn ty(&self) -> ValType {
         match self {
             Val::I32(_) => ValType::I32,
             Val::I64(_) => ValType::I64,
             Val::F32(_) => ValType::F32,
             Val::F64(_) => ValType::F64,
-            Val::FuncRef(_) => ValType::FuncRef,
-            Val::ExternRef(_) => ValType::ExternRef,
+            Val::FuncRef(_) => ValType::FUNCREF,
+            Val::ExternRef(_) => ValType::EXTERNREF,
         }
     }
 
@@ -78,22 +78,62 @@ impl Val {
     /// Zero, or null, of a type.
     ///
     /// # Errors
-    /// A type whose values are not supported yet.
+    /// A type of references that are never null, or whose values are not supported yet.
     pub fn default_for(ty: ValType) -> Result<Val> {
+        match ty.as_ref() {
+            Some(reference) if !reference.is_nullable() => {
+                Err(Error::msg(format!("type {ty} has no default value")))
+            }
+            _ => Val::placeholder_for(ty),
+        }
+    }
+
+    /// As [`default_for`](Val::default_for), and null also for references that must not be: to be overwritten.
+    pub(crate) fn placeholder_for(ty: ValType) -> Result<Val> {
         Ok(match ty {
             ValType::I32 => Val::I32(0),
             ValType::I64 => Val::I64(0),
             ValType::F32 => Val::F32(0),
             ValType::F64 => Val::F64(0),
-            ValType::FuncRef => Val::FuncRef(None),
-            ValType::ExternRef => Val::ExternRef(None),
-            other => return Err(Error::msg(format!("values of type {other} are not supported"))),
+            ValType::Ref(reference) => return Val::null(reference.heap_type()),
+            other => return Err(unsupported(other)),
         })
+    }
+
+    /// The null of references to something.
+    ///
+    /// # Errors
+    /// References of a kind that is not supported yet.
+    pub fn null(heap: HeapType) -> Result<Val> {
+        match heap.top() {
+            HeapType::Func => Ok(Val::FuncRef(None)),
+            HeapType::Extern => Ok(Val::ExternRef(None)),
+            _ => Err(unsupported(ValType::Ref(RefType::new(true, heap)))),
+        }
+    }
+
+    /// Whether it may be used where `ty` is asked for.
+    ///
+    /// # Errors
+    /// A reference of another store.
+    pub(crate) fn fits(self, ty: ValType, store: &StoreVm) -> Result<bool> {
+        let ValType::Ref(wanted) = ty else {
+            return Ok(self.ty() == ty);
+        };
+        let heap = match self {
+            Val::FuncRef(Some(func)) => HeapType::ConcreteFunc(func.entry(store)?.ty),
+            Val::ExternRef(Some(_)) => HeapType::Extern,
+            Val::FuncRef(None) => HeapType::NoFunc,
+            Val::ExternRef(None) => HeapType::NoExtern,
+            _ => return Ok(false),
+        };
+        let is_null = matches!(self, Val::FuncRef(None) | Val::ExternRef(None));
+        Ok(RefType::new(is_null, heap).matches(&wanted))
     }
 
     /// As generated code holds it, if it is of this type and of this store.
     pub(crate) fn to_raw(self, ty: ValType, store: &StoreVm) -> Result<ValRaw> {
-        if self.ty() != ty {
+        if !self.fits(ty, store)? {
             return Err(Error::msg(format!(
                 "expected a value of type {ty}, found {}",
                 self.ty()
@@ -116,11 +156,18 @@ impl Val {
             ValType::I64 => Val::I64(raw.u64() as i64),
             ValType::F32 => Val::F32(raw.u32()),
             ValType::F64 => Val::F64(raw.u64()),
-            ValType::FuncRef => Val::FuncRef(func_of_word(raw.u64(), store)),
-            ValType::ExternRef => Val::ExternRef(ExternRef::of_word(raw.u32(), store)),
+            ValType::Ref(reference) => match reference.heap_type().top() {
+                HeapType::Func => Val::FuncRef(func_of_word(raw.u64(), store)),
+                HeapType::Extern => Val::ExternRef(ExternRef::of_word(raw.u32(), store)),
+                other => unreachable!("the compiler refuses references to {other}"),
+            },
             other => unreachable!("the compiler refuses values of type {other}"),
         }
     }
+}
+
+fn unsupported(ty: ValType) -> Error {
+    Error::msg(format!("values of type {ty} are not supported"))
 }
 
 /// The record's address, or 0.
@@ -223,7 +270,8 @@ mod sealed {
 }
 pub(crate) use sealed::{Raw, RawList};
 
-/// A Rust type that is a WebAssembly type: `i32`, `u32`, `i64`, `u64`, `f32`, `f64`, `Option<Func>`, `Option<ExternRef>`.
+/// A Rust type that is a WebAssembly type: `i32`, `u32`, `i64`, `u64`, `f32`, `f64`,
+/// `Option<Func>` for `funcref` and `Func` for `(ref func)`, `Option<ExternRef>` for `externref` and `ExternRef` for `(ref extern)`.
 pub trait WasmTy: Raw {}
 impl<V: Raw> WasmTy for V {}
 
@@ -259,7 +307,7 @@ raw_number! {
 }
 
 impl Raw for Option<Func> {
-    const TYPE: ValType = ValType::FuncRef;
+    const TYPE: ValType = ValType::FUNCREF;
     fn to_raw(self, store: &StoreVm) -> Result<ValRaw> {
         func_word(self, store).map(ValRaw::from_u64)
     }
@@ -269,12 +317,34 @@ impl Raw for Option<Func> {
 }
 
 impl Raw for Option<ExternRef> {
-    const TYPE: ValType = ValType::ExternRef;
+    const TYPE: ValType = ValType::EXTERNREF;
     fn to_raw(self, store: &StoreVm) -> Result<ValRaw> {
         extern_word(self, store).map(ValRaw::from_u32)
     }
     fn from_raw(raw: ValRaw, store: &mut StoreVm) -> Self {
         ExternRef::of_word(raw.u32(), store)
+    }
+}
+
+/// A function, never null.
+impl Raw for Func {
+    const TYPE: ValType = ValType::Ref(RefType::new(false, HeapType::Func));
+    fn to_raw(self, store: &StoreVm) -> Result<ValRaw> {
+        func_word(Some(self), store).map(ValRaw::from_u64)
+    }
+    fn from_raw(raw: ValRaw, store: &mut StoreVm) -> Self {
+        func_of_word(raw.u64(), store).expect("validated: the reference is not null")
+    }
+}
+
+/// A value of the host's, never null.
+impl Raw for ExternRef {
+    const TYPE: ValType = ValType::Ref(RefType::new(false, HeapType::Extern));
+    fn to_raw(self, store: &StoreVm) -> Result<ValRaw> {
+        extern_word(Some(self), store).map(ValRaw::from_u32)
+    }
+    fn from_raw(raw: ValRaw, store: &mut StoreVm) -> Self {
+        ExternRef::of_word(raw.u32(), store).expect("validated: the reference is not null")
     }
 }
 

@@ -4,7 +4,7 @@
 //! print nothing: no assertion looks at what they print.
 
 use selvedge::{
-    Error, Global, GlobalType, Linker, Memory, MemoryType, Store, Table, TableType, Val, ValType,
+    Error, Global, GlobalType, Linker, Memory, MemoryType, RefType, Store, Table, TableType, Val,
 };
 
 /// Defines the module in `linker`, with a table and a memory of `store`.
@@ -12,7 +12,7 @@ pub(crate) fn define(linker: &mut Linker<()>, store: &mut Store<()>) -> Result<(
     define_functions(linker)?;
     define_globals(linker, store)?;
     let table = TableType {
-        element: ValType::FuncRef,
+        element: RefType::FUNCREF,
         minimum: 10,
         maximum: Some(20),
     };

@@ -16,7 +16,7 @@ impl<'a> Translator<'a> {
     fn block_sig(&self, ty: BlockType) -> Result<BlockSig<'a>, CompileError> {
         Ok(match ty {
             BlockType::Empty => BlockSig::default(),
-            BlockType::Type(ty) => BlockSig::result(parse::val_type(ty)?),
+            BlockType::Type(ty) => BlockSig::result(parse::val_type(&self.env.info.types, ty)?),
             BlockType::FuncType(index) => BlockSig::of(&self.env.info.types[index as usize]),
         })
     }

@@ -2,21 +2,18 @@
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, types};
-use wasmparser::HeapType;
 
-use crate::ValType;
+use crate::abi::clif_ref_type;
 use crate::translate::Translator;
+use crate::{CompileError, parse};
 
 impl Translator<'_> {
     /// `ref.null t`
-    pub(crate) fn ref_null(&mut self, ty: HeapType) {
-        let ty = if ty == HeapType::FUNC {
-            ValType::FuncRef
-        } else {
-            ValType::ExternRef
-        };
-        let null = self.zero(ty);
+    pub(crate) fn ref_null(&mut self, ty: wasmparser::HeapType) -> Result<(), CompileError> {
+        let heap = parse::heap_type(&self.env.info.types, ty)?;
+        let null = self.b.ins().iconst(clif_ref_type(heap), 0);
         self.push(null);
+        Ok(())
     }
 
     /// `ref.is_null`: pop a reference; push whether it is null.

@@ -4,11 +4,11 @@
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value, types};
 
-use crate::abi::{POINTER, clif_type};
+use crate::abi::{POINTER, clif_ref_type};
 use crate::layout::{TABLE_BASE, TABLE_ELEMENT_BYTES, TABLE_LENGTH};
 use crate::regions::Region;
 use crate::translate::Translator;
-use crate::{Builtin, TrapCode, ValType};
+use crate::{Builtin, TrapCode};
 
 impl Translator<'_> {
     /// `table.get x`
@@ -22,8 +22,8 @@ impl Translator<'_> {
     pub(crate) fn table_set(&mut self, table: u32) {
         let (index, reference) = self.pop2();
         let address = self.table_address(table, index);
-        let reference = match self.env.info.tables[table as usize].element {
-            ValType::ExternRef => self.widen(reference),
+        let reference = match self.b.func.dfg.value_type(reference) {
+            types::I32 => self.widen(reference),
             _ => reference,
         };
         let flags = Region::Table.mutable(self.b.func);
@@ -71,7 +71,7 @@ impl Translator<'_> {
     /// The reference at an index. Traps if that is out of bounds.
     pub(crate) fn table_element(&mut self, table: u32, index: Value) -> Value {
         let address = self.table_address(table, index);
-        let ty = clif_type(self.env.info.tables[table as usize].element);
+        let ty = clif_ref_type(self.env.info.tables[table as usize].element.heap_type());
         let flags = Region::Table.mutable(self.b.func);
         self.b.ins().load(ty, flags, address, 0)
     }

@@ -318,7 +318,7 @@ impl Guest {
         let ExternIndex::Func(function) = export.expect("exported").index else {
             panic!("{name}: no function")
         };
-        let ty = self.module.info.function_type(function).clone();
+        let ty = *self.module.info.function_type(function);
         let index = self.module.info.functions[function as usize];
         let entry = self.base() + u64::from(self.module.image.entry_trampolines[index as usize].unwrap());
         let (code, context) = self.callable(function);
@@ -372,7 +372,8 @@ impl Guest {
 fn mask(ty: selvedge_compiler::ValType) -> u64 {
     use selvedge_compiler::ValType::*;
     match ty {
-        I32 | F32 | ExternRef => u32::MAX.into(),
+        I32 | F32 => u32::MAX.into(),
+        Ref(ty) if ty.heap_type().top() == selvedge_compiler::HeapType::Extern => u32::MAX.into(),
         _ => u64::MAX,
     }
 }
@@ -401,7 +402,7 @@ fn load(image: &Image) -> region::Allocation {
 fn host_functions(module: &CompiledModule, settings: &Settings) -> Vec<(FuncType, region::Allocation, u64)> {
     (0..module.info.imported_functions)
         .map(|function| {
-            let ty = module.info.function_type(function).clone();
+            let ty = *module.info.function_type(function);
             let made = compile_host_trampolines(&ty, settings).unwrap();
             (ty, load(&made.image), u64::from(made.import))
         })

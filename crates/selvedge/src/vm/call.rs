@@ -7,7 +7,7 @@ use super::vmctx::{VMFuncRef, ValRaw};
 use crate::error::{Error, Result};
 use crate::value::{RawList, Val};
 use crate::vm::fuel::FuelPolicy;
-use selvedge_compiler::FuncType;
+use selvedge_compiler::{FuncType, ValType};
 use std::future::Future;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -32,7 +32,7 @@ impl<P: RawList, R: RawList> Target<P, R> {
     /// A message with both signatures.
     #[inline]
     pub(crate) fn check(func_ref: NonNull<VMFuncRef>, ty: &FuncType) -> Result<Target<P, R>> {
-        if ty.params() != P::TYPES || ty.results() != R::TYPES {
+        if !fit(P::TYPES, ty.params()) || !fit(ty.results(), R::TYPES) {
             return Err(mismatch(ty, P::TYPES, R::TYPES));
         }
         Ok(Target::assume(func_ref))
@@ -48,12 +48,14 @@ impl<P: RawList, R: RawList> Target<P, R> {
     }
 }
 
+/// Whether values of the first types may be used where the second are asked for.
+#[inline]
+fn fit(have: &[ValType], want: &[ValType]) -> bool {
+    have == want || (have.len() == want.len() && have.iter().zip(want).all(|(have, want)| have.matches(want)))
+}
+
 #[cold]
-fn mismatch(
-    ty: &FuncType,
-    params: &[selvedge_compiler::ValType],
-    results: &[selvedge_compiler::ValType],
-) -> Error {
+fn mismatch(ty: &FuncType, params: &[ValType], results: &[ValType]) -> Error {
     let asked = FuncType::new(params.iter().copied(), results.iter().copied());
     Error::msg(format!("function has type {ty}, but is called as {asked}"))
 }

@@ -405,7 +405,7 @@ impl StoreVm {
     pub(crate) fn instance_func(&mut self, instance: u32, function: u32) -> u32 {
         let vm = &self.instances[instance as usize];
         let record = vm.func_ref(function).expect("an exported function escapes");
-        let ty: FuncType = vm.info().function_type(function).clone();
+        let ty = *vm.info().function_type(function);
         let host = vm.host_func(function);
         self.func_index(record, || (ty, host))
     }

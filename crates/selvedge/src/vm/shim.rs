@@ -396,7 +396,7 @@ fn read_vals(call: &mut Call<'_>) -> Result<(Vec<Val>, Vec<Val>)> {
         .ty
         .results()
         .iter()
-        .map(|ty| Val::default_for(*ty))
+        .map(|ty| Val::placeholder_for(*ty))
         .collect::<Result<_>>()?;
     Ok((params, results))
 }

@@ -237,8 +237,9 @@ impl StoreVm {
         let func_ref = NonNull::new(word as *mut VMFuncRef)?;
         // SAFETY: a funcref of this store's guest is the address of a record of this store (invariant 4).
         let type_id = unsafe { (*func_ref.as_ptr()).type_id };
+        let ty = FuncType::of_number(type_id).expect("records have numbers of signatures");
         // A record that no handle names yet is an instance's: called through its own code and context, also on import.
-        Some(self.func_index(func_ref, || (crate::engine::type_of_id(type_id), None)))
+        Some(self.func_index(func_ref, || (ty, None)))
     }
 
     /// The handle index of a global's cell, the same one each time.
@@ -279,13 +280,13 @@ impl StoreVm {
                 code: trampolines.import(),
                 ctx: ptr::null_mut(),
                 entry: trampolines.entry(),
-                type_id: crate::engine::type_id(&func.ty),
+                type_id: func.ty.number(),
             },
         ));
         kept.1.ctx = ptr::from_mut(&mut kept.0).cast();
         let func_ref = NonNull::from(&mut kept.1);
         self.host_refs.push(kept);
-        Ok(self.func_index(func_ref, || (func.ty.clone(), Some(func))))
+        Ok(self.func_index(func_ref, || (func.ty, Some(func))))
     }
 
     /// A new external reference to `value`.
