@@ -1,9 +1,35 @@
 //! The machine-dependent half, one file for each architecture, with the same sections in the same order.
+//!
+//! What each supports, and what others would need, is in TARGETS.md beside the manifest.
 
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+/// Marks a function's frames as signal frames, for gdb. Darwin's unwinder stops at such frames, and its debugger does
+/// not ask for them.
+#[cfg(not(target_vendor = "apple"))]
+macro_rules! signal_frame {
+    () => {
+        ".cfi_signal_frame"
+    };
+}
+#[cfg(target_vendor = "apple")]
+macro_rules! signal_frame {
+    () => {
+        ""
+    };
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux", target_pointer_width = "64"))]
 mod x86_64;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(all(target_arch = "x86_64", target_os = "linux", target_pointer_width = "64"))]
 pub use x86_64::*;
 
-#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-compile_error!("fibers: this target is not supported; supported is x86-64 Linux");
+#[cfg(all(target_arch = "aarch64", target_os = "linux", target_pointer_width = "64"))]
+mod aarch64;
+#[cfg(all(target_arch = "aarch64", target_os = "linux", target_pointer_width = "64"))]
+pub use aarch64::*;
+
+#[cfg(not(all(
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    target_os = "linux",
+    target_pointer_width = "64"
+)))]
+compile_error!("fibers: this target is not supported; supported are x86-64 and aarch64 Linux");

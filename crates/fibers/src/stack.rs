@@ -40,7 +40,8 @@ unsafe impl<S: Stack> Stack for &mut S {
     }
 }
 
-/// The size of a page, in bytes. x86-64 Linux has one: 4 KiB (System V ABI, AMD64 supplement, 3.3.1).
+/// The size of a page, in bytes. x86-64 has one: 4 KiB (System V ABI, AMD64 supplement, 3.3.1), as riscv64; where an aarch64
+/// kernel has larger ones, making a stack is an error.
 pub(crate) const PAGE_BYTES: usize = 4096;
 
 /// `bytes` rounded up to whole pages; `None` when that is not a number.

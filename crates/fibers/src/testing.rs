@@ -1,12 +1,16 @@
 //! Help for tests that end their process, or take its signals.
 
 use std::cell::Cell;
+use std::ffi::OsStr;
 use std::process::{Command, Output};
 
 use crate::raw::{TrapHandlerRegs, interrupted_stack_pointer};
 
 /// The variable that tells a test binary that it is the child.
 const CHILD: &str = "FIBERS_TEST_CHILD";
+
+/// The variable that says what runs test binaries of another architecture: the words of cargo's runner.
+const RUNNER: &str = "FIBERS_TEST_RUNNER";
 
 /// Runs `body` in a child process: this test again, alone. Returns what the child left, in the parent only.
 ///
@@ -18,7 +22,14 @@ pub(crate) fn in_child(name: &str, body: impl FnOnce()) -> Output {
         std::process::exit(99);
     }
     let this = std::env::current_exe().expect("a test binary has a path");
-    let output = Command::new(this)
+    let runner = std::env::var(RUNNER).unwrap_or_default();
+    let mut words = runner.split_whitespace();
+    let mut command = Command::new(words.next().map_or(this.as_os_str(), OsStr::new));
+    command.args(words);
+    if !runner.is_empty() {
+        command.arg(&this);
+    }
+    let output = command
         .args([name, "--exact", "--nocapture"])
         .env(CHILD, "1")
         .output();

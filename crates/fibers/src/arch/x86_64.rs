@@ -201,7 +201,7 @@ impl FrameAnchor {
 unsafe extern "sysv64" fn fiber_base() -> ! {
     naked_asm!(
         ".cfi_startproc",
-        ".cfi_signal_frame",
+        signal_frame!(),
         base_cfi_x86_64!(),
         "nop",
         "int3", // base_return()
@@ -224,7 +224,7 @@ pub fn base_return() -> usize {
 unsafe extern "sysv64" fn lent_parent() -> ! {
     naked_asm!(
         ".cfi_startproc",
-        ".cfi_signal_frame",
+        signal_frame!(),
         base_cfi_x86_64!(), // rbp = the second record of the loan, which starts with P
         "nop",
         "and rsp, -16", // lent_return()
@@ -268,7 +268,7 @@ pub(crate) unsafe fn lend(loan: &mut Loan, parked: usize) -> usize {
 unsafe extern "sysv64" fn fiber_entry() -> ! {
     naked_asm!(
         ".cfi_startproc",
-        ".cfi_signal_frame",
+        signal_frame!(),
         called_cfi!(),
         "push rbp", // the prelude, spelled out for its CFI
         ".cfi_adjust_cfa_offset 8",
@@ -349,7 +349,7 @@ pub unsafe extern "sysv64-unwind" fn call_on_stack(arg: *mut u8, sp: usize, func
         // as the stacks may lie in either order. The caller must not be called by a signal frame: its
         // landing pad would be looked up behind the call instead of at it.
         ".cfi_startproc",
-        ".cfi_signal_frame",
+        signal_frame!(),
         ".cfi_def_cfa rbp, 0",
         ".cfi_offset rip, -8",
         "call rdx", // arg is in rdi

@@ -9,7 +9,7 @@
 //!
 //! - A guard by `MADV_GUARD_INSTALL` costs no mapping, so a million stacks fit into one (`guard`).
 //! - The header of the slot that an address lies in is found without a lock, also by a signal handler and by assembly
-//!   (`region`): [`slot_of`], [`find_slot_asm`].
+//!   (`region`, `find`): [`slot_of`], [`find_slot_asm`].
 //! - A thread takes from and returns to a magazine of its own, hottest first, without a lock or an
 //!   allocation (`magazine`); magazines are filled from and spilled to the pool's list in batches (`shared`).
 //! - Bases are coloured: slot `i` gives away `256 * (i % 15)` bytes, so that the tops of many stacks do not
@@ -26,6 +26,7 @@
 //! `keep_resident_bytes` goes back to the kernel.
 
 mod barrier;
+mod find;
 mod guard;
 mod magazine;
 mod region;
@@ -36,9 +37,10 @@ use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 use std::sync::Arc;
 
+pub use find::find_slot_asm;
 pub use region::{
     EXTENT_COUNT, EXTENTS, Extent, GRANULE_BYTES, GRANULE_COUNT, GRANULES, HEADER_BYTES, Published,
-    REGION_BYTES, REGION_START, SlotHeader, TakenHeader, find_slot_asm, slot_of,
+    REGION_BYTES, REGION_START, SlotHeader, TakenHeader, slot_of,
 };
 
 use super::{PAGE_BYTES, Stack};

@@ -8,7 +8,7 @@ pub(crate) const PRELUDE: [u8; PRELUDE_BYTES] = [0x55, 0x48, 0x89, 0x26, 0x48, 0
 pub(crate) unsafe extern "C" fn walking_entry() -> ! {
     naked_asm!(
         ".cfi_startproc",
-        ".cfi_signal_frame",
+        signal_frame!(),
         "mov rbp, rsp",
         base_cfi_x86_64!(),
         "push rsi",

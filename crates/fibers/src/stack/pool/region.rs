@@ -20,7 +20,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::PoolError;
 use super::shared::Shared;
-use crate::stack::last_errno;
+use crate::stack::{PAGE_BYTES, last_errno};
 
 /// Size of a granule, the unit in which extents are taken from the region, in bytes.
 pub const GRANULE_BYTES: usize = 64 << 20;
@@ -229,52 +229,6 @@ pub fn slot_of(address: usize) -> Option<&'static SlotHeader> {
     (index < slots).then(|| unsafe { &*header_of(start + index * stride, stride).as_ptr() })
 }
 
-/// [`slot_of`] for assembly that has no stack to spare: jump here with the address in rax and the code
-/// address to go on at in r8. It goes on there with the header's address, or 0, in rax.
-///
-/// Changes rax, rcx, rdx, r8 to r11 and the flags; touches no stack.
-///
-/// # Safety
-/// To be jumped to with the registers as said; not to be called.
-#[unsafe(naked)]
-pub unsafe extern "sysv64" fn find_slot_asm() {
-    core::arch::naked_asm!(
-        "mov rcx, [rip + {bytes}]", // before the start, as in `slot_of`
-        "mov rdx, rax",
-        "sub rdx, [rip + {start}]",
-        "cmp rdx, rcx",
-        "jae 2f",
-        "shr rdx, {granule_shift}",
-        "lea rcx, [rip + {granules}]",
-        "mov ecx, [rcx + 4 * rdx]", // the extent's number
-        "test ecx, ecx",
-        "jz 2f",
-        "shl rcx, 5", // 32 bytes each
-        "lea rdx, [rip + {extents}]",
-        "add rcx, rdx",
-        "mov r9, [rcx]", // start
-        "mov r10, [rcx + 8]", // stride
-        "sub rax, r9",
-        "xor edx, edx",
-        "div r10",
-        "cmp rax, [rcx + 16]", // slots
-        "jae 2f",
-        "inc rax",
-        "imul rax, r10",
-        "lea rax, [rax + r9 - {header_bytes}]",
-        "jmp r8",
-        "2:",
-        "xor eax, eax",
-        "jmp r8",
-        bytes = sym REGION_BYTES,
-        start = sym REGION_START,
-        granules = sym GRANULES,
-        extents = sym EXTENTS,
-        granule_shift = const GRANULE_BYTES.trailing_zeros(),
-        header_bytes = const HEADER_BYTES,
-    )
-}
-
 impl Extent {
     fn load(&self) -> (usize, usize, usize) {
         let load = |word: &Published<AtomicUsize>| word.load(Ordering::Relaxed);
@@ -352,6 +306,7 @@ pub(super) fn reserve() -> Result<(), PoolError> {
     if reserved.granules > 0 {
         return Ok(());
     }
+    check_page_size()?;
     let mut bytes = GRANULE_COUNT * GRANULE_BYTES;
     let start = loop {
         match map(bytes) {
@@ -369,6 +324,21 @@ pub(super) fn reserve() -> Result<(), PoolError> {
     REGION_START.store(start, Ordering::Relaxed);
     REGION_BYTES.store(bytes, Ordering::Release);
     Ok(())
+}
+
+/// Slots are cut at 4 KiB; aarch64 kernels can have larger pages.
+fn check_page_size() -> Result<(), PoolError> {
+    // SAFETY: no preconditions.
+    let value = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+    if value == PAGE_BYTES {
+        return Ok(());
+    }
+    Err(PoolError::Config {
+        field: "the kernel's page size",
+        value,
+        min: PAGE_BYTES,
+        max: PAGE_BYTES,
+    })
 }
 
 fn map(bytes: usize) -> Result<usize, PoolError> {

@@ -1,6 +1,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::find::tests::find_by_assembly;
 use super::*;
 use crate::testing::in_child;
 
@@ -263,23 +264,6 @@ fn a_pool_gives_its_memory_back_when_the_last_stack_is_gone() {
     // SAFETY: the same stack, taken again.
     let found = unsafe { (deep as *const u8).read_volatile() };
     assert_eq!(found, 0, "and was empty");
-}
-
-/// Calls `find_slot_asm` as assembly does.
-fn find_by_assembly(address: usize) -> usize {
-    let found: usize;
-    // SAFETY: the registers are as `find_slot_asm` wants them, and those it changes are declared.
-    unsafe {
-        core::arch::asm!(
-            "lea r8, [rip + 2f]",
-            "jmp {find}",
-            "2:",
-            find = sym find_slot_asm,
-            inout("rax") address => found,
-            out("rcx") _, out("rdx") _, out("r8") _, out("r9") _, out("r10") _, out("r11") _,
-        );
-    }
-    found
 }
 
 #[test]
