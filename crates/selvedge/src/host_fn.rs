@@ -126,3 +126,23 @@ where
         self.clone()(caller, params, results)
     }
 }
+
+/// An `async` closure that is asked when fuel is used up: see [`Store::on_fuel_zero_async`](crate::Store::on_fuel_zero_async).
+pub trait FuelAsyncFn<'a, T: 'a>: Clone + Send + Sync + 'static {
+    #[doc(hidden)]
+    type Future: Future<Output = Result<u64>> + Send + 'a;
+    #[doc(hidden)]
+    fn start(&self, caller: Caller<'a, T>) -> Self::Future;
+}
+
+impl<'a, T, F, Fut> FuelAsyncFn<'a, T> for F
+where
+    T: 'a,
+    F: FnOnce(Caller<'a, T>) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Result<u64>> + Send + 'a,
+{
+    type Future = Fut;
+    fn start(&self, caller: Caller<'a, T>) -> Fut {
+        self.clone()(caller)
+    }
+}

@@ -29,18 +29,25 @@ impl Instance {
     /// Imports of another number or type, no room for a memory or table, a segment that does not fit, a trap of the start function.
     pub fn new(mut store: impl AsContextMut, module: &Module, imports: &[Extern]) -> Result<Instance> {
         let mut context = store.as_context_mut();
-        let wanted = module.imports().len();
-        if imports.len() != wanted {
-            return Err(Error::msg(format!(
-                "the module has {wanted} imports, but {} were given",
-                imports.len()
-            )));
-        }
-        let mut linked = Vec::with_capacity(wanted);
-        for (import, given) in module.imports().zip(imports) {
-            linked.push(link::check(context.vm(), &import, *given)?);
-        }
+        let linked = check_imports(context.vm(), module, imports)?;
         Instance::link(context.reborrow(), module, linked)
+    }
+
+    /// As [`new`](Instance::new), with a start function that may wait, and that fuel may make yield.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancellation
+    /// As for [`CallFuture`]; the instance stays in the store, without a handle.
+    pub async fn new_async(
+        mut store: impl AsContextMut,
+        module: &Module,
+        imports: &[Extern],
+    ) -> Result<Instance> {
+        let mut context = store.as_context_mut();
+        let linked = check_imports(context.vm(), module, imports)?;
+        Instance::link_async(context.reborrow(), module, linked).await
     }
 
     /// With imports that were checked already.
@@ -49,6 +56,34 @@ impl Instance {
         module: &Module,
         imports: Vec<Linked>,
     ) -> Result<Instance> {
+        let (instance, start) = Instance::allocate(&mut context, module, imports)?;
+        if let Some(start) = start {
+            let ran: Result<()> = context.call_typed(start, ());
+            ran.map_err(|error| error.context("running the start function"))?;
+        }
+        Ok(instance)
+    }
+
+    /// As [`link`](Instance::link), with a start function that may wait.
+    pub(crate) async fn link_async<T>(
+        mut context: StoreContextMut<'_, T>,
+        module: &Module,
+        imports: Vec<Linked>,
+    ) -> Result<Instance> {
+        let (instance, start) = Instance::allocate(&mut context, module, imports)?;
+        if let Some(start) = start {
+            let ran = CallFuture::<T, ()>::new(context.start_typed(Ok(start), ())).await;
+            ran.map_err(|error| error.context("running the start function"))?;
+        }
+        Ok(instance)
+    }
+
+    /// Everything but running the start function.
+    fn allocate<T>(
+        context: &mut StoreContextMut<'_, T>,
+        module: &Module,
+        imports: Vec<Linked>,
+    ) -> Result<(Instance, Option<Target<(), ()>>)> {
         let vm = context.vm_mut();
         if !vm.engine.same(module.engine()) {
             return Err(Error::msg(
@@ -57,12 +92,11 @@ impl Instance {
         }
         let index = vm.instantiate(module, imports)?;
         let instance = Instance { store: vm.id, index };
-        if let Some(start) = module.info().start {
+        let start = module.info().start.map(|start| {
             let func = vm.instances[index as usize].func_ref(start);
-            let func = func.expect("a start function escapes");
-            context.call_typed(Target::<(), ()>::assume(func), ())?;
-        }
-        Ok(instance)
+            Target::assume(func.expect("a start function escapes"))
+        });
+        Ok((instance, start))
     }
 
     /// Checks that it is of this store.
@@ -190,4 +224,19 @@ impl Instance {
             .ok_or_else(|| no_such_function(name))?;
         func.typed(store.as_context_mut())
     }
+}
+
+/// The imports in the module's order, each of the type that is asked for.
+fn check_imports(vm: &StoreVm, module: &Module, imports: &[Extern]) -> Result<Vec<Linked>> {
+    let wanted = module.imports().len();
+    if imports.len() != wanted {
+        return Err(Error::msg(format!(
+            "the module has {wanted} imports, but {} were given",
+            imports.len()
+        )));
+    }
+    let pairs = module.imports().zip(imports);
+    pairs
+        .map(|(import, given)| link::check(vm, &import, *given))
+        .collect()
 }

@@ -57,7 +57,7 @@ pub use error::{Chain, Context, Error, Result};
 pub use externs::Extern;
 pub use func::{Func, TypedFunc};
 pub use global::Global;
-pub use host_fn::{HostAsyncFn, HostFn, HostValsAsyncFn, HostValsFn};
+pub use host_fn::{FuelAsyncFn, HostAsyncFn, HostFn, HostValsAsyncFn, HostValsFn};
 pub use instance::Instance;
 pub use linker::Linker;
 pub use memory::Memory;
@@ -66,8 +66,11 @@ pub use selvedge_compiler::{
     CompileError, ExternType, FuncType, GlobalType, HeapType, MemoryStyle, MemoryType, OptLevel, RefType,
     TableType, ValType,
 };
-pub use store::{AsContext, AsContextMut, Caller, FuelPolicy, Local, Store, StoreContext, StoreContextMut};
+pub use store::{
+    AsContext, AsContextMut, Caller, FuelPolicy, InterruptHandle, Local, Store, StoreContext, StoreContextMut,
+};
 pub use table::Table;
 pub use trap::Trap;
 pub use value::{ExternRef, Val, WasmRet, WasmTy, WasmTyList};
 pub use vm::call::{CallFuture, CallValsFuture};
+pub use vm::deadline::{GuestCall, WithDeadline};

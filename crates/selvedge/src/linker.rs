@@ -223,11 +223,30 @@ impl<T: 'static> Linker<T> {
     /// A name that is not defined, or is of another type: the message names it. Then as for [`Instance::new`].
     pub fn instantiate(&self, store: &mut impl AsContextMut<Data = T>, module: &Module) -> Result<Instance> {
         let mut context = store.as_context_mut();
-        let mut linked = Vec::with_capacity(module.imports().len());
-        for import in module.imports() {
-            linked.push(self.link(context.vm(), &import)?);
-        }
+        let linked = self.link_all(context.vm(), module)?;
         Instance::link(context.reborrow(), module, linked)
+    }
+
+    /// As [`instantiate`](Linker::instantiate), with a start function that may wait, and that fuel may make yield.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancellation
+    /// As for [`Instance::new_async`].
+    pub async fn instantiate_async(
+        &self,
+        store: &mut impl AsContextMut<Data = T>,
+        module: &Module,
+    ) -> Result<Instance> {
+        let mut context = store.as_context_mut();
+        let linked = self.link_all(context.vm(), module)?;
+        Instance::link_async(context.reborrow(), module, linked).await
+    }
+
+    fn link_all(&self, vm: &StoreVm, module: &Module) -> Result<Vec<Linked>> {
+        let imports = module.imports();
+        imports.map(|import| self.link(vm, &import)).collect()
     }
 
     fn link(&self, vm: &StoreVm, import: &ImportType<'_>) -> Result<Linked> {

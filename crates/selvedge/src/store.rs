@@ -2,8 +2,11 @@
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::host_fn::FuelAsyncFn;
 pub use crate::vm::block::{AsContext, AsContextMut, Caller, Store, StoreContext, StoreContextMut};
 pub use crate::vm::fuel::FuelPolicy;
+use crate::vm::host::HostFunc;
+pub use crate::vm::interrupt::InterruptHandle;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
@@ -49,7 +52,88 @@ impl<T> Store<T> {
         context.vm_mut().set_fuel_policy(policy);
         Ok(())
     }
+
+    /// Sets what is asked when all fuel is used up, before the guest traps: it answers how many units to go on with, or
+    /// ends the call with an error. No units at all are [`Trap::OutOfFuel`](crate::Trap::OutOfFuel). It runs on the host's stack, as a host
+    /// function does, and may use the store like one.
+    ///
+    /// ```
+    /// # use selvedge::{Config, Engine, Instance, Module, Store};
+    /// # let engine = Engine::new(Config::new().fuel(true))?;
+    /// # let module = Module::new(&engine, "(module (func (export \"f\") (loop (br 0))))")?;
+    /// let mut store = Store::new(&engine, 3); // how often it may go on
+    /// store.on_fuel_zero(|mut caller| {
+    ///     *caller.data_mut() -= 1;
+    ///     Ok(if *caller.data() > 0 { 10_000 } else { 0 })
+    /// })?;
+    /// # let instance = Instance::new(&mut store, &module, &[])?;
+    /// let error = instance.call::<(), ()>(&mut store, "f", ()).unwrap_err();
+    /// assert_eq!(error.downcast_ref(), Some(&selvedge::Trap::OutOfFuel));
+    /// assert_eq!(*store.data(), 0);
+    /// # Ok::<(), selvedge::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`set_fuel`](Store::set_fuel).
+    pub fn on_fuel_zero<F>(&mut self, f: F) -> Result<()>
+    where
+        T: 'static,
+        F: Fn(Caller<'_, T>) -> Result<u64> + Send + Sync + 'static,
+    {
+        let mut context = self.as_context_mut();
+        check_metered(context.engine())?;
+        let func = HostFunc::sync::<T, _, _, _>(f, Some(ON_FUEL_ZERO.to_owned()));
+        context.vm_mut().set_on_fuel_zero(func);
+        Ok(())
+    }
+
+    /// As [`on_fuel_zero`](Store::on_fuel_zero), from an `async` closure that may wait before it answers: for more fuel to be
+    /// bought, or just for its turn. An embedder with rules of its own for taking turns gives a guest little fuel, and here awaits
+    /// what the executor offers for yielding. Under a sync `call` it must be ready at once.
+    ///
+    /// ```
+    /// # use selvedge::{Config, Engine, Store};
+    /// # let engine = Engine::new(Config::new().fuel(true))?;
+    /// # async fn yield_now() {}
+    /// let mut store = Store::new(&engine, ());
+    /// store.set_fuel(10_000)?;
+    /// store.on_fuel_zero_async(async |_caller| {
+    ///     yield_now().await; // the executor's
+    ///     Ok(10_000)
+    /// })?;
+    /// # Ok::<(), selvedge::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`set_fuel`](Store::set_fuel).
+    pub fn on_fuel_zero_async<F>(&mut self, f: F) -> Result<()>
+    where
+        T: 'static,
+        F: AsyncFn(Caller<'_, T>) -> Result<u64>,
+        F: for<'a> FuelAsyncFn<'a, T>,
+    {
+        let mut context = self.as_context_mut();
+        check_metered(context.engine())?;
+        let f = move |caller: Caller<'static, T>, (): ()| f.start(caller);
+        let func = HostFunc::wait::<T, (), Result<u64>, _>(f, Some(ON_FUEL_ZERO.to_owned()));
+        context.vm_mut().set_on_fuel_zero(func);
+        Ok(())
+    }
+
+    /// A handle that stops this store's guest from any thread: see [`InterruptHandle::interrupt`].
+    ///
+    /// An engine without fuel stops a guest by a signal, SIGURG, to the thread it runs on: compiled code has no checks for it
+    /// and costs nothing. With fuel the guest stops at a fuel check, so that what it spent is exact.
+    ///
+    /// # Errors
+    /// No handler can be installed for the signal, or no thread be started that sends it again.
+    pub fn interrupt_handle(&mut self) -> Result<InterruptHandle> {
+        self.as_context_mut().interrupt_handle()
+    }
 }
+
+/// What errors call the function of [`Store::on_fuel_zero`].
+const ON_FUEL_ZERO: &str = "on_fuel_zero";
 
 fn check_metered(engine: &Engine) -> Result<()> {
     if engine.fuel() {
@@ -81,6 +165,14 @@ impl<T> StoreContextMut<'_, T> {
         self.vm_mut().refuel(units);
         Ok(())
     }
+
+    /// A handle that stops the guest: see [`Store::interrupt_handle`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn interrupt_handle(&mut self) -> Result<InterruptHandle> {
+        Ok(InterruptHandle::new(self.vm_mut().watch()?))
+    }
 }
 
 impl<T> Caller<'_, T> {
@@ -98,6 +190,14 @@ impl<T> Caller<'_, T> {
     /// As for [`Store::set_fuel`].
     pub fn set_fuel(&mut self, units: u64) -> Result<()> {
         self.as_context_mut().set_fuel(units)
+    }
+
+    /// A handle that stops the guest: see [`Store::interrupt_handle`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn interrupt_handle(&mut self) -> Result<InterruptHandle> {
+        self.as_context_mut().interrupt_handle()
     }
 }
 

@@ -11,6 +11,7 @@
 //! | `shim.rs`, `host.rs` | host functions: values in, values out, panics caught |
 //! | `arena.rs` | the place of parked host futures |
 //! | `fuel.rs` | slices, refills, yields |
+//! | `interrupt.rs`, `deadline.rs` | stopping a guest from another thread, and when its time is over |
 //! | `trap.rs` | what a trap left behind, as an error with a backtrace |
 //! | `host_stack.rs` | how deep the host's stack may get |
 //! | `signals.rs`, `code.rs` | faults, and which code they lie in |
@@ -26,10 +27,12 @@ pub(crate) mod call;
 #[cfg(test)]
 pub(crate) mod child;
 pub(crate) mod code;
+pub(crate) mod deadline;
 pub(crate) mod fuel;
 pub(crate) mod host;
 pub(crate) mod host_stack;
 pub(crate) mod instance;
+pub(crate) mod interrupt;
 pub(crate) mod kept;
 pub(crate) mod linear;
 pub(crate) mod shim;

@@ -21,6 +21,7 @@
 
 use super::arch::{self, DONE, EXIT, EXIT_TRAP, SUSPEND};
 use super::arena::ArenaMark;
+use super::interrupt::{Running, index_of};
 use super::store::{Stop, StoreVm};
 use super::vmctx::{VMFuncRef, ValRaw};
 use super::{host_stack, trap};
@@ -175,6 +176,44 @@ pub(crate) unsafe fn push(
 /// `act` is the innermost activation of `vm`, created or parked without a pending future; no reference into the store is held.
 #[inline(always)]
 unsafe fn run(vm: *mut StoreVm, act: *mut Activation) -> u64 {
+    // SAFETY: the caller's promise; a plain word.
+    if unsafe { (*vm).cx.interrupt.is_null() } {
+        // SAFETY: the caller's promise.
+        unsafe { switch(vm, act) }
+    } else {
+        // SAFETY: as above.
+        unsafe { run_watched(vm, act) }
+    }
+}
+
+/// [`run`] for a store whose guest others may stop.
+///
+/// # Safety
+/// As for [`run`].
+#[cold]
+unsafe fn run_watched(vm: *mut StoreVm, act: *mut Activation) -> u64 {
+    // SAFETY: the caller's promise; a plain word.
+    let state = unsafe { (*vm).cx.interrupt };
+    // SAFETY: interrupt invariant 1.
+    let state = unsafe { &*state };
+    let _running = Running::new(state);
+    // SAFETY: the caller's promise.
+    if state.stops(unsafe { index_of(act) }) {
+        // SAFETY: the caller's promise; store invariant 1.
+        let store = unsafe { &mut *vm };
+        store.stop = Some(Stop::Error(trap::interrupted(store)));
+        return EXIT;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { switch(vm, act) }
+}
+
+/// The switch to the guest and back.
+///
+/// # Safety
+/// As for [`run`].
+#[inline(always)]
+unsafe fn switch(vm: *mut StoreVm, act: *mut Activation) -> u64 {
     // SAFETY: invariant 2.
     let Activation {
         link, sp, outer_link, ..
@@ -326,6 +365,62 @@ unsafe fn take_stop(vm: *mut StoreVm, act: *mut Activation, word: u64) -> Option
 /// # Safety
 /// `act` is an activation of `vm` made for an async call that has not ended; no reference into the store is held.
 pub(crate) unsafe fn poll(vm: *mut StoreVm, act: *mut Activation, cx: &mut Context<'_>) -> Poll<Result<()>> {
+    // SAFETY: the caller's promise; a plain word.
+    if unsafe { (*vm).cx.interrupt.is_null() } {
+        // SAFETY: the caller's promise.
+        unsafe { poll_on(vm, act, cx) }
+    } else {
+        // SAFETY: as above.
+        unsafe { poll_watched(vm, act, cx) }
+    }
+}
+
+/// [`poll`] for a store whose guest others may stop.
+///
+/// # Safety
+/// As for [`poll`].
+#[cold]
+unsafe fn poll_watched(vm: *mut StoreVm, act: *mut Activation, cx: &mut Context<'_>) -> Poll<Result<()>> {
+    // SAFETY: the caller's promise; a plain word.
+    let state = unsafe { (*vm).cx.interrupt };
+    // SAFETY: interrupt invariant 1; the store is borrowed by whoever polls.
+    let state = unsafe { &*state };
+    // SAFETY: the caller's promise.
+    let index = unsafe { index_of(act) };
+    if state.stops(index) {
+        // SAFETY: the caller's promise; store invariant 1.
+        let store = unsafe { &mut *vm };
+        if store.top != act {
+            store.cut_to(act);
+        }
+        let error = trap::interrupted(store);
+        // SAFETY: the caller's promise.
+        unsafe { pop_always(vm, act) };
+        return Poll::Ready(Err(error));
+    }
+    // SAFETY: the caller's promise.
+    let polled = unsafe { poll_on(vm, act, cx) };
+    if polled.is_pending() {
+        let remembered = catch_unwind(AssertUnwindSafe(|| {
+            state.remember(cx.waker());
+            if state.stops(index) {
+                cx.waker().wake_by_ref(); // asked for before there was anyone to wake
+            }
+        }));
+        if let Err(payload) = remembered {
+            // SAFETY: the caller's promise.
+            unsafe { pop_always(vm, act) };
+            resume_unwind(payload);
+        }
+    }
+    polled
+}
+
+/// Polls the host future, then runs the guest.
+///
+/// # Safety
+/// As for [`poll`].
+unsafe fn poll_on(vm: *mut StoreVm, act: *mut Activation, cx: &mut Context<'_>) -> Poll<Result<()>> {
     // SAFETY: invariant 2.
     let Activation { pending, parent, .. } = *unsafe { &*act };
     let outermost = parent.is_null();
@@ -348,6 +443,10 @@ pub(crate) unsafe fn poll(vm: *mut StoreVm, act: *mut Activation, cx: &mut Conte
         match unsafe { end_of_host_poll(vm, act, polled) } {
             Poll::Ready(Ok(())) => {}
             other => return other,
+        }
+        // SAFETY: as above.
+        if let Err(error) = unsafe { settle_fuel(vm, act, pending.slots) } {
+            return Poll::Ready(Err(error));
         }
     } else {
         // SAFETY: the caller's promise; store invariant 1.
@@ -403,6 +502,25 @@ unsafe fn end_of_host_poll(
         (Stop::Error(_), Err(payload)) => resume_unwind(payload),
         (stop, _) => Poll::Ready(raise_stop(Some(stop))),
     }
+}
+
+/// After a host future is done: when it was asked for fuel, the guest may have to stop for want of it, and is popped.
+///
+/// # Safety
+/// As for [`pop`], with nothing pending.
+unsafe fn settle_fuel(vm: *mut StoreVm, act: *mut Activation, slots: *mut ValRaw) -> Result<()> {
+    // SAFETY: the caller's promise; store invariant 1.
+    let store = unsafe { &mut *vm };
+    let Err(trap) = store.settle_answer(slots) else {
+        return Ok(());
+    };
+    // SAFETY: parked at a fuel check, whose frame record `guest_fp` names.
+    let [frame, site] = unsafe { (store.cx.guest_fp as *const [usize; 2]).read() };
+    store.set_trap(trap, site, frame);
+    let error = trap::take(store);
+    // SAFETY: the caller's promise.
+    unsafe { pop(vm, act) };
+    Err(error)
 }
 
 /// [`pop`], which also takes the activation away when the pending future's destructor panics.
@@ -506,6 +624,9 @@ impl StoreVm {
         self.fuel.forget_owed_yields();
         self.cx.guest_fp = outer_guest_fp;
         self.top = parent;
+        if !self.cx.interrupt.is_null() {
+            self.answer_requests();
+        }
         self.release_stack_if_idle();
     }
 

@@ -2,6 +2,8 @@
 
 use super::activation::{self, Activation};
 use super::block::StoreContextMut;
+use super::deadline::Watched;
+use super::interrupt::index_of;
 use super::store::StoreVm;
 use super::vmctx::{VMFuncRef, ValRaw};
 use crate::error::{Error, Result};
@@ -65,7 +67,7 @@ fn mismatch(ty: &FuncType, params: &[ValType], results: &[ValType]) -> Error {
 fn check_policy(vm: &StoreVm, owner: *mut Activation) -> Result<()> {
     if owner.is_null() && vm.fuel.policy() != FuelPolicy::Trap {
         return Err(Error::msg(
-            "the store's fuel policy is to yield, which a synchronous `call` cannot: use `call_async`, or FuelPolicy::Trap",
+            "the store's fuel policy is to yield, which a synchronous `call` cannot: use `call_async` (or `instantiate_async`), or FuelPolicy::Trap",
         ));
     }
     Ok(())
@@ -244,6 +246,18 @@ struct Leave<'s> {
 }
 
 impl Leave<'_> {
+    /// The call as others may stop it. None when there is none to stop.
+    fn watch(&mut self) -> Result<Option<Watched>> {
+        if self.act.is_null() {
+            return Ok(None);
+        }
+        // SAFETY: it has not ended.
+        let index = unsafe { index_of(self.act) };
+        // SAFETY: `'s` keeps the store for us alone, and nothing of it runs.
+        let store = unsafe { &mut *self.vm };
+        Ok(Some((store.watch()?, index)))
+    }
+
     /// Polls the activation; when it has ended, reads its result slots first.
     #[inline]
     fn poll<O>(
@@ -323,6 +337,12 @@ impl<'s, T, R> CallFuture<'s, T, R> {
     }
 }
 
+impl<T, R> CallFuture<'_, T, R> {
+    pub(crate) fn watch(&mut self) -> Result<Option<Watched>> {
+        self.leave.watch()
+    }
+}
+
 impl<T, R> Unpin for CallFuture<'_, T, R> {}
 
 impl<T, R: RawList> Future for CallFuture<'_, T, R> {
@@ -363,6 +383,12 @@ impl<'s, T> CallValsFuture<'s, T> {
             results,
             _store: PhantomData,
         }
+    }
+}
+
+impl<T> CallValsFuture<'_, T> {
+    pub(crate) fn watch(&mut self) -> Result<Option<Watched>> {
+        self.leave.watch()
     }
 }
 

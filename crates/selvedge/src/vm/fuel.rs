@@ -7,9 +7,13 @@
 //! finds it at `c` units spent has yielded once for every multiple of `n` that is below `c`.
 
 use super::arch::{DONE, EXIT_TRAP, SUSPEND};
+use super::host::HostFunc;
+use super::kept::Kept;
 use super::store::{StoreVm, VMStoreContext};
+use super::vmctx::{HostRecord, ValRaw};
 use crate::trap::Trap;
 use std::num::NonZeroU64;
+use std::sync::Arc;
 
 /// What happens when a guest has used up its fuel, or a slice of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,13 +30,24 @@ pub enum FuelPolicy {
     },
 }
 
+/// Units of a slice of a store whose guest others may stop: it looks whether to stop when a slice is used up.
+const WATCHED_SLICE: u64 = 1 << 16;
+
 /// The part of a store's fuel that is not in the guest's register.
 pub(crate) struct FuelState {
     /// Units beyond the slice.
     reserve: u64,
     policy: FuelPolicy,
+    /// Units of the reserve that come before the next yield, under a policy that yields.
+    before_yield: u64,
     /// Yields that the last refill owes beside the one it makes itself.
     owed: u64,
+    /// Whether slices are short.
+    watched: bool,
+    /// Asked when there is no reserve left, before the guest traps.
+    on_zero: Option<(Kept<HostRecord>, Arc<HostFunc>)>,
+    /// Where that function's answer goes: the units to go on with.
+    answer: ValRaw,
 }
 
 impl FuelState {
@@ -40,7 +55,11 @@ impl FuelState {
         FuelState {
             reserve: 0,
             policy: FuelPolicy::Trap,
+            before_yield: 0,
             owed: 0,
+            watched: false,
+            on_zero: None,
+            answer: ValRaw::ZERO,
         }
     }
 
@@ -60,15 +79,25 @@ impl FuelState {
         self.owed = 0;
     }
 
-    /// Units of the next slice, at most what the reserve holds.
+    /// Takes the next slice out of the reserve, at most what it holds and what comes before the next yield.
     fn next_slice(&mut self) -> i64 {
-        let wanted = match self.policy {
-            FuelPolicy::Trap => i64::MAX as u64,
-            FuelPolicy::Yield { every } => every.get().min(i64::MAX as u64),
-        };
-        let units = wanted.min(self.reserve);
+        let mut units = self.reserve.min(i64::MAX as u64);
+        if self.watched {
+            units = units.min(WATCHED_SLICE);
+        }
+        if self.policy != FuelPolicy::Trap {
+            units = units.min(self.before_yield);
+            self.before_yield -= units;
+        }
         self.reserve -= units;
         units as i64
+    }
+
+    /// The way to the next yield begins anew.
+    fn begin_period(&mut self) {
+        if let FuelPolicy::Yield { every } = self.policy {
+            self.before_yield = every.get();
+        }
     }
 }
 
@@ -82,6 +111,7 @@ impl StoreVm {
     /// Sets the units left. The slice begins anew.
     pub(crate) fn refuel(&mut self, units: u64) {
         self.fuel.reserve = units;
+        self.fuel.begin_period();
         self.cx.fuel = self.fuel.next_slice();
     }
 
@@ -90,6 +120,24 @@ impl StoreVm {
         let left = self.fuel_left();
         self.fuel.policy = policy;
         self.refuel(left);
+    }
+
+    /// Sets whom to ask when all fuel is used up.
+    pub(crate) fn set_on_fuel_zero(&mut self, func: HostFunc) {
+        let func = Arc::new(func);
+        let record = Kept::new(self.host_record(&func, std::ptr::null_mut()));
+        self.fuel.on_zero = Some((record, func));
+    }
+
+    /// Others may stop the guest from now on: what is beyond a short slice goes back to the reserve.
+    pub(crate) fn shorten_slices(&mut self) {
+        self.fuel.watched = true;
+        let beyond = u64::try_from(self.cx.fuel).map_or(0, |units| units.saturating_sub(WATCHED_SLICE));
+        self.cx.fuel -= beyond as i64;
+        self.fuel.reserve += beyond;
+        if self.fuel.policy != FuelPolicy::Trap {
+            self.fuel.before_yield += beyond;
+        }
     }
 
     /// Takes `units` for an operation of the host's, if that many are left; else what there is, and the guest traps.
@@ -106,18 +154,57 @@ impl StoreVm {
         Ok(())
     }
 
-    /// Fills the slice up from the reserve until it is not negative, and counts the yields that this owes.
-    fn next_slices(&mut self, may_yield: bool) -> Result<(), Trap> {
+    /// Fills the slice up from the reserve until it is not negative, and counts the yields that this owes. Whether it is
+    /// filled: the reserve may be used up before.
+    fn next_slices(&mut self, may_yield: bool) -> bool {
         while self.cx.fuel < 0 {
             if self.fuel.reserve == 0 {
-                return Err(Trap::OutOfFuel);
+                return false;
+            }
+            if self.fuel.policy != FuelPolicy::Trap && self.fuel.before_yield == 0 {
+                self.fuel.begin_period();
+                self.fuel.owed += u64::from(may_yield);
             }
             self.cx.fuel += self.fuel.next_slice();
-            if may_yield && self.fuel.policy != FuelPolicy::Trap {
-                self.fuel.owed += 1;
-            }
         }
-        Ok(())
+        true
+    }
+
+    /// Where the answer of the function that is asked at zero goes.
+    fn answer_slot(&mut self) -> *mut ValRaw {
+        &raw mut self.fuel.answer
+    }
+
+    /// That function has answered: adds its units to the reserve.
+    ///
+    /// # Errors
+    /// [`Trap::OutOfFuel`] when they do not bring the guest above zero.
+    fn take_answer(&mut self, may_yield: bool) -> Result<(), Trap> {
+        let units = std::mem::replace(&mut self.fuel.answer, ValRaw::ZERO).u64();
+        self.fuel.reserve = self.fuel.reserve.saturating_add(units);
+        if self.next_slices(may_yield) {
+            Ok(())
+        } else {
+            Err(Trap::OutOfFuel)
+        }
+    }
+
+    /// A parked host future is done that wrote to `slots`: if it was asked at zero, its answer counts from now on.
+    ///
+    /// # Errors
+    /// As for [`take_answer`](StoreVm::take_answer).
+    pub(crate) fn settle_answer(&mut self, slots: *mut ValRaw) -> Result<(), Trap> {
+        if slots == self.answer_slot() {
+            self.take_answer(true)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Notes a trap at a fuel check.
+    fn stop_at_check(&mut self, trap: Trap, site: usize, frame: usize) -> u64 {
+        self.set_trap(trap, site, frame);
+        EXIT_TRAP
     }
 }
 
@@ -127,14 +214,35 @@ impl StoreVm {
 /// # Safety
 /// `store` is the store of the guest that just left its stack; no reference into it is held.
 pub(crate) unsafe extern "sysv64" fn refill(store: *mut VMStoreContext, site: usize, frame: usize) -> u64 {
+    let vm = store.cast::<StoreVm>();
     // SAFETY: a store context is the first field of its `StoreVm`; the caller's promise.
-    let store = unsafe { &mut *store.cast::<StoreVm>() };
+    let store = unsafe { &mut *vm };
+    let act = store.top;
     // SAFETY: the guest runs, so `top` is its activation (activation invariant 2).
-    let is_async = unsafe { (*store.top).is_async };
-    if let Err(trap) = store.next_slices(is_async) {
-        store.set_trap(trap, site, frame);
-        return EXIT_TRAP;
+    let is_async = unsafe { (*act).is_async };
+    if store.is_stopped() {
+        return store.stop_at_check(Trap::Interrupt, site, frame);
     }
+    if !store.next_slices(is_async) {
+        let Some((record, _)) = &store.fuel.on_zero else {
+            return store.stop_at_check(Trap::OutOfFuel, site, frame);
+        };
+        let (record, answer) = (record.as_ptr(), store.answer_slot());
+        // SAFETY: made by `set_on_fuel_zero`; the reference into the store is over. What it is called with is what the swap passes.
+        let shim = unsafe { (*record).shim };
+        // SAFETY: as above; it has no parameters and one result. User code may replace it while it runs: `Kept`.
+        let word = unsafe { shim(record, answer) };
+        if word != DONE {
+            return word; // parked, or the reason is in the store
+        }
+        // SAFETY: the caller's promise; user code is over.
+        let store = unsafe { &mut *vm };
+        if let Err(trap) = store.take_answer(is_async) {
+            return store.stop_at_check(trap, site, frame);
+        }
+    }
+    // SAFETY: as above.
+    let store = unsafe { &mut *vm };
     if store.fuel.take_owed_yield() {
         SUSPEND
     } else {

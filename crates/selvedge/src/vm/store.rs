@@ -17,6 +17,7 @@ use super::arena::Arena;
 use super::fuel::FuelState;
 use super::host::HostFunc;
 use super::instance::InstanceVm;
+use super::interrupt::InterruptState;
 use super::kept::Kept;
 use super::linear::{LinearMemory, VMMemory};
 use super::table::TableVm;
@@ -52,6 +53,8 @@ pub(crate) struct VMStoreContext {
     /// The store's memories, for the signal handler's question whether a fault lies in one.
     pub(crate) memories: *const *const VMMemory,
     pub(crate) memory_count: usize,
+    /// What is shared with those who may stop the guest; null while nobody may.
+    pub(crate) interrupt: *const InterruptState,
 }
 
 /// A global's cell, wherever it lives, and its type.
@@ -112,6 +115,8 @@ pub struct StoreVm {
     pub(crate) stop: Option<Stop>,
     pub(crate) arena: Arena,
     pub(crate) fuel: FuelState,
+    /// What `cx.interrupt` points to.
+    pub(crate) interrupt: Option<Arc<InterruptState>>,
     pub(crate) id: u64,
     pub(crate) engine: Engine,
     pub(crate) funcs: Vec<FuncEntry>,
@@ -147,6 +152,7 @@ impl StoreVm {
                 trap_fuel: 0,
                 memories: ptr::null(),
                 memory_count: 0,
+                interrupt: ptr::null(),
             },
             this: ptr::null_mut(),
             top: ptr::null_mut(),
@@ -158,6 +164,7 @@ impl StoreVm {
             stop: None,
             arena: Arena::new(),
             fuel: FuelState::new(),
+            interrupt: None,
             id: NEXT_STORE.fetch_add(1, Ordering::Relaxed),
             engine,
             funcs: Vec::new(),

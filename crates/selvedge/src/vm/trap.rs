@@ -34,6 +34,11 @@ pub(crate) fn take(store: &mut StoreVm) -> Error {
     Error::trap(trap, Some(backtrace))
 }
 
+/// The error of a guest that is stopped while it is parked, or before it has run.
+pub(crate) fn interrupted(store: &StoreVm) -> Error {
+    Error::trap(Trap::Interrupt, Some(walk(store, None, store.cx.guest_fp)))
+}
+
 /// Gives an error that a host function ended the guest with a backtrace, if it has none.
 pub(crate) fn add_backtrace(store: &mut StoreVm, error: &mut Error) {
     error.set_backtrace(|| walk(store, None, store.cx.guest_fp));

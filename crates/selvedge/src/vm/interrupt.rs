@@ -1,0 +1,279 @@
+//! Stopping a guest from another thread.
+//!
+//! A store that is *watched*, because somebody holds an [`InterruptHandle`] of it or has set a deadline, has an
+//! [`InterruptState`] that both sides share. Who asks for a stop writes it there, and then makes the guest look:
+//!
+//! ```text
+//!   the guest is about to be entered or resumed    `activation::run` looks
+//!   it waits for a host future                     its task is woken, and the poll looks
+//!   it runs, metered                               `fuel::refill` looks: slices of a watched store are short
+//!   it runs, not metered                           a signal to its thread looks (`super::signals`): compiled code has no check
+//!   a host function of it runs                     whatever of the above comes next
+//! ```
+//!
+//! A signal may arrive while a host function runs, and then finds no guest to stop. So it is sent again every few
+//! milliseconds ([`clock`]) until the request was answered.
+//!
+//! A guest may be stopped between any two instructions of its own code, because nothing of it is unwound or resumed: what
+//! the runtime must keep whole is written by host code, which a signal leaves alone.
+//!
+//! A request names the *index* of an activation, 0 for the outermost: that one and those nested in it have to end.
+//! It is answered when that activation has ended.
+//!
+//! Invariants
+//! 1. `VMStoreContext::interrupt` is null, or the address of the state that the store shares, until the store is dropped.
+//! 2. `thread` is the thread on which a guest of the store runs or called the host that runs, or 0. It is written before the
+//!    request is read, and a request is written before `thread` is read, all in one order (`SeqCst`): one of the two sides sees
+//!    the other.
+
+mod clock;
+
+pub(crate) use clock::Alarm;
+
+use super::activation::Activation;
+use super::signals;
+use super::store::{StoreVm, VMStoreContext};
+use crate::error::Result;
+use std::cell::Cell;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+
+/// No request: no activation has this index.
+const NONE: u32 = u32::MAX;
+
+/// What a watched store and those who may stop it share.
+pub struct InterruptState {
+    /// A handle asks for the end of everything.
+    all: AtomicBool,
+    /// Index of the outermost activation whose deadline has passed, or [`NONE`].
+    late: AtomicU32,
+    /// Where the guest runs (invariant 2): a thread's number with the kernel.
+    thread: AtomicI32,
+    /// The task that polls a parked call.
+    waker: Mutex<Option<Waker>>,
+    /// Whether the guest looks by itself, being metered.
+    metered: bool,
+}
+
+thread_local! {
+    /// This thread's number with the kernel; 0 before it was asked for.
+    static THREAD: Cell<i32> = const { Cell::new(0) };
+}
+
+fn this_thread() -> i32 {
+    if THREAD.get() == 0 {
+        // SAFETY: takes nothing and cannot fail: gettid(2).
+        THREAD.set(unsafe { libc::gettid() });
+    }
+    THREAD.get()
+}
+
+impl InterruptState {
+    fn new(metered: bool) -> InterruptState {
+        InterruptState {
+            all: AtomicBool::new(false),
+            late: AtomicU32::new(NONE),
+            thread: AtomicI32::new(0),
+            waker: Mutex::new(None),
+            metered,
+        }
+    }
+
+    /// The outermost activation that has to end, if any. Async-signal-safe.
+    fn asked(&self) -> Option<u32> {
+        if self.all.load(Ordering::SeqCst) {
+            return Some(0);
+        }
+        Some(self.late.load(Ordering::SeqCst)).filter(|&late| late != NONE)
+    }
+
+    /// Whether the activation with this index has to end.
+    pub(crate) fn stops(&self, index: u32) -> bool {
+        self.asked().is_some_and(|outermost| index >= outermost)
+    }
+
+    /// Asks for the end of everything that runs or waits, or of the next call if nothing does.
+    fn ask_all(self: &Arc<Self>) {
+        self.all.store(true, Ordering::SeqCst);
+        self.press();
+    }
+
+    /// Makes the guest look, now and until the request is answered.
+    fn press(self: &Arc<Self>) {
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        if self.poke() {
+            clock::poke_again(self);
+        }
+    }
+
+    /// Sends the signal, if one is needed. Whether it may have to be sent again.
+    fn poke(&self) -> bool {
+        if self.metered || self.asked().is_none() {
+            return false;
+        }
+        let thread = self.thread.load(Ordering::SeqCst);
+        if thread != 0 {
+            signals::poke(thread);
+        }
+        thread != 0
+    }
+
+    /// A call is parked: remembers whom to wake.
+    pub(crate) fn remember(&self, waker: &Waker) {
+        let mut slot = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *slot {
+            Some(known) if known.will_wake(waker) => {}
+            slot => *slot = Some(waker.clone()),
+        }
+    }
+
+    /// An activation has ended and `left` are left: requests that this answers are over.
+    fn answered(&self, left: u32) {
+        if left == 0 {
+            self.all.store(false, Ordering::SeqCst);
+            self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+        let late = self.late.load(Ordering::SeqCst);
+        if late != NONE && late >= left {
+            // One that comes in between is of an activation further out, and stays.
+            let _ = self
+                .late
+                .compare_exchange(late, NONE, Ordering::SeqCst, Ordering::SeqCst);
+        }
+    }
+}
+
+/// The time a guest runs: says on which thread.
+pub(crate) struct Running<'a> {
+    state: &'a InterruptState,
+    outer: i32,
+}
+
+impl<'a> Running<'a> {
+    pub(crate) fn new(state: &'a InterruptState) -> Running<'a> {
+        let outer = state.thread.swap(this_thread(), Ordering::SeqCst);
+        Running { state, outer }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.state.thread.store(self.outer, Ordering::SeqCst);
+    }
+}
+
+/// How many activations lie below this one: its index.
+///
+/// # Safety
+/// `act` and its parents have not ended.
+pub(crate) unsafe fn index_of(act: *const Activation) -> u32 {
+    // SAFETY: the caller's promise.
+    unsafe { count(act) - 1 }
+}
+
+/// How many activations there are, this one included.
+///
+/// # Safety
+/// As for [`index_of`], but for null, which counts 0.
+unsafe fn count(mut act: *const Activation) -> u32 {
+    let mut count = 0;
+    while !act.is_null() {
+        count += 1;
+        // SAFETY: the caller's promise.
+        act = unsafe { (*act).parent };
+    }
+    count
+}
+
+/// Whether the guest of `store` that runs here and now has to stop. Async-signal-safe.
+///
+/// # Safety
+/// `store` is that of the guest that this thread runs, interrupted in guest code.
+pub(crate) unsafe fn must_stop(store: *const VMStoreContext) -> bool {
+    // SAFETY: the caller's promise; a plain word.
+    let state = unsafe { (*store).interrupt };
+    // SAFETY: invariant 1.
+    let Some(state) = (unsafe { state.as_ref() }) else {
+        return false;
+    };
+    // SAFETY: a store context is the first field of its `StoreVm`; a plain word.
+    let top = unsafe { (*store.cast::<StoreVm>()).top };
+    // SAFETY: the guest runs, so `top` is its activation.
+    state.stops(unsafe { index_of(top) })
+}
+
+impl StoreVm {
+    /// The state that those who may stop the guest share, made when first asked for.
+    ///
+    /// # Errors
+    /// The signal's handler cannot be installed, or the thread that keeps the time cannot be started.
+    pub(crate) fn watch(&mut self) -> Result<Arc<InterruptState>> {
+        if let Some(state) = &self.interrupt {
+            return Ok(state.clone());
+        }
+        let metered = self.engine.fuel();
+        if !metered {
+            signals::install_poke()?;
+        }
+        clock::start()?;
+        let state = Arc::new(InterruptState::new(metered));
+        self.cx.interrupt = Arc::as_ptr(&state);
+        self.interrupt = Some(state.clone());
+        self.shorten_slices();
+        if !self.top.is_null() {
+            // A host function asks for it: the guest that it will go back to runs on this thread.
+            state.thread.store(this_thread(), Ordering::SeqCst);
+        }
+        Ok(state)
+    }
+
+    /// Whether the guest, which is at a check, has to stop.
+    pub(crate) fn is_stopped(&self) -> bool {
+        // SAFETY: the guest is this thread's, and at a check of its own code.
+        !self.cx.interrupt.is_null() && unsafe { must_stop(&self.cx) }
+    }
+
+    /// An activation has ended.
+    #[cold]
+    pub(crate) fn answer_requests(&self) {
+        if let Some(state) = &self.interrupt {
+            // SAFETY: the activations on the list have not ended.
+            state.answered(unsafe { count(self.top) });
+        }
+    }
+}
+
+/// Stops the guest of one store, from any thread. Cheap to clone; made by
+/// [`Store::interrupt_handle`](crate::Store::interrupt_handle).
+#[derive(Clone)]
+pub struct InterruptHandle {
+    state: Arc<InterruptState>,
+}
+
+impl InterruptHandle {
+    pub(crate) fn new(state: Arc<InterruptState>) -> InterruptHandle {
+        InterruptHandle { state }
+    }
+
+    /// Ends the call that runs or waits in the store, with all that is nested in it, as
+    /// [`Trap::Interrupt`](crate::Trap::Interrupt); or the next one, if there is none.
+    ///
+    /// Returns at once. A guest that runs stops within some milliseconds, one that waits when its task is polled, which this wakes.
+    /// A host function that runs is not stopped: its guest is, when it comes back.
+    pub fn interrupt(&self) {
+        self.state.ask_all();
+    }
+}
+
+impl fmt::Debug for InterruptHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InterruptHandle")
+            .field("asked", &self.state.asked().is_some())
+            .finish()
+    }
+}

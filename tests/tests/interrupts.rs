@@ -1,0 +1,451 @@
+//! Stopping guests: by a handle from another thread, by a deadline, whatever the guest is doing.
+
+use selvedge::{
+    Caller, Config, Engine, FuelPolicy, GuestCall, Instance, InterruptHandle, Linker, Module, Result, Store,
+    Trap,
+};
+use selvedge_tests::poll_once;
+use std::future::{pending, poll_fn};
+use std::num::NonZeroU64;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Wake};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+const GUEST: &str = r#"(module
+    (import "host" "touch" (func $touch))
+    (import "host" "wait" (func $wait))
+    (import "host" "nested" (func $nested (result i32)))
+    (memory (export "memory") 1)
+    (func $spin (export "spin") (loop $l
+        (i32.store (i32.const 0) (i32.add (i32.load (i32.const 0)) (i32.const 1)))
+        (br $l)))
+    (func (export "touch_forever") (loop $l (call $touch) (br $l)))
+    (func (export "grow_forever") (loop $l
+        (drop (memory.grow (i32.const 0)))
+        (memory.fill (i32.const 0) (i32.const 1) (i32.const 65536))
+        (br $l)))
+    (func (export "wait") (call $wait))
+    (func (export "wait_then_spin") (call $wait) (call $spin))
+    (func (export "nested") (result i32) (call $nested))
+    (func (export "nested_then_spin") (drop (call $nested)) (call $spin))
+    (func (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1))))"#;
+
+#[derive(Default)]
+struct State {
+    touched: AtomicU64,
+}
+
+fn guest(config: &Config) -> Result<(Store<Arc<State>>, Instance)> {
+    let engine = Engine::new(config)?;
+    let mut linker = Linker::<Arc<State>>::new(&engine);
+    linker.func_wrap("host", "touch", |caller: Caller<'_, Arc<State>>| {
+        caller.data().touched.fetch_add(1, Ordering::Relaxed);
+    })?;
+    linker.func_wrap_async("host", "wait", async |_caller, (): ()| pending::<()>().await)?;
+    // 1: the inner call was interrupted; the guest that asked goes on.
+    linker.func_wrap_async("host", "nested", async |mut caller, (): ()| -> Result<i32> {
+        let inner = caller.get_export("spin").and_then(|spin| spin.into_func());
+        let inner = inner.expect("the guest has it").typed::<(), ()>(&caller)?;
+        let timeout = Duration::from_millis(20);
+        let result = inner.call_async(&mut caller, ()).with_timeout(timeout).await;
+        Ok(i32::from(result.is_err_and(|error| was_interrupted(&error))))
+    })?;
+    let module = Module::new(&engine, GUEST)?;
+    let mut store = Store::new(&engine, Arc::new(State::default()));
+    let instance = linker.instantiate(&mut store, &module)?;
+    Ok((store, instance))
+}
+
+fn was_interrupted(error: &selvedge::Error) -> bool {
+    error.downcast_ref() == Some(&Trap::Interrupt)
+}
+
+fn metered() -> Config {
+    let mut config = Config::new();
+    config.fuel(true);
+    config
+}
+
+/// With fuel enough for ever, where fuel counts.
+fn both() -> Result<[(Store<Arc<State>>, Instance); 2]> {
+    let mut with_fuel = guest(&metered())?;
+    with_fuel.0.set_fuel(u64::MAX)?;
+    Ok([guest(&Config::new())?, with_fuel])
+}
+
+/// Asks for a stop from another thread after a while.
+fn interrupt_soon(handle: InterruptHandle) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        thread::sleep(Duration::from_millis(10));
+        handle.interrupt();
+    })
+}
+
+struct Unpark(Thread, AtomicBool);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.1.store(true, Ordering::SeqCst);
+        self.0.unpark();
+    }
+}
+
+/// Polls when woken, and only then.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let unpark = Arc::new(Unpark(thread::current(), AtomicBool::new(true)));
+    let waker = unpark.clone().into();
+    let mut future = pin!(future);
+    loop {
+        while !unpark.1.swap(false, Ordering::SeqCst) {
+            thread::park();
+        }
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+    }
+}
+
+#[test]
+fn a_guest_that_runs_is_stopped_whatever_it_does() -> Result<()> {
+    for (mut store, instance) in both()? {
+        let handle = store.interrupt_handle()?;
+        for name in ["spin", "touch_forever", "grow_forever", "spin"] {
+            let thread = interrupt_soon(handle.clone());
+            let error = instance
+                .call::<(), ()>(&mut store, name, ())
+                .expect_err("it never returns");
+            assert!(was_interrupted(&error), "{name}: {error:#}");
+            thread.join().expect("no panic");
+            let sum: i32 = instance.call(&mut store, "add", (1, 2))?;
+            assert_eq!(sum, 3, "the store stays usable");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_backtrace_names_the_function_that_was_stopped() -> Result<()> {
+    for (mut store, instance) in both()? {
+        let thread = interrupt_soon(store.interrupt_handle()?);
+        let error = instance
+            .call::<(), ()>(&mut store, "spin", ())
+            .expect_err("it never returns");
+        let backtrace = error.backtrace().expect("a trap has one");
+        assert_eq!(backtrace.frames()[0].func_name(), Some("spin"));
+        thread.join().expect("no panic");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_guest_that_waits_is_woken_and_ends() -> Result<()> {
+    for (mut store, instance) in both()? {
+        let thread = interrupt_soon(store.interrupt_handle()?);
+        let result = block_on(instance.call_async::<_, (), ()>(&mut store, "wait", ()));
+        assert!(result.is_err_and(|error| was_interrupted(&error)));
+        thread.join().expect("no panic");
+    }
+    Ok(())
+}
+
+#[test]
+fn with_nothing_to_stop_the_next_call_ends_and_the_one_after_runs() -> Result<()> {
+    for (mut store, instance) in both()? {
+        store.interrupt_handle()?.interrupt();
+        let error = instance
+            .call::<_, i32>(&mut store, "add", (1, 2))
+            .expect_err("it was asked to end");
+        assert!(was_interrupted(&error));
+        assert_eq!(instance.call::<_, i32>(&mut store, "add", (1, 2))?, 3);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_deadline_ends_a_guest_that_runs_and_one_that_waits() -> Result<()> {
+    for (mut store, instance) in both()? {
+        for name in ["spin", "wait"] {
+            let call = instance.call_async::<_, (), ()>(&mut store, name, ());
+            let error = block_on(call.with_timeout(Duration::from_millis(10))).expect_err("it never returns");
+            assert!(was_interrupted(&error), "{name}");
+            assert!(format!("{error:#}").contains("deadline"), "{error:#}");
+        }
+        assert_eq!(instance.call::<_, i32>(&mut store, "add", (1, 2))?, 3);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_deadline_that_has_passed_ends_the_call_and_one_far_away_does_not() -> Result<()> {
+    let (mut store, instance) = guest(&Config::new())?;
+    let call = instance.call_async::<_, (), ()>(&mut store, "wait_then_spin", ());
+    let error = block_on(call.with_deadline(Instant::now())).expect_err("it is late already");
+    assert!(was_interrupted(&error));
+    let call = instance.call_async::<_, _, i32>(&mut store, "add", (1, 2));
+    assert_eq!(block_on(call.with_timeout(Duration::from_secs(3600)))?, 3);
+    let call = instance.call_async::<_, _, i32>(&mut store, "add", (1, 2));
+    assert_eq!(
+        block_on(call.with_timeout(Duration::MAX))?,
+        3,
+        "no deadline at all"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_deadline_of_a_nested_call_ends_that_call_alone() -> Result<()> {
+    for (mut store, instance) in both()? {
+        let call = instance.call_async::<_, (), i32>(&mut store, "nested", ());
+        assert_eq!(block_on(call.with_timeout(Duration::from_secs(3600)))?, 1);
+        let call = instance.call_async::<_, (), ()>(&mut store, "nested_then_spin", ());
+        let error =
+            block_on(call.with_timeout(Duration::from_millis(1))).expect_err("the outer deadline is sooner");
+        assert!(was_interrupted(&error), "{error:#}");
+    }
+    Ok(())
+}
+
+/// Deadlines that pass while their call ends leave no request behind for the next call.
+#[test]
+fn a_deadline_next_to_the_end_of_its_call_does_not_reach_the_next() -> Result<()> {
+    let (mut store, instance) = guest(&Config::new())?;
+    for round in 0..2000_u32 {
+        let call = instance.call_async::<_, _, i32>(&mut store, "add", (1, 2));
+        match block_on(call.with_timeout(Duration::from_nanos(u64::from(round) * 50))) {
+            Ok(sum) => assert_eq!(sum, 3),
+            Err(error) => assert!(was_interrupted(&error), "{error:#}"),
+        }
+        assert_eq!(
+            instance.call::<_, i32>(&mut store, "add", (round as i32, 1))?,
+            round as i32 + 1
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_host_function_may_ask_for_the_end_of_its_own_guest() -> Result<()> {
+    for fuel in [false, true] {
+        let engine = Engine::new(Config::new().fuel(fuel))?;
+        let mut linker = Linker::<()>::new(&engine);
+        linker.func_wrap("host", "stop", |mut caller: Caller<'_, ()>| -> Result<()> {
+            caller.interrupt_handle()?.interrupt();
+            Ok(())
+        })?;
+        let module = Module::new(
+            &engine,
+            r#"(module (import "host" "stop" (func $stop)) (func (export "f") (call $stop) (loop $l (br $l))))"#,
+        )?;
+        let mut store = Store::new(&engine, ());
+        if fuel {
+            store.set_fuel(u64::MAX)?;
+        }
+        let instance = linker.instantiate(&mut store, &module)?;
+        let error = instance
+            .call::<(), ()>(&mut store, "f", ())
+            .expect_err("it was asked to end");
+        assert!(was_interrupted(&error), "{error:#}");
+    }
+    Ok(())
+}
+
+/// Calls guests that never return until each was stopped this often.
+fn be_stopped(times: u32, send: &mpsc::Sender<InterruptHandle>) -> Result<()> {
+    let (mut store, instance) = guest(&Config::new())?;
+    let (mut other, other_instance) = guest(&Config::new())?;
+    send.send(store.interrupt_handle()?)
+        .expect("the test waits for it");
+    for round in 0..times {
+        let name = ["touch_forever", "grow_forever", "spin"][round as usize % 3];
+        let error = instance
+            .call::<(), ()>(&mut store, name, ())
+            .expect_err("it never returns");
+        assert!(was_interrupted(&error), "{error:#}");
+        let sum: i32 = other_instance.call(&mut other, "add", (1, 2))?;
+        assert_eq!(sum, 3, "the other guest of this thread goes on");
+    }
+    Ok(())
+}
+
+/// Stops that come at any time, to guests on two threads at once; nothing is lost, and nothing hits another guest.
+#[test]
+fn stops_at_any_time_hit_their_guest_and_no_other() -> Result<()> {
+    let workers: Vec<_> = (0..2)
+        .map(|_| {
+            let (send, receive) = mpsc::channel();
+            let thread = thread::spawn(move || be_stopped(60, &send));
+            (thread, receive.recv().expect("the worker sends it"))
+        })
+        .collect();
+    let mut seed = 1_u64;
+    while !workers.iter().all(|(thread, _)| thread.is_finished()) {
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        thread::sleep(Duration::from_nanos(seed >> 48));
+        workers[(seed >> 33) as usize % 2].1.interrupt();
+    }
+    for (thread, _) in workers {
+        thread.join().expect("no panic")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_handle_outlives_its_store() -> Result<()> {
+    let (mut store, _) = guest(&Config::new())?;
+    let handle = store.interrupt_handle()?;
+    drop(store);
+    handle.interrupt();
+    Ok(())
+}
+
+#[test]
+fn a_stopped_metered_guest_has_paid_exactly_for_what_it_did() -> Result<()> {
+    let (mut store, instance) = guest(&metered())?;
+    store.set_fuel(u64::MAX)?;
+    let thread = interrupt_soon(store.interrupt_handle()?);
+    let error = instance
+        .call::<(), ()>(&mut store, "spin", ())
+        .expect_err("it never returns");
+    assert!(was_interrupted(&error));
+    thread.join().expect("no panic");
+    let memory = instance.get_memory(&mut store, "memory").expect("exported");
+    let turns = u32::from_le_bytes(memory.data(&store)[..4].try_into().expect("four bytes"));
+    // Each turn: two constants, a load, a constant, an addition, a store, a branch. One for the call.
+    assert_eq!(u64::MAX - store.get_fuel()?, 1 + 7 * u64::from(turns));
+    Ok(())
+}
+
+#[test]
+fn being_watched_does_not_change_when_a_guest_yields() -> Result<()> {
+    let count = |watched: bool| -> Result<(u64, u64)> {
+        let (mut store, instance) = guest(&metered())?;
+        store.set_fuel(1_000_000)?;
+        store.set_fuel_policy(FuelPolicy::Yield {
+            every: NonZeroU64::new(150_000).expect("not zero"),
+        })?;
+        if watched {
+            store.interrupt_handle()?;
+        }
+        let spin = instance.call_async::<_, (), ()>(&mut store, "spin", ());
+        let (result, yields) = selvedge_tests::drive(spin);
+        assert_eq!(
+            result.expect_err("it spins").downcast_ref(),
+            Some(&Trap::OutOfFuel)
+        );
+        Ok((yields, store.get_fuel()?))
+    };
+    assert_eq!(count(false)?, (6, 0));
+    assert_eq!(count(true)?, (6, 0));
+    Ok(())
+}
+
+#[test]
+fn fuel_is_asked_for_at_zero_and_no_more_of_it_is_a_trap() -> Result<()> {
+    let engine = Engine::new(&metered())?;
+    let module = Module::new(&engine, r#"(module (func (export "spin") (loop $l (br $l))))"#)?;
+    let mut store = Store::new(&engine, 0_u32);
+    store.set_fuel(10)?;
+    store.on_fuel_zero(|mut caller| {
+        assert_eq!(caller.get_fuel()?, 0);
+        *caller.data_mut() += 1;
+        Ok(if *caller.data() < 5 { 100 } else { 0 })
+    })?;
+    let instance = Instance::new(&mut store, &module, &[])?;
+    let error = instance
+        .call::<(), ()>(&mut store, "spin", ())
+        .expect_err("in the end");
+    assert_eq!(error.downcast_ref(), Some(&Trap::OutOfFuel));
+    assert_eq!((*store.data(), store.get_fuel()?), (5, 0));
+    Ok(())
+}
+
+#[test]
+fn who_is_asked_for_fuel_may_refuse_panic_wait_or_be_dropped() -> Result<()> {
+    let engine = Engine::new(&metered())?;
+    let module = Module::new(&engine, r#"(module (func (export "spin") (loop $l (br $l))))"#)?;
+    let mut store = Store::new(&engine, 0_u32);
+    let instance = Instance::new(&mut store, &module, &[])?;
+
+    store.on_fuel_zero(|_| Err(selvedge::Error::msg("the account is empty")))?;
+    let error = instance
+        .call::<(), ()>(&mut store, "spin", ())
+        .expect_err("refused");
+    assert_eq!(error.to_string(), "the account is empty");
+
+    store.on_fuel_zero(|_| panic!("no bank"))?;
+    let call = std::panic::AssertUnwindSafe(|| instance.call::<(), ()>(&mut store, "spin", ()));
+    let payload = std::panic::catch_unwind(call).expect_err("the panic goes on");
+    assert_eq!(payload.downcast_ref(), Some(&"no bank"));
+
+    // Waits once for each hundred units, three times; then there is no more.
+    store.on_fuel_zero_async(async |mut caller: Caller<'_, u32>| {
+        let mut waited = false;
+        poll_fn(|_| {
+            if std::mem::replace(&mut waited, true) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+        *caller.data_mut() += 1;
+        Ok(if *caller.data() <= 3 { 100 } else { 0 })
+    })?;
+    let error = instance
+        .call::<(), ()>(&mut store, "spin", ())
+        .expect_err("it would wait");
+    assert!(error.to_string().contains("on_fuel_zero"), "{error:#}");
+    let spin = instance.call_async::<_, (), ()>(&mut store, "spin", ());
+    let (result, polls) = selvedge_tests::drive(spin);
+    assert_eq!(polls, 4);
+    assert_eq!(
+        result.expect_err("in the end").downcast_ref(),
+        Some(&Trap::OutOfFuel)
+    );
+    assert_eq!((*store.data(), store.get_fuel()?), (4, 0));
+
+    let mut call = Box::pin(instance.call_async::<_, (), ()>(&mut store, "spin", ()));
+    assert!(poll_once(call.as_mut()).is_pending());
+    drop(call);
+    store.on_fuel_zero(|_| Ok(0))?;
+    assert!(instance.call::<(), ()>(&mut store, "spin", ()).is_err());
+    Ok(())
+}
+
+#[test]
+fn a_start_function_may_wait_and_yield() -> Result<()> {
+    let engine = Engine::new(&metered())?;
+    let module = Module::new(
+        &engine,
+        r#"(module (import "host" "wait" (func $wait))
+            (global $n (mut i32) (i32.const 0))
+            (func $start (call $wait) (loop $l
+                (global.set $n (i32.add (global.get $n) (i32.const 1)))
+                (br_if $l (i32.lt_u (global.get $n) (i32.const 100)))))
+            (start $start)
+            (func (export "n") (result i32) (global.get $n)))"#,
+    )?;
+    let mut linker = Linker::<()>::new(&engine);
+    linker.func_wrap_async("host", "wait", async |_caller, (): ()| {
+        selvedge_tests::wait(2).await
+    })?;
+    let mut store = Store::new(&engine, ());
+    store.set_fuel(100_000)?;
+    store.set_fuel_policy(FuelPolicy::Yield {
+        every: NonZeroU64::new(100).expect("not zero"),
+    })?;
+    let error = linker
+        .instantiate(&mut store, &module)
+        .expect_err("it would yield");
+    assert!(format!("{error:#}").contains("instantiate_async"), "{error:#}");
+    let (instance, pending) = selvedge_tests::drive(linker.instantiate_async(&mut store, &module));
+    assert!(pending > 5, "{pending} times");
+    store.set_fuel_policy(FuelPolicy::Trap)?;
+    assert_eq!(instance?.call::<(), i32>(&mut store, "n", ())?, 100);
+    Ok(())
+}
