@@ -189,11 +189,7 @@ fn is_null(value: Option<Val>) -> bool {
 
 fn define_items(linker: &mut Linker<Data>, store: &mut Store<Data>) -> Result<()> {
     let memory = Memory::new(&mut *store, MemoryType::new(1, Some(8)))?;
-    let ty = TableType {
-        element: RefType::FUNCREF,
-        minimum: 4,
-        maximum: Some(20),
-    };
+    let ty = TableType::new(RefType::FUNCREF, 4, Some(20));
     let table = Table::new(&mut *store, ty, Val::FuncRef(None))?;
     let constant = Global::new(&mut *store, global_type(ValType::I64, false), Val::I64(77))?;
     let variable = Global::new(&mut *store, global_type(ValType::I32, true), Val::I32(5))?;

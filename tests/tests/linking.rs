@@ -101,11 +101,7 @@ fn host_made_things_are_imported_and_shared() -> Result<()> {
     )?;
     let mut store = Store::new(&engine, ());
     let memory = Memory::new(&mut store, MemoryType::new(1, Some(2)))?;
-    let ty = TableType {
-        element: RefType::FUNCREF,
-        minimum: 2,
-        maximum: None,
-    };
+    let ty = TableType::new(RefType::FUNCREF, 2, None);
     let table = Table::new(&mut store, ty, Val::FuncRef(None))?;
     let global = Global::new(
         &mut store,

@@ -38,6 +38,14 @@ pub(crate) fn clif_ref_type(heap: HeapType) -> Type {
     }
 }
 
+/// The CLIF type of addresses of a memory and indices into a table.
+pub(crate) fn address_type(is_64: bool) -> Type {
+    match is_64 {
+        true => types::I64,
+        false => types::I32,
+    }
+}
+
 /// A Wasm function: `(context, parameters..) -> results`.
 pub(crate) fn wasm_signature(ty: &FuncType) -> Signature {
     let mut sig = Signature::new(CallConv::Tail);

@@ -23,17 +23,30 @@ pub enum Proposal {
     FunctionReferences,
     /// Arithmetic in constant expressions.
     ExtendedConst,
+    /// More than one memory in a module.
+    MultiMemory,
+    /// Memories and tables with 64-bit addresses.
+    Memory64,
+    /// Memories whose pages are one byte.
+    CustomPageSizes,
 }
 
 impl Proposal {
     /// Every proposal that can be switched, with whether it is on by default: those of version 3 are.
-    const DEFAULTS: [(Proposal, bool); 0] = [];
+    const DEFAULTS: &[(Proposal, bool)] = &[
+        (Proposal::MultiMemory, true),
+        (Proposal::Memory64, true),
+        (Proposal::CustomPageSizes, false),
+    ];
 
     fn flag(self) -> WasmFeatures {
         match self {
             Proposal::TailCall => WasmFeatures::TAIL_CALL,
             Proposal::FunctionReferences => WasmFeatures::FUNCTION_REFERENCES,
             Proposal::ExtendedConst => WasmFeatures::EXTENDED_CONST,
+            Proposal::MultiMemory => WasmFeatures::MULTI_MEMORY,
+            Proposal::Memory64 => WasmFeatures::MEMORY64,
+            Proposal::CustomPageSizes => WasmFeatures::CUSTOM_PAGE_SIZES,
         }
     }
 }
@@ -63,7 +76,7 @@ impl Default for Features {
     /// What each proposal's documentation says.
     fn default() -> Features {
         let mut features = Features(ALWAYS);
-        for (proposal, on) in Proposal::DEFAULTS {
+        for (proposal, on) in Proposal::DEFAULTS.iter().copied() {
             features.set(proposal, on);
         }
         features
@@ -108,6 +121,9 @@ pub(crate) fn explain(wasm: &[u8], given: Features, error: CompileError) -> Comp
     if helps(WasmFeatures::all()) {
         let mut features = WasmFeatures::empty();
         for (feature, name) in REFUSED {
+            if given.flags().contains(feature) {
+                continue;
+            }
             features |= feature;
             if helps(feature) || helps(features) {
                 return CompileError::Unsupported {

@@ -346,13 +346,22 @@ pub(crate) fn heap_type(types: &[FuncType], ty: wasmparser::HeapType) -> Result<
 fn table_type(types: &[FuncType], ty: &wasmparser::TableType) -> Result<TableType, CompileError> {
     Ok(TableType {
         element: ref_type(types, ty.element_type)?,
+        is_64: ty.table64,
         minimum: ty.initial,
         maximum: ty.maximum,
     })
 }
 
 fn memory_type(ty: &wasmparser::MemoryType) -> MemoryType {
-    MemoryType::new(ty.initial, ty.maximum)
+    let new = match ty.memory64 {
+        true => MemoryType::new64,
+        false => MemoryType::new,
+    };
+    let mut memory = new(ty.initial, ty.maximum);
+    if let Some(log2) = ty.page_size_log2 {
+        memory = memory.with_page_size_log2(log2 as u8);
+    }
+    memory
 }
 
 fn global_type(types: &[FuncType], ty: &wasmparser::GlobalType) -> Result<GlobalType, CompileError> {

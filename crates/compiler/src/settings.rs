@@ -14,7 +14,7 @@ use std::sync::Arc;
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_codegen::settings::{self, Configurable};
 
-use crate::{CompileError, Features};
+use crate::{CompileError, Features, MemoryType};
 
 /// How far Cranelift goes to make code fast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -32,7 +32,8 @@ pub enum OptLevel {
 #[non_exhaustive]
 pub enum MemoryStyle {
     /// Each memory has 4 GiB of address space and 2 GiB of guard behind its base, which never moves.
-    /// Accesses with an offset below 2 GiB are unchecked: a fault is the trap.
+    /// Accesses with an offset below 2 GiB are unchecked: a fault is the trap. Memories that cannot be
+    /// laid out so are bounded: see [`MemoryStyle::of`].
     #[default]
     Reserved,
     /// A memory may be anywhere and may move when it grows. Each access is compared with the length.
@@ -44,6 +45,15 @@ impl MemoryStyle {
     pub const RESERVED_BYTES: u64 = 1 << 32;
     /// Guard behind that, in bytes: offsets up to this one need no check.
     pub const GUARD_BYTES: u64 = 1 << 31;
+
+    /// How a memory of this type is laid out where this style is chosen. Only what 32-bit indices address, in
+    /// pages that the hardware can protect, can be reserved.
+    pub fn of(self, ty: &MemoryType) -> MemoryStyle {
+        match ty.is_64() || ty.page_size() < MemoryType::PAGE_BYTES {
+            true => MemoryStyle::Bounded,
+            false => self,
+        }
+    }
 }
 
 /// How to compile a module.

@@ -326,9 +326,12 @@ impl<'a> Translator<'a> {
         }
     }
 
-    /// An i32 as the 64-bit address it stands for.
+    /// An i32 as the 64-bit address it stands for; an i64 is one already.
     pub(crate) fn widen(&mut self, index: Value) -> Value {
-        self.b.ins().uextend(types::I64, index)
+        match self.b.func.dfg.value_type(index) {
+            types::I32 => self.b.ins().uextend(types::I64, index),
+            _ => index,
+        }
     }
 
     /// The value of an integer constant, sign extended, if this is one.

@@ -92,15 +92,38 @@ impl fmt::Display for GlobalType {
 pub struct TableType {
     /// The reference type of its elements.
     pub element: RefType,
+    /// Whether its indices are i64, not i32.
+    pub is_64: bool,
     /// How many elements it has when it is made.
     pub minimum: u64,
     /// How many elements it may grow to; `None`: as many as the runtime's limits allow.
     pub maximum: Option<u64>,
 }
 
+impl TableType {
+    /// A table of `minimum` elements that may grow to `maximum`, with i32 indices.
+    pub const fn new(element: RefType, minimum: u64, maximum: Option<u64>) -> TableType {
+        TableType {
+            element,
+            is_64: false,
+            minimum,
+            maximum,
+        }
+    }
+
+    /// A table with i64 indices.
+    pub const fn new64(element: RefType, minimum: u64, maximum: Option<u64>) -> TableType {
+        TableType {
+            is_64: true,
+            ..TableType::new(element, minimum, maximum)
+        }
+    }
+}
+
 impl fmt::Display for TableType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "(table {}", self.minimum)?;
+        let address = if self.is_64 { "i64 " } else { "" };
+        write!(f, "(table {address}{}", self.minimum)?;
         if let Some(maximum) = self.maximum {
             write!(f, " {maximum}")?;
         }
@@ -108,32 +131,103 @@ impl fmt::Display for TableType {
     }
 }
 
-/// The type of a linear memory. Sizes are in pages of [`MemoryType::PAGE_BYTES`].
+/// The type of a linear memory. Sizes are in pages, of [`MemoryType::PAGE_BYTES`] unless its type says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct MemoryType {
     /// How many pages it has when it is made.
     pub minimum: u64,
-    /// How many pages it may grow to; `None`: up to the 65 536 that 32-bit addresses reach.
+    /// How many pages it may grow to; `None`: as many as addresses reach, [`MemoryType::most_pages`].
     pub maximum: Option<u64>,
+    is_64: bool,
+    page_size_log2: u8,
 }
 
 impl MemoryType {
-    /// The size of a page in bytes.
+    /// The size of a page in bytes, unless a memory's type says otherwise.
     pub const PAGE_BYTES: u64 = 65_536;
 
-    /// A memory of `minimum` pages that may grow to `maximum`.
+    /// A memory of `minimum` pages that may grow to `maximum`, with i32 addresses.
     pub const fn new(minimum: u64, maximum: Option<u64>) -> MemoryType {
-        MemoryType { minimum, maximum }
+        MemoryType {
+            minimum,
+            maximum,
+            is_64: false,
+            page_size_log2: MemoryType::PAGE_BYTES.trailing_zeros() as u8,
+        }
+    }
+
+    /// A memory with i64 addresses.
+    pub const fn new64(minimum: u64, maximum: Option<u64>) -> MemoryType {
+        MemoryType {
+            is_64: true,
+            ..MemoryType::new(minimum, maximum)
+        }
+    }
+
+    /// The same with pages of 2 to the power of `log2` bytes. Sizes stay the same number of pages.
+    ///
+    /// The custom page sizes proposal knows pages of one byte (0) and of 65 536 (16, the default).
+    ///
+    /// # Panics
+    ///
+    /// With any other number.
+    pub const fn with_page_size_log2(self, log2: u8) -> MemoryType {
+        assert!(log2 == 0 || log2 == 16, "a page has 2^0 or 2^16 bytes");
+        MemoryType {
+            page_size_log2: log2,
+            ..self
+        }
+    }
+
+    /// The same with other sizes, in pages.
+    pub const fn with_limits(self, minimum: u64, maximum: Option<u64>) -> MemoryType {
+        MemoryType {
+            minimum,
+            maximum,
+            ..self
+        }
+    }
+
+    /// Whether its addresses are i64, not i32.
+    pub const fn is_64(&self) -> bool {
+        self.is_64
+    }
+
+    /// The size of its pages in bytes.
+    pub const fn page_size(&self) -> u64 {
+        1 << self.page_size_log2
+    }
+
+    /// The size of its pages in bytes, as a power of two.
+    pub const fn page_size_log2(&self) -> u8 {
+        self.page_size_log2
+    }
+
+    /// The most pages that a memory with such addresses and pages can have, whatever its maximum.
+    pub const fn most_pages(&self) -> u64 {
+        let address_bits = if self.is_64 { 64 } else { 32 };
+        let pages_log2 = address_bits - self.page_size_log2 as u32;
+        // A number of pages that addresses cannot tell is one too many.
+        match (self.is_64, pages_log2) {
+            (true, 64) => u64::MAX,
+            (false, 32) => u32::MAX as u64,
+            _ => 1 << pages_log2,
+        }
     }
 }
 
 impl fmt::Display for MemoryType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.maximum {
-            Some(maximum) => write!(f, "(memory {} {maximum})", self.minimum),
-            None => write!(f, "(memory {})", self.minimum),
+        let address = if self.is_64 { "i64 " } else { "" };
+        write!(f, "(memory {address}{}", self.minimum)?;
+        if let Some(maximum) = self.maximum {
+            write!(f, " {maximum}")?;
         }
+        if self.page_size() != MemoryType::PAGE_BYTES {
+            write!(f, " (pagesize {})", self.page_size())?;
+        }
+        f.write_str(")")
     }
 }
 
@@ -176,12 +270,24 @@ mod tests {
             mutable: true,
         };
         assert_eq!(global.to_string(), "(global (mut i64))");
-        let table = TableType {
-            element: RefType::FUNCREF,
-            minimum: 1,
-            maximum: Some(2),
-        };
+        let table = TableType::new(RefType::FUNCREF, 1, Some(2));
         assert_eq!(ExternType::Table(table).to_string(), "(table 1 2 funcref)");
+        let table = TableType::new64(RefType::EXTERNREF, 1, None);
+        assert_eq!(table.to_string(), "(table i64 1 externref)");
         assert_eq!(MemoryType::new(1, None).to_string(), "(memory 1)");
+        let bytes = MemoryType::new64(1, Some(2)).with_page_size_log2(0);
+        assert_eq!(bytes.to_string(), "(memory i64 1 2 (pagesize 1))");
+    }
+
+    #[test]
+    fn addresses_and_pages_say_how_large_a_memory_can_be() {
+        let of = |ty: MemoryType| ty.most_pages();
+        assert_eq!(of(MemoryType::new(0, None)), 1 << 16);
+        assert_eq!(of(MemoryType::new64(0, None)), 1 << 48);
+        assert_eq!(
+            of(MemoryType::new(0, None).with_page_size_log2(0)),
+            u32::MAX.into()
+        );
+        assert_eq!(of(MemoryType::new64(0, None).with_page_size_log2(0)), u64::MAX);
     }
 }

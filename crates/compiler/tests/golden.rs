@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use selvedge_compiler::{Listing, MemoryStyle, Settings, listing};
+use selvedge_compiler::{Features, Listing, MemoryStyle, Proposal, Settings, listing};
 
 fn modules() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
@@ -30,8 +30,15 @@ fn settings(source: &str) -> Settings {
         .fold(Settings::host().unwrap(), |settings, word| match word {
             "fuel" => settings.fuel(true),
             "bounded" => settings.memory_style(MemoryStyle::Bounded),
+            "custom-page-sizes" => settings.features(with(Proposal::CustomPageSizes)),
             other => panic!("unknown setting {other}"),
         })
+}
+
+fn with(proposal: Proposal) -> Features {
+    let mut features = Features::default();
+    features.set(proposal, true);
+    features
 }
 
 #[test]

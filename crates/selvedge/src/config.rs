@@ -1,6 +1,6 @@
 //! What an embedder may choose, once for all modules and stores of an engine.
 
-use selvedge_compiler::{MemoryStyle, OptLevel};
+use selvedge_compiler::{Features, MemoryStyle, OptLevel, Proposal};
 
 /// Settings of an [`Engine`](crate::Engine).
 ///
@@ -20,6 +20,7 @@ pub struct Config {
     pub(crate) opt_level: OptLevel,
     pub(crate) parallel_compilation: bool,
     pub(crate) max_backtrace_frames: usize,
+    pub(crate) features: Features,
 }
 
 impl Default for Config {
@@ -40,6 +41,7 @@ impl Config {
             opt_level: OptLevel::Speed,
             parallel_compilation: true,
             max_backtrace_frames: 64,
+            features: Features::default(),
         }
     }
 
@@ -91,5 +93,25 @@ impl Config {
     pub fn max_backtrace_frames(&mut self, count: usize) -> &mut Config {
         self.max_backtrace_frames = count;
         self
+    }
+
+    fn proposal(&mut self, proposal: Proposal, on: bool) -> &mut Config {
+        self.features.set(proposal, on);
+        self
+    }
+
+    /// Whether a module may have more than one memory. Default: yes.
+    pub fn wasm_multi_memory(&mut self, on: bool) -> &mut Config {
+        self.proposal(Proposal::MultiMemory, on)
+    }
+
+    /// Whether memories and tables may have 64-bit addresses. Accesses to such a memory are always checked. Default: yes.
+    pub fn wasm_memory64(&mut self, on: bool) -> &mut Config {
+        self.proposal(Proposal::Memory64, on)
+    }
+
+    /// Whether a memory may have pages of one byte. Accesses to such a memory are always checked. Default: no.
+    pub fn wasm_custom_page_sizes(&mut self, on: bool) -> &mut Config {
+        self.proposal(Proposal::CustomPageSizes, on)
     }
 }

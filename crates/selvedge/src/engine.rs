@@ -84,7 +84,8 @@ impl Engine {
             .fuel(config.fuel)
             .memory_style(config.memory_style)
             .opt_level(config.opt_level)
-            .parallel(config.parallel_compilation);
+            .parallel(config.parallel_compilation)
+            .features(config.features);
         signals::install()?;
         let stacks = StackPool::new(PoolConfig {
             stack_bytes: config.stack_bytes,

@@ -5,7 +5,7 @@ use crate::externs::Extern;
 use crate::module::ImportType;
 use crate::vm::instance::Linked;
 use crate::vm::store::StoreVm;
-use selvedge_compiler::{ExternType, FuncType, MemoryType, TableType};
+use selvedge_compiler::{ExternType, FuncType, TableType};
 
 /// A given import, checked against the type that is asked for.
 pub(crate) fn check(vm: &StoreVm, import: &ImportType<'_>, given: Extern) -> Result<Linked> {
@@ -60,8 +60,10 @@ fn describe(vm: &StoreVm, given: Extern) -> Result<(ExternType, Linked)> {
         Extern::Memory(memory) => {
             let index = memory.index(vm)?;
             let held = &vm.memories[index];
-            let ty = MemoryType::new(held.size_pages(), held.ty().maximum);
-            (ExternType::Memory(ty), Linked::Memory(index as u32))
+            (
+                ExternType::Memory(held.current_ty()),
+                Linked::Memory(index as u32),
+            )
         }
         Extern::Global(global) => {
             let index = global.index(vm)?;
@@ -92,10 +94,12 @@ fn fits(wanted: &ExternType, found: &ExternType) -> bool {
         },
         (ExternType::Table(wanted), ExternType::Table(found)) => {
             wanted.element == found.element
+                && wanted.is_64 == found.is_64
                 && limits_fit((wanted.minimum, wanted.maximum), (found.minimum, found.maximum))
         }
         (ExternType::Memory(wanted), ExternType::Memory(found)) => {
-            limits_fit((wanted.minimum, wanted.maximum), (found.minimum, found.maximum))
+            (wanted.is_64(), wanted.page_size()) == (found.is_64(), found.page_size())
+                && limits_fit((wanted.minimum, wanted.maximum), (found.minimum, found.maximum))
         }
         _ => false,
     }

@@ -6,7 +6,7 @@ use crate::vm::linear::LinearMemory;
 use crate::vm::store::StoreVm;
 use selvedge_compiler::MemoryType;
 
-/// A linear memory of a store. A copyable handle. Sizes are in pages of 64 KiB unless a name says bytes.
+/// A linear memory of a store. A copyable handle. Sizes are in pages, of 64 KiB unless its type says otherwise, or a name says bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Memory {
     store: u64,
@@ -59,7 +59,7 @@ impl Memory {
     pub fn ty(&self, store: impl AsContext) -> MemoryType {
         let context = store.as_context();
         let memory = self.get(context.vm());
-        MemoryType::new(memory.size_pages(), memory.ty().maximum)
+        memory.current_ty()
     }
 
     /// The bytes.
@@ -101,6 +101,14 @@ impl Memory {
         self.get(store.as_context().vm()).size_pages()
     }
 
+    /// The size of a page in bytes: 65 536, or 1.
+    ///
+    /// # Panics
+    /// With another store than the memory's.
+    pub fn page_size(&self, store: impl AsContext) -> u64 {
+        self.get(store.as_context().vm()).ty().page_size()
+    }
+
     /// The size in bytes.
     ///
     /// # Panics
@@ -120,7 +128,8 @@ impl Memory {
         let memory = &mut vm.memories[memory];
         let size = memory.size_pages();
         memory.grow(delta).ok_or_else(|| {
-            let maximum = memory.ty().maximum.unwrap_or(1 << 16);
+            let ty = memory.ty();
+            let maximum = ty.maximum.unwrap_or(ty.most_pages());
             Error::msg(format!(
                 "memory of {size} pages cannot grow by {delta}: its maximum is {maximum} pages"
             ))

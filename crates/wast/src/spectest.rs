@@ -11,11 +11,7 @@ use selvedge::{
 pub(crate) fn define(linker: &mut Linker<()>, store: &mut Store<()>) -> Result<(), Error> {
     define_functions(linker)?;
     define_globals(linker, store)?;
-    let table = TableType {
-        element: RefType::FUNCREF,
-        minimum: 10,
-        maximum: Some(20),
-    };
+    let table = TableType::new(RefType::FUNCREF, 10, Some(20));
     let table = Table::new(&mut *store, table, Val::FuncRef(None))?;
     linker.define("spectest", "table", table)?;
     let memory = Memory::new(&mut *store, MemoryType::new(1, Some(2)))?;

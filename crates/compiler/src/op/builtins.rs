@@ -21,10 +21,7 @@ impl Translator<'_> {
             self.store_arg(value, args, &mut offset);
         }
         for operand in operands {
-            let value = match self.b.func.dfg.value_type(*operand) {
-                types::I32 => self.widen(*operand),
-                _ => *operand,
-            };
+            let value = self.widen(*operand);
             self.store_arg(value, args, &mut offset);
         }
         let sig = self.imports.builtin(self.b.func);

@@ -1,34 +1,39 @@
 //! Memory instructions.
 //!
-//! An access of `size` bytes at `index + offset` is in bounds if `index + offset + size <= length`. The index is
-//! 32 bits wide, so the sum is taken in 64 bits and cannot overflow.
+//! An access of `size` bytes at `index + offset` is in bounds if `index + offset + size <= length`. Where the index is
+//! 32 bits wide, the sum is taken in 64 bits and cannot overflow; where it is 64 bits wide, the check sees to it.
 //!
 //! - *Reserved* memory: behind the base lie 4 GiB that an index alone reaches, and a guard of 2 GiB. If
 //!   `offset + size` fits into the guard, the access faults or is in bounds: no check, the offset goes into
 //!   the instruction. An offset beyond that is checked.
-//! - *Bounded* memory: always checked.
+//! - *Bounded* memory, and any with 64-bit indices or pages of one byte: always checked.
 //!
 //! Either way the access has a trap code, so that a fault names it.
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::immediates::Offset32;
 use cranelift_codegen::ir::{InstBuilder, MemFlags, MemFlagsData, Opcode, Type, Value, types};
-use wasmparser::MemArg;
+use wasmparser::{MemArg, MemArgTarget};
 
-use crate::abi::POINTER;
+use crate::abi::{POINTER, address_type};
 use crate::layout::{MEMORY_BASE, MEMORY_LENGTH, MEMORY_REF_BASE, MEMORY_REF_DEFINITION};
 use crate::regions::{self, Region};
 use crate::translate::Translator;
 use crate::{Builtin, MemoryStyle, MemoryType, TrapCode};
 
-/// The only memory a module can have.
-const MEMORY: u32 = 0;
+/// The memory that an operator accesses.
+pub(crate) fn memory_of(memarg: &MemArg) -> u32 {
+    match memarg.target {
+        MemArgTarget::Memory(memory) => memory,
+        MemArgTarget::Array(_) => unreachable!("refused by validation: garbage collection"),
+    }
+}
 
 impl Translator<'_> {
     /// `load`, and `loadN` with an extension.
     pub(crate) fn load(&mut self, opcode: Opcode, ty: Type, size: u64, memarg: &MemArg) {
         let index = self.pop();
-        let (address, offset) = self.address(index, memarg.offset, size);
+        let (address, offset) = self.address(index, memarg, size);
         let flags = regions::memory_load(self.b.func);
         let flags = self.intern(flags);
         let (inst, dfg) = self.b.ins().Load(opcode, ty, flags, offset, address);
@@ -39,7 +44,7 @@ impl Translator<'_> {
     /// `store`, and `storeN`.
     pub(crate) fn store(&mut self, opcode: Opcode, size: u64, memarg: &MemArg) {
         let (index, value) = self.pop2();
-        let (address, offset) = self.address(index, memarg.offset, size);
+        let (address, offset) = self.address(index, memarg, size);
         self.keep_earlier_stores(offset, size);
         let flags = regions::memory_store(self.b.func, self.fuel.is_on());
         let flags = self.intern(flags);
@@ -59,40 +64,76 @@ impl Translator<'_> {
         self.b.func.dfg.mem_flags.insert_unchecked(flags)
     }
 
-    /// The address and the immediate offset of an access, checked as the memory's style wants it.
-    fn address(&mut self, index: Value, offset: u64, size: u64) -> (Value, Offset32) {
+    /// The address and the immediate offset of an access, checked as the memory's style wants it, and a site of its own
+    /// for its trap. Every access of an operator goes through here.
+    pub(crate) fn address(&mut self, index: Value, memarg: &MemArg, size: u64) -> (Value, Offset32) {
+        let memory = memory_of(memarg);
         let index = self.widen(index);
         // A site of its own: widening the index may take in the load that made it, which is another access.
         self.mark_site();
         self.sites.mark_access();
-        let in_guard = offset + size <= MemoryStyle::GUARD_BYTES;
-        if self.env.settings.memory_style == MemoryStyle::Bounded || !in_guard {
-            self.check_bounds(index, offset + size);
+        let end = memarg.offset.checked_add(size);
+        let in_guard = end.is_some_and(|end| end <= MemoryStyle::GUARD_BYTES);
+        if self.memory_style(memory) == MemoryStyle::Bounded || !in_guard {
+            self.check_bounds(memory, index, end);
         }
-        let base = self.memory_base();
+        let base = self.memory_base(memory);
         let address = self.b.ins().iadd(base, index);
-        match i32::try_from(offset) {
+        match i32::try_from(memarg.offset) {
             Ok(offset) => (address, Offset32::new(offset)),
-            Err(_) => (self.b.ins().iadd_imm_s(address, offset as i64), Offset32::new(0)),
+            Err(_) => (
+                self.b.ins().iadd_imm_s(address, memarg.offset as i64),
+                Offset32::new(0),
+            ),
         }
     }
 
-    /// Traps unless `index + end <= length`.
-    fn check_bounds(&mut self, index: Value, end: u64) {
-        let end = self.b.ins().iadd_imm_s(index, end as i64);
-        let length = self.memory_length(MEMORY);
-        let beyond = self.b.ins().icmp(IntCC::UnsignedGreaterThan, end, length);
+    /// Traps unless `index + end <= length`. No `end`: it lies beyond all addresses.
+    fn check_bounds(&mut self, memory: u32, index: Value, end: Option<u64>) {
+        let beyond = match end {
+            None => self.b.ins().iconst(types::I8, 1),
+            Some(end) if self.memory_type(memory).is_64() => self.is_beyond64(memory, index, end),
+            Some(end) => {
+                // At most 2^33 and a bit: no overflow.
+                let end = self.b.ins().iadd_imm_s(index, end as i64);
+                let length = self.memory_length(memory);
+                self.b.ins().icmp(IntCC::UnsignedGreaterThan, end, length)
+            }
+        };
         self.trap_if(beyond, TrapCode::MemoryOutOfBounds);
     }
 
-    fn memory_base(&mut self) -> Value {
-        match self.env.settings.memory_style {
+    /// Whether `index + end > length` where the sum may overflow.
+    fn is_beyond64(&mut self, memory: u32, index: Value, end: u64) -> Value {
+        let ty = self.memory_type(memory);
+        let length = self.memory_length(memory);
+        if end <= ty.minimum.saturating_mul(ty.page_size()) {
+            // The length is never below the minimum: the difference is not negative.
+            let last = self.b.ins().iadd_imm_s(length, (end as i64).wrapping_neg());
+            return self.b.ins().icmp(IntCC::UnsignedGreaterThan, index, last);
+        }
+        let end = self.b.ins().iadd_imm_s(index, end as i64);
+        let overflows = self.b.ins().icmp(IntCC::UnsignedLessThan, end, index);
+        let beyond = self.b.ins().icmp(IntCC::UnsignedGreaterThan, end, length);
+        self.b.ins().bor(overflows, beyond)
+    }
+
+    fn memory_type(&self, memory: u32) -> MemoryType {
+        self.env.info.memories[memory as usize]
+    }
+
+    fn memory_style(&self, memory: u32) -> MemoryStyle {
+        self.env.settings.memory_style.of(&self.memory_type(memory))
+    }
+
+    fn memory_base(&mut self, memory: u32) -> Value {
+        match self.memory_style(memory) {
             MemoryStyle::Reserved => {
                 let flags = Region::Vmctx.anywhere(self.b.func);
-                let offset = self.env.info.layout.memory(MEMORY) as i32 + MEMORY_REF_BASE;
+                let offset = self.env.info.layout.memory(memory) as i32 + MEMORY_REF_BASE;
                 self.b.ins().load(POINTER, flags, self.vmctx, offset)
             }
-            MemoryStyle::Bounded => self.memory_field(MEMORY, MEMORY_BASE),
+            MemoryStyle::Bounded => self.memory_field(memory, MEMORY_BASE),
         }
     }
 
@@ -111,12 +152,16 @@ impl Translator<'_> {
 
     /// `memory.size`: push the size in pages.
     pub(crate) fn memory_size(&mut self, memory: u32) {
+        let ty = self.memory_type(memory);
         let length = self.memory_length(memory);
-        let pages = self
-            .b
-            .ins()
-            .ushr_imm_u(length, i64::from(MemoryType::PAGE_BYTES.trailing_zeros()));
-        let pages = self.b.ins().ireduce(types::I32, pages);
+        let pages = match ty.page_size_log2() {
+            0 => length,
+            log2 => self.b.ins().ushr_imm_u(length, i64::from(log2)),
+        };
+        let pages = match ty.is_64() {
+            true => pages,
+            false => self.b.ins().ireduce(types::I32, pages),
+        };
         self.push(pages);
     }
 
@@ -124,7 +169,7 @@ impl Translator<'_> {
     pub(crate) fn memory_grow(&mut self, memory: u32) {
         let delta = self.pop();
         self.builtin(Builtin::MemoryGrow, &[memory], &[delta]);
-        let old = self.builtin_result(types::I32);
+        let old = self.builtin_result(address_type(self.memory_type(memory).is_64()));
         self.push(old);
     }
 

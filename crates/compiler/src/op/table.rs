@@ -4,7 +4,7 @@
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value, types};
 
-use crate::abi::{POINTER, clif_ref_type};
+use crate::abi::{POINTER, address_type, clif_ref_type};
 use crate::layout::{TABLE_BASE, TABLE_ELEMENT_BYTES, TABLE_LENGTH};
 use crate::regions::Region;
 use crate::translate::Translator;
@@ -33,7 +33,10 @@ impl Translator<'_> {
     /// `table.size x`
     pub(crate) fn table_size(&mut self, table: u32) {
         let length = self.table_length(table);
-        let length = self.b.ins().ireduce(types::I32, length);
+        let length = match self.env.info.tables[table as usize].is_64 {
+            true => length,
+            false => self.b.ins().ireduce(types::I32, length),
+        };
         self.push(length);
     }
 
@@ -41,7 +44,7 @@ impl Translator<'_> {
     pub(crate) fn table_grow(&mut self, table: u32) {
         let (reference, delta) = self.pop2();
         self.builtin(Builtin::TableGrow, &[table], &[reference, delta]);
-        let old = self.builtin_result(types::I32);
+        let old = self.builtin_result(address_type(self.env.info.tables[table as usize].is_64));
         self.push(old);
     }
 

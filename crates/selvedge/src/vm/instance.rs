@@ -171,6 +171,13 @@ impl InstanceVm {
         }
     }
 
+    /// The value of a constant expression that is an address or an index. An i32 may be a cell's, whose other bytes are
+    /// unspecified.
+    fn address(&self, expr: &ConstExpr, is_64: bool) -> u64 {
+        let value = self.evaluate(expr);
+        if is_64 { value } else { u64::from(value as u32) }
+    }
+
     fn func_ref_word(&self, function: u32) -> u64 {
         let record = self
             .func_ref(function)
@@ -372,7 +379,8 @@ impl StoreVm {
         for (segment, element) in module.info().elements.iter().enumerate() {
             let segment = segment as u32;
             if let ElementMode::Active { table, ref offset } = element.mode {
-                let offset = u64::from(instance.evaluate(offset) as u32);
+                let is_64 = module.info().tables[table as usize].is_64;
+                let offset = instance.address(offset, is_64);
                 let length = element.items.len() as u64;
                 table_init(self, instance, table, segment, offset, 0, length).map_err(|trap| {
                     Error::from(trap).context(format!("element segment {segment} does not fit"))
@@ -386,7 +394,8 @@ impl StoreVm {
             let DataMode::Active { memory, ref offset } = data.mode else {
                 continue;
             };
-            let offset = instance.evaluate(offset) as u32 as usize;
+            let is_64 = module.info().memories[memory as usize].is_64();
+            let offset = instance.address(offset, is_64) as usize;
             let memory = &mut self.memories[instance.memories[memory as usize] as usize];
             let to = memory
                 .as_mut_slice()

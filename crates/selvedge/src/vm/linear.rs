@@ -10,12 +10,14 @@
 //! In the *reserved* style a 32-bit index plus an offset below 2 GiB cannot leave the reservation: an access is not
 //! checked, one beyond the length faults, and the signal handler asks whether the address lies in a reservation. The page
 //! at the end is for the bytes of an access that begins at the last such address. In the *bounded* style compiled code
-//! compares with the length, and the memory may move when it grows.
+//! compares with the length, and the memory may move when it grows. A memory with 64-bit addresses or with pages of one byte
+//! is always bounded; its length need not be a multiple of the host's page size, but its mapping is.
 //!
 //! Invariants
-//! 1. `[base, base + length)` is mapped readable and writable, and belongs to this memory alone.
+//! 1. `[base, base + length)` is mapped readable and writable, and belongs to this memory alone. What is mapped so behind it, up
+//!    to the end of the host's page, is zero: nobody writes there.
 //! 2. `base` of a reserved memory never changes; of a bounded one only in [`LinearMemory::grow`].
-//! 3. Bytes between `base + length` and `base + reservation_bytes` fault.
+//! 3. Bytes of a reserved memory between `base + length` and `base + reservation_bytes` fault.
 //!
 //! Who may touch the bytes: the guest of the store that owns the memory, and the host through `&LinearMemory` and `&mut
 //! LinearMemory`, which the store lends only while the guest does not run.
@@ -44,8 +46,6 @@ const _: () = {
 /// For the last bytes of an access that begins just below the end of the guard.
 const OVERRUN_BYTES: u64 = 64 << 10;
 const RESERVATION_BYTES: u64 = MemoryStyle::RESERVED_BYTES + MemoryStyle::GUARD_BYTES + OVERRUN_BYTES;
-/// Pages that 32-bit indices reach. Spec: core/valid/types, memory types.
-const PAGES_MAX: u64 = (1 << 32) / MemoryType::PAGE_BYTES;
 /// How many reserved memories an address space of 2^47 bytes was seen to hold beside everything else.
 const RESERVATIONS_SEEN: u64 = 21_843;
 
@@ -64,13 +64,21 @@ unsafe impl Send for LinearMemory {}
 unsafe impl Sync for LinearMemory {}
 
 impl LinearMemory {
-    /// A memory of `ty.minimum` pages, all zero.
+    /// A memory of `ty.minimum` pages, all zero, in the style that `style` means for its type. The only place where linear
+    /// memories come from.
     ///
     /// # Errors
     /// When the type is not valid, or the kernel refuses the addresses or the memory.
     pub(crate) fn new(ty: &MemoryType, style: MemoryStyle) -> Result<LinearMemory> {
         check_type(ty)?;
-        let length = ty.minimum * MemoryType::PAGE_BYTES;
+        let style = style.of(ty);
+        let length = length_bytes(ty, ty.minimum).with_context(|| {
+            format!(
+                "{} pages of {} bytes are more than this host addresses",
+                ty.minimum,
+                ty.page_size()
+            )
+        })?;
         let def = match style {
             MemoryStyle::Reserved => new_reserved(length)?,
             MemoryStyle::Bounded => new_bounded(length)?,
@@ -93,8 +101,13 @@ impl LinearMemory {
         self.ty
     }
 
+    /// The type as it is now: its minimum is the present size.
+    pub(crate) fn current_ty(&self) -> MemoryType {
+        self.ty.with_limits(self.size_pages(), self.ty.maximum)
+    }
+
     pub(crate) fn size_pages(&self) -> u64 {
-        self.def().length_bytes / MemoryType::PAGE_BYTES
+        self.def().length_bytes >> self.ty.page_size_log2()
     }
 
     pub(crate) fn as_slice(&self) -> &[u8] {
@@ -110,20 +123,18 @@ impl LinearMemory {
     }
 
     /// Adds zeroed pages and gives the number there was before. None, with nothing changed, when that is more than the
-    /// type or 32-bit indices allow, or when the kernel has no memory.
+    /// type or its addresses allow, or when the kernel has no memory.
     ///
     /// The base of a bounded memory may change.
     pub(crate) fn grow(&mut self, delta_pages: u64) -> Option<u64> {
         let old_pages = self.size_pages();
         let new_pages = old_pages.checked_add(delta_pages)?;
-        if new_pages > self.ty.maximum.unwrap_or(PAGES_MAX).min(PAGES_MAX) {
+        let most = self.ty.most_pages();
+        if new_pages > self.ty.maximum.unwrap_or(most).min(most) {
             return None;
         }
         if delta_pages > 0 {
-            let (old, new) = (
-                old_pages * MemoryType::PAGE_BYTES,
-                new_pages * MemoryType::PAGE_BYTES,
-            );
+            let (old, new) = (self.def().length_bytes, length_bytes(&self.ty, new_pages)?);
             match self.style {
                 MemoryStyle::Reserved => self.grow_reserved(old, new)?,
                 MemoryStyle::Bounded => self.grow_bounded(old, new)?,
@@ -140,14 +151,16 @@ impl LinearMemory {
     }
 
     fn grow_bounded(&mut self, old: u64, new: u64) -> Option<()> {
+        let (old_mapped, mapped) = (self.def().reservation_bytes, whole_pages(new)?);
         let base = match old {
-            0 => map(new, libc::PROT_READ | libc::PROT_WRITE).ok()?,
-            _ => remap(self.def().base, old, new).ok()?,
+            0 => map(mapped, libc::PROT_READ | libc::PROT_WRITE).ok()?,
+            _ if mapped == old_mapped => self.def().base,
+            _ => remap(self.def().base, old_mapped, mapped).ok()?,
         };
         *self.def_mut() = VMMemory {
             base,
             length_bytes: new,
-            reservation_bytes: new,
+            reservation_bytes: mapped,
         };
         Some(())
     }
@@ -180,11 +193,24 @@ impl Drop for LinearMemory {
     }
 }
 
+/// So many pages in bytes. None if a slice cannot be so long.
+fn length_bytes(ty: &MemoryType, pages: u64) -> Option<u64> {
+    let bytes = pages.checked_mul(ty.page_size())?;
+    // The last page of the host is left out: what rounds up to it would be too long.
+    (bytes <= isize::MAX as u64 - MemoryType::PAGE_BYTES).then_some(bytes)
+}
+
+/// The least length of whole pages of the host's.
+fn whole_pages(bytes: u64) -> Option<u64> {
+    bytes.checked_next_multiple_of(region::page::size() as u64)
+}
+
 fn check_type(ty: &MemoryType) -> Result<()> {
-    let maximum = ty.maximum.unwrap_or(PAGES_MAX);
-    if ty.minimum > PAGES_MAX {
+    let most = ty.most_pages();
+    let maximum = ty.maximum.unwrap_or(most);
+    if ty.minimum > most {
         return Err(Error::msg(format!(
-            "a memory of {} pages is beyond the limit of {PAGES_MAX}",
+            "a memory of {} pages is beyond the limit of {most}",
             ty.minimum
         )));
     }
@@ -221,23 +247,21 @@ fn new_reserved(length: u64) -> Result<VMMemory> {
 }
 
 fn new_bounded(length: u64) -> Result<VMMemory> {
-    let base = match length {
+    let mapped = whole_pages(length).with_context(|| refused(length))?;
+    let base = match mapped {
         // Nothing is mapped; slices of no bytes want an address that is not null.
         0 => ptr::without_provenance_mut(MemoryType::PAGE_BYTES as usize),
-        _ => map(length, libc::PROT_READ | libc::PROT_WRITE).with_context(|| refused(length))?,
+        _ => map(mapped, libc::PROT_READ | libc::PROT_WRITE).with_context(|| refused(length))?,
     };
     Ok(VMMemory {
         base,
         length_bytes: length,
-        reservation_bytes: length,
+        reservation_bytes: mapped,
     })
 }
 
 fn refused(length: u64) -> String {
-    format!(
-        "cannot get {length} bytes for a memory of {} pages",
-        length / MemoryType::PAGE_BYTES
-    )
+    format!("cannot get {length} bytes for a memory")
 }
 
 /// A mapping until somebody else owns it.
@@ -289,6 +313,7 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
 
     const PAGE: usize = MemoryType::PAGE_BYTES as usize;
+    const MEMORY32_PAGES: u64 = 1 << 16;
     const STYLES: [MemoryStyle; 2] = [MemoryStyle::Reserved, MemoryStyle::Bounded];
 
     fn memory(minimum: u64, maximum: Option<u64>, style: MemoryStyle) -> LinearMemory {
@@ -346,11 +371,57 @@ mod tests {
     #[test]
     fn a_memory_without_maximum_grows_to_four_gibibytes() {
         let mut memory = memory(0, None, MemoryStyle::Reserved);
-        assert_eq!(memory.grow(PAGES_MAX + 1), None);
-        assert_eq!(memory.grow(PAGES_MAX), Some(0));
+        assert_eq!(memory.grow(MEMORY32_PAGES + 1), None);
+        assert_eq!(memory.grow(MEMORY32_PAGES), Some(0));
         assert_eq!(memory.as_slice().len(), 1 << 32);
         assert_eq!(memory.as_slice()[(1 << 32) - 1], 0);
         assert_eq!(memory.grow(1), None);
+    }
+
+    #[test]
+    fn a_memory_of_64_bit_addresses_grows_beyond_four_gibibytes() {
+        let mut memory = LinearMemory::new(&MemoryType::new64(0, None), MemoryStyle::Reserved).unwrap();
+        let pages = MEMORY32_PAGES + 1;
+        assert_eq!(memory.grow(pages), Some(0));
+        *memory.as_mut_slice().last_mut().unwrap() = 5;
+        assert_eq!(memory.grow(1), Some(pages));
+        assert_eq!(memory.as_slice()[pages as usize * PAGE - 1], 5);
+    }
+
+    #[test]
+    fn growing_beyond_the_host_fails_and_changes_nothing() {
+        let mut memory = LinearMemory::new(&MemoryType::new64(1, None), MemoryStyle::Reserved).unwrap();
+        for delta in [1 << 32, 1 << 47, (1 << 48) - 1, 1 << 48, u64::MAX] {
+            assert_eq!(memory.grow(delta), None, "{delta}");
+        }
+        assert_eq!(memory.size_pages(), 1);
+        let bytes = MemoryType::new64(1, None).with_page_size_log2(0);
+        let mut memory = LinearMemory::new(&bytes, MemoryStyle::Reserved).unwrap();
+        for delta in [1 << 62, i64::MAX as u64 - 1, u64::MAX - 1] {
+            assert_eq!(memory.grow(delta), None, "{delta}");
+        }
+        let error = LinearMemory::new(&MemoryType::new64(1 << 48, None), MemoryStyle::Reserved).unwrap_err();
+        assert!(
+            format!("{error:#}").contains("281474976710656 pages"),
+            "{error:#}"
+        );
+    }
+
+    #[test]
+    fn pages_of_one_byte_are_counted_exactly() {
+        for style in STYLES {
+            let ty = MemoryType::new(3, Some(10_000)).with_page_size_log2(0);
+            let mut memory = LinearMemory::new(&ty, style).unwrap();
+            assert_eq!(memory.as_slice(), [0; 3]);
+            memory.as_mut_slice().fill(7);
+            assert_eq!(memory.grow(1), Some(3));
+            assert_eq!(memory.as_slice(), [7, 7, 7, 0]);
+            assert_eq!(memory.grow(9_000), Some(4));
+            assert_eq!(memory.as_slice().len(), 9_004);
+            assert_eq!(memory.grow(997), None);
+            assert_eq!(memory.grow(996), Some(9_004));
+            assert_eq!(&memory.as_slice()[..4], [7, 7, 7, 0]);
+        }
     }
 
     #[test]

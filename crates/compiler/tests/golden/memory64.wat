@@ -1,0 +1,10 @@
+(module
+  (memory $m i64 1)
+  (memory $small i32 1)
+  (func $load (param i64) (result i32) (i32.load $m offset=16 (local.get 0)))
+  (func $far (param i64) (result i32) (i32.load $m offset=0x123456789 (local.get 0)))
+  (func $nowhere (param i64) (result i32) (i32.load $m offset=0xfffffffffffffffd (local.get 0)))
+  (func $store (param i64 i64) (i64.store $m (local.get 0) (local.get 1)))
+  (func $size (result i64) (memory.size $m))
+  (func $grow (param i64) (result i64) (memory.grow $m (local.get 0)))
+  (func $copy (param i32 i64 i32) (memory.copy $small $m (local.get 0) (local.get 1) (local.get 2))))

@@ -1,0 +1,10 @@
+(module
+  (type $f (func))
+  (table $t i64 1 funcref)
+  (table $small 1 funcref)
+  (func $get (param i64) (result funcref) (table.get $t (local.get 0)))
+  (func $set (param i64 funcref) (table.set $t (local.get 0) (local.get 1)))
+  (func $size (result i64) (table.size $t))
+  (func $grow (param funcref i64) (result i64) (table.grow $t (local.get 0) (local.get 1)))
+  (func $call (param i64) (call_indirect $t (type $f) (local.get 0)))
+  (func $copy (param i32 i64 i32) (table.copy $small $t (local.get 0) (local.get 1) (local.get 2))))
