@@ -31,8 +31,7 @@ impl Translator<'_> {
 
             // Parametric.
             Drop => { self.pop(); }
-            Select => self.select(),
-            TypedSelect { ty } => self.typed_select(*ty)?,
+            Select | TypedSelect { .. } => self.select(),
 
             // Variables.
             LocalGet { local_index } => self.local_get(*local_index),

@@ -19,7 +19,7 @@
 //! # Ok::<(), fibers::pool::PoolError>(())
 //! ```
 //!
-//! - [`Fiber`] is the safe face. A panic in a fiber goes on in its resumer; a fiber that is dropped while it is
+//! - [`Fiber`] is the safe face, [`ScopedFiber`] one that may borrow, [`on_stack`] a mere call on another stack. A panic in a fiber goes on in its resumer; a fiber that is dropped while it is
 //!   suspended is unwound; debuggers and backtraces go on from a fiber to its resumer.
 //! - `pool` has stacks that are reused, bounded in number; [`GuardedStack`] is one by `mmap`. Both end in a guard:
 //!   an overflow faults. [`Fiber::trap_handler`] lets a signal handler end the fiber with a value instead.
@@ -36,18 +36,27 @@
 mod arch;
 mod fiber;
 mod hooks;
+mod on_stack;
+mod parked;
 pub mod raw;
+mod scoped;
 mod stack;
+mod start;
+mod suspender;
 mod trap;
 mod unwind;
 mod value;
 
-pub use fiber::{Fiber, FiberResult, Suspender};
+pub use fiber::Fiber;
+pub use on_stack::on_stack;
+pub use parked::FiberResult;
 pub use raw::TrapHandlerRegs;
+pub use scoped::{ScopedFiber, ScopedFiberRef};
 pub use stack::Stack;
 pub use stack::mapped::{GuardedStack, StackError};
 #[cfg(feature = "pool")]
 pub use stack::pool;
+pub use suspender::Suspender;
 pub use trap::TrapHandler;
 pub use unwind::ForcedUnwind;
 

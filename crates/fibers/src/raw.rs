@@ -24,40 +24,17 @@
 
 pub use crate::arch::*;
 
-/// Runs `f` on the stack whose unused part ends at `base`, and comes back. Panics pass through.
+/// Runs `body` on the stack whose unused part ends at `base`, and comes back. Panics pass through.
 ///
 /// Cost: two calls. Never suspends.
 ///
 /// # Safety
 /// `base` is 16-aligned, and the memory below it is a stack that nobody uses until this returns, with room
-/// for `f`.
+/// for `body`.
 #[inline]
-pub unsafe fn on_stack<F: FnOnce() -> R, R>(base: usize, f: F) -> R {
-    #[repr(C)] // both at offset 0
-    union Slot<F, R> {
-        f: core::mem::ManuallyDrop<F>,
-        r: core::mem::ManuallyDrop<R>,
-    }
-
-    /// # Safety
-    /// `slot` points to a `Slot` that holds `f`.
-    unsafe extern "C-unwind" fn call<F: FnOnce() -> R, R>(slot: *mut u8) {
-        let slot = slot.cast::<Slot<F, R>>();
-        // SAFETY: the slot holds `f`, and nobody reads it again.
-        let f = unsafe { slot.cast::<F>().read() };
-        let r = f();
-        // SAFETY: the slot is valid and holds nothing now.
-        unsafe { slot.cast::<R>().write(r) };
-    }
-
-    let mut slot = Slot::<F, R> {
-        f: core::mem::ManuallyDrop::new(f),
-    };
-    // SAFETY: the caller's promise for the stack; `call` gets the slot it expects. When it unwinds, the
-    // slot is empty and a union drops nothing.
-    unsafe { call_on_stack((&raw mut slot).cast(), base, call::<F, R>) };
-    // SAFETY: `call` returned, so it wrote `r`.
-    core::mem::ManuallyDrop::into_inner(unsafe { slot.r })
+pub unsafe fn on_stack<F: FnOnce() -> R, R>(base: usize, body: F) -> R {
+    // SAFETY: the caller's promise.
+    unsafe { crate::start::call_on(base, body) }
 }
 
 #[cfg(all(test, feature = "unwind", feature = "pool"))]

@@ -108,6 +108,19 @@ pub(crate) unsafe fn resume_other_panic(word: arch::Word) {
 #[cfg(not(feature = "unwind"))]
 pub(crate) unsafe fn resume_other_panic(_: arch::Word) {}
 
+/// Drops a value while a fiber is being unwound, which must go on.
+pub(crate) fn drop_or_die<T>(value: T) {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            die("what a fiber suspended with while it was unwound has panicked in its drop");
+        }
+    }
+    let bomb = Bomb;
+    drop(value);
+    core::mem::forget(bomb);
+}
+
 /// Unwinds the running fiber, because it was told to.
 // Inlined: one frame less to unwind, which is a tenth of the time.
 #[inline(always)]

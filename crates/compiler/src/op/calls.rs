@@ -2,7 +2,6 @@
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Inst, InstBuilder, SigRef, Value, types};
-use smallvec::SmallVec;
 
 use crate::TrapCode;
 use crate::abi::POINTER;
@@ -24,7 +23,7 @@ impl Translator<'_> {
             true => self.call_import(function, sig, args),
             false => self.call_defined(function, sig, args),
         };
-        self.push_results(call, ty);
+        self.push_results(call);
     }
 
     /// A function of this module: it has the same vmctx.
@@ -80,7 +79,7 @@ impl Translator<'_> {
         let context = self.b.ins().load(POINTER, flags, record, FUNC_REF_CONTEXT);
         let args = self.pop_args(context, info.types[ty as usize].params().len());
         let call = self.b.ins().call_indirect(sig, code, &args);
-        self.push_results(call, ty);
+        self.push_results(call);
     }
 
     /// The arguments of a call: a context, then the topmost `count` operands.
@@ -92,13 +91,9 @@ impl Translator<'_> {
         args
     }
 
-    /// The results of a call of a function of type `ty`.
-    fn push_results(&mut self, call: Inst, ty: u32) {
-        let results: SmallVec<[Value; 4]> = self.b.inst_results(call).into();
+    fn push_results(&mut self, call: Inst) {
+        let results = self.b.inst_results(call);
         self.carried += results.len();
-        for (ty, result) in self.env.info.types[ty as usize].results().iter().zip(&results) {
-            self.track(*ty, *result);
-        }
-        self.stack.extend(results);
+        self.stack.extend_from_slice(results);
     }
 }

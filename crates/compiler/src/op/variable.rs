@@ -65,9 +65,7 @@ impl Translator<'_> {
         let ty = self.env.info.globals[global as usize];
         let flags = self.global_flags(ty);
         let (base, offset) = self.global_cell(global);
-        let value = self.b.ins().load(clif_type(ty.content), flags, base, offset);
-        self.track(ty.content, value);
-        value
+        self.b.ins().load(clif_type(ty.content), flags, base, offset)
     }
 
     /// A global that cannot be set has its value before any code of the instance runs.

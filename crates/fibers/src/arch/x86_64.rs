@@ -60,6 +60,8 @@
 use core::arch::{asm, naked_asm};
 use core::mem::MaybeUninit;
 
+use crate::start::{Main, StackCall};
+
 /// Alignment of a base, and of the stack pointer where fiber code starts, in bytes.
 pub const STACK_ALIGN: usize = 16;
 
@@ -286,6 +288,36 @@ unsafe extern "sysv64" fn fiber_entry() -> ! {
     )
 }
 
+/// [`fiber_entry`] for a function that is known when the code is compiled, and behind it the address that it returns to.
+///
+/// The object lies above sp; the words that make the link a frame record are written here: a stack that is prepared
+/// and not started costs less.
+#[unsafe(naked)]
+unsafe extern "C" fn start_entry<M: Main>() -> ! {
+    naked_asm!(
+        ".cfi_startproc",
+        ".cfi_signal_frame",
+        called_cfi!(),
+        "push rbp", // the prelude
+        ".cfi_adjust_cfa_offset 8",
+        ".cfi_offset rbp, -24",
+        "mov [rsi], rsp",
+        entry_cfi!(),
+        "lea rsp, [rdx + 8]",
+        "mov rbp, rsi",
+        base_cfi_x86_64!(),
+        "mov rdx, rsp", // the object
+        "lea rax, [rip + 2f]",
+        "mov [rsi + 8], rax", // the link is a frame record from here on
+        "push rax",           // as if the function had been called
+        "jmp {main}",         // word and link are in rdi and rsi already
+        "2:",
+        "int3",
+        ".cfi_endproc",
+        main = sym M::main,
+    )
+}
+
 /// Called by the inlined half of `switch_and_link`: parks the parent and jumps into the fiber.
 ///
 /// rdi = word, rsi = link, rdx = sp. The inlined code has pushed rbx before the return address.
@@ -358,6 +390,38 @@ pub unsafe extern "sysv64-unwind" fn call_on_stack(arg: *mut u8, sp: usize, func
         ".cfi_def_cfa rsp, 8",
         "ret",
         ".cfi_endproc",
+    )
+}
+
+/// [`call_on_stack`] for a function that is known when the code is compiled, with a word in a register each way.
+///
+/// # Safety
+/// As for [`call_on_stack`].
+#[unsafe(naked)]
+pub(crate) unsafe extern "C-unwind" fn stack_call<C: StackCall>(word: Word, sp: usize) -> Word {
+    naked_asm!(
+        ".cfi_startproc",
+        "push rbp",
+        ".cfi_def_cfa rsp, 16",
+        ".cfi_offset rbp, -16",
+        "mov rbp, rsp",
+        ".cfi_def_cfa rbp, 16",
+        "lea rax, [rip + 2f]",
+        "2:", // the second half begins, as in `call_on_stack`
+        "push rax",
+        "mov rsp, rsi",
+        ".cfi_endproc",
+        ".cfi_startproc",
+        ".cfi_signal_frame",
+        ".cfi_def_cfa rbp, 0",
+        ".cfi_offset rip, -8",
+        "call {call}", // the word is in rdi, the answer will be in rax
+        "mov rsp, rbp",
+        "pop rbp",
+        ".cfi_def_cfa rsp, 8",
+        "ret",
+        ".cfi_endproc",
+        call = sym C::call,
     )
 }
 
@@ -592,6 +656,22 @@ pub unsafe fn init_stack<T>(base: usize, func: InitialFunc<T>, object: T) -> usi
     at - 24
 }
 
+/// [`init_stack`] for a function that is known when the code is compiled; it uses less than [`INIT_OVERHEAD`].
+///
+/// The object lies at [`object_address`].
+///
+/// # Safety
+/// As for [`init_stack`].
+#[inline(always)]
+pub(crate) unsafe fn init_start<M: Main>(base: usize, object: M::Object) -> usize {
+    let at = object_address::<M::Object>(base);
+    // SAFETY: the caller's promise; `at` is aligned and below the link.
+    unsafe { (at as *mut M::Object).write(object) };
+    // SAFETY: as above.
+    unsafe { write_word(at - 8, start_entry::<M> as *const () as usize + PRELUDE_BYTES) };
+    at - 8
+}
+
 /// Prepares a stack so that the first resume jumps to `entry` with rsp = rsi = `base - 16`, rdi = word.
 ///
 /// Returns the `sp`, which is `base - 24`. For entries written in assembly: they set rbp = rsp first, and
@@ -707,9 +787,9 @@ pub unsafe fn setup_trap_trampoline_raw(link: usize, entry: usize, arg: usize) -
     }
 }
 
-/// Where an object of type `T` lies on a stack: below the link, aligned for itself and for a call.
+/// Where an object of type `T` lies on a new fiber's stack: below the link, aligned for itself and for a call.
 #[inline(always)]
-fn object_address<T>(base: usize) -> usize {
+pub(crate) fn object_address<T>(base: usize) -> usize {
     let align = if align_of::<T>() > STACK_ALIGN {
         align_of::<T>()
     } else {

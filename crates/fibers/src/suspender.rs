@@ -1,0 +1,102 @@
+//! What a fiber's function has of its fiber: suspending, and the parent's stack.
+//!
+//! A suspender is the parent link itself, so it is found without a load, and lives exactly as long as the function runs.
+//! Its function gets it by a reference of any lifetime, so that it cannot be kept; it is not `Sync`, so that the reference
+//! stays on the thread. Fibers that borrow it ([`ScopedFiber`](crate::ScopedFiber)) run inside the function: when one of them
+//! suspends the outer fiber, both are parked as one, and go on or are unwound as one.
+
+use core::cell::UnsafeCell;
+use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
+
+use crate::arch::{self, FRAME_POINTER_OFFSET, STACK_ALIGN};
+use crate::hooks;
+use crate::on_stack;
+use crate::unwind;
+use crate::value::{decode, encode};
+
+/// What a fiber's function suspends with. It lies on the fiber's stack: it is the parent link.
+#[repr(transparent)]
+pub struct Suspender<Input, Yield> {
+    /// Written by whoever resumes; the cell also keeps references to it from other threads.
+    link: UnsafeCell<usize>,
+    marker: PhantomData<fn(Yield) -> Input>,
+}
+
+impl<Input, Yield> Suspender<Input, Yield> {
+    /// Suspends the fiber: its resume returns `value`. Returns what the next resume gives.
+    ///
+    /// Unwinds instead when the fiber is dropped meanwhile ([`ForcedUnwind`](crate::ForcedUnwind)).
+    // Inlined, so that the return predictor stays in step: see the head of the architecture's file.
+    #[inline(always)]
+    pub fn suspend(&self, value: Yield) -> Input {
+        let value = ManuallyDrop::new(value);
+        // SAFETY: the fiber runs, and noted its parent when it was resumed.
+        let parent = unsafe { hooks::parent_of(self.link()) };
+        let left = hooks::about_to_switch(&parent, true);
+        // SAFETY: a suspender is reachable on its fiber only, as it is not `Sync` and no closure that can be given to
+        // another fiber may borrow it; so this runs there. The value is decoded before the fiber goes on.
+        let (word, unwind) = unsafe { arch::switch_yield_word(encode(&value), self.link()) };
+        // SAFETY: the fiber runs; its base is below its note.
+        unsafe { hooks::note_parent(self.link(), hooks::switched(left)) };
+        if unwind {
+            unwind::throw();
+        }
+        // SAFETY: the resume of this fiber encoded an `Input`, and is parked.
+        unsafe { decode(word) }
+    }
+
+    /// Calls `body` on the stack of whoever resumed this fiber, and comes back. Panics pass through.
+    ///
+    /// For code that needs more stack than the fiber has. Cost: two calls.
+    ///
+    /// # Aborts
+    /// When the fiber suspends in `body`: what is parked would lie on the stack of somebody who goes on. `Send` keeps the
+    /// suspender out, unless something hides it that is `Send` by checking the thread.
+    ///
+    /// ```compile_fail,E0277
+    /// use fibers::{Fiber, GuardedStack};
+    /// let stack = GuardedStack::new(1 << 16).unwrap();
+    /// Fiber::<(), (), (), _>::with_stack(stack, |suspender, ()| suspender.on_parent_stack(|| suspender.suspend(())));
+    /// ```
+    #[inline]
+    pub fn on_parent_stack<F, R>(&self, body: F) -> R
+    where
+        F: FnOnce() -> R + Send,
+    {
+        // SAFETY: the fiber runs, so the link holds P, the address of its parked parent's frame record.
+        let parked = unsafe { self.link.get().read_volatile() };
+        let mut loan = arch::Loan::default();
+        // SAFETY: `parked` was just read from the link.
+        let lent = unsafe { arch::lend(&mut loan, parked) };
+        // SAFETY: the word is ours as long as the fiber runs. The loan stays in place until `_back` is dropped.
+        unsafe { self.link.get().write_volatile(lent) };
+        let _back = GiveBack {
+            link: &self.link,
+            parked,
+        };
+        // SAFETY: the fiber runs, and noted its parent when it was resumed.
+        let parent = unsafe { hooks::parent_of(self.link()) };
+        let free = (parked - FRAME_POINTER_OFFSET) & !(STACK_ALIGN - 1);
+        // SAFETY: what is below the parent's frame record is free to be borrowed while it is parked.
+        unsafe { on_stack::call(free, parent, body) }
+    }
+
+    #[inline(always)]
+    fn link(&self) -> usize {
+        self.link.get() as usize
+    }
+}
+
+/// Ends a loan of the parent's stack: writes P into the parent link.
+struct GiveBack<'fiber> {
+    link: &'fiber UnsafeCell<usize>,
+    parked: usize,
+}
+
+impl Drop for GiveBack<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the word is the fiber's as long as it runs, and this is on it.
+        unsafe { self.link.get().write_volatile(self.parked) };
+    }
+}
