@@ -182,6 +182,13 @@ fn options(collection: &Collection, settings: &Settings) -> Options {
     }
 }
 
+/// References that a frame forgot to name would be freed under it.
+fn collecting() -> Options {
+    let mut config = Config::new();
+    config.collect_at_every_allocation(true);
+    Options::new(Engine::new(&config).expect("a setting of tests"))
+}
+
 /// Runs the collection and compares the counts; prints what went otherwise before it panics.
 fn check(collection: Collection, settings: &Settings) {
     let options = options(&collection, settings);
@@ -306,6 +313,11 @@ fn custom_page_sizes_pass_metered() {
 #[test]
 fn custom_page_sizes_pass_with_bounded_memories() {
     check(custom_page_sizes(), &BOUNDED);
+}
+
+#[test]
+fn version_2_passes_with_a_collection_at_every_allocation() {
+    check(version_2(), collecting());
 }
 
 /// Every other script of the suite asks for something that is refused by name; what follows from a refusal is

@@ -13,11 +13,25 @@
 //!
 //! Invariant: pending fuel is zero wherever two paths meet.
 
+use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{InstBuilder, types};
+use cranelift_codegen::ir::{Block, FuncRef, Function, InstBuilder, SourceLoc, types};
 use wasmparser::{FunctionBody, Operator};
 
 use crate::translate::Translator;
+
+/// Makes the cold blocks call the fuel stub.
+///
+/// Done when the function is complete and its references are in their places: every call that the builder sees
+/// is a safepoint, and across one of a loop's header references would live in memory. This one never collects.
+pub(crate) fn insert_calls(func: &mut Function, stub: FuncRef, blocks: &[(Block, SourceLoc)]) {
+    for (block, site) in blocks {
+        let mut cursor = FuncCursor::new(func)
+            .at_first_insertion_point(*block)
+            .with_srcloc(*site);
+        cursor.ins().call(stub, &[]);
+    }
+}
 
 /// What a call of a function costs by itself.
 const FUNCTION_ENTRY: u32 = 1;
@@ -119,8 +133,8 @@ impl Translator<'_> {
         let fuel = self.b.ins().get_pinned_reg(types::I64);
         let used_up = self.b.ins().icmp_imm_s(IntCC::SignedLessThan, fuel, 0);
         let next = self.branch_cold(used_up);
-        let stub = self.imports.fuel_stub(self.b.func);
-        self.b.ins().call(stub, &[]);
+        let cold = self.b.current_block().expect("the cold block is being filled");
+        self.fuel_calls.push((cold, self.b.srcloc()));
         self.b.ins().jump(next, &[]);
         self.resume(next);
     }

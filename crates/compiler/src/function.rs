@@ -2,7 +2,9 @@
 
 use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::control::ControlPlane;
-use cranelift_codegen::ir::{ExternalName, Function, Signature, SourceLoc, UserExternalName, UserFuncName};
+use cranelift_codegen::ir::{
+    ExternalName, Function, Signature, SourceLoc, UserExternalName, UserFuncName, UserStackMap,
+};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_codegen::isa::unwind::UnwindInfo;
 use cranelift_codegen::{CompiledCode, Context, FinalizedRelocTarget, MachSrcLoc, MachTrap};
@@ -21,6 +23,7 @@ pub(crate) struct Compiled {
     pub(crate) relocations: Vec<Relocation>,
     pub(crate) fault_sites: Vec<FaultSite>,
     pub(crate) call_sites: Vec<CallSite>,
+    pub(crate) stack_maps: Vec<(u32, Vec<u32>)>,
     pub(crate) unwind: Option<UnwindInfo>,
 }
 
@@ -132,6 +135,7 @@ impl Worker {
                 .call_sites()
                 .map(|call| sites.call(call.ret_addr))
                 .collect(),
+            stack_maps: stack_maps(compiled),
             unwind,
         })
     }
@@ -189,6 +193,14 @@ impl SiteLookup<'_> {
         let mut known = locations.filter(|location| !location.is_default());
         known.next().unwrap_or_default()
     }
+}
+
+/// The return addresses of calls across which references live, and how far below the frame record each of them lies.
+fn stack_maps(compiled: &CompiledCode) -> Vec<(u32, Vec<u32>)> {
+    let maps = compiled.buffer.user_stack_maps().iter();
+    let below = |frame: u32, map: &UserStackMap| map.entries().map(|(_, above)| frame - above).collect();
+    maps.map(|(code, frame, map)| (*code, below(*frame, map)))
+        .collect()
 }
 
 /// The relocations of a function, or the name of one that a position-independent image cannot have.

@@ -51,6 +51,35 @@ pub struct CallSite {
     pub fuel: u32,
 }
 
+/// Where frames hold references into the store's heap, by the return addresses of the calls across which they live.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StackMaps {
+    /// Return address, and the end of its entries in `below`.
+    calls: Vec<(u32, u32)>,
+    /// How far below the frame's record each reference lies, in bytes.
+    below: Vec<u32>,
+}
+
+impl StackMaps {
+    /// Adds a call. They come in the order of their return addresses.
+    pub(crate) fn push(&mut self, code: u32, below: &[u32]) {
+        debug_assert!(self.calls.last().is_none_or(|(last, _)| *last < code));
+        if !below.is_empty() {
+            self.below.extend_from_slice(below);
+            self.calls.push((code, self.below.len() as u32));
+        }
+    }
+
+    /// The references of the frame that is in the call that returns to this offset.
+    fn get(&self, code: u32) -> &[u32] {
+        let Ok(at) = self.calls.binary_search_by_key(&code, |(code, _)| *code) else {
+            return &[];
+        };
+        let start = at.checked_sub(1).map_or(0, |before| self.calls[before].1);
+        &self.below[start as usize..self.calls[at].1 as usize]
+    }
+}
+
 /// Compiled code and its tables.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -69,6 +98,8 @@ pub struct Image {
     pub fault_sites: Vec<FaultSite>,
     /// The calls that functions make. Trampolines have none: no operator is there.
     pub call_sites: Vec<CallSite>,
+    /// Where frames hold references.
+    pub stack_maps: StackMaps,
     /// A DWARF `.eh_frame` section for the text, with its terminator. Its addresses are relative: it is right
     /// only if it is loaded behind the text, at the next multiple of 16 of the text's size.
     pub eh_frame: Vec<u8>,
@@ -97,6 +128,12 @@ impl Image {
             .binary_search_by_key(&code, |site| site.code)
             .ok()?;
         Some(&self.call_sites[at])
+    }
+
+    /// Where the frame that is in the call that returns to this offset holds references into the heap: how far below
+    /// the frame record, in bytes. Each is a `u32`.
+    pub fn stack_map(&self, code: u32) -> &[u32] {
+        self.stack_maps.get(code)
     }
 
     /// The index (imports first) of the function whose code this offset is in.

@@ -1,7 +1,7 @@
 //! Where compiled code finds things: offsets shared with the runtime.
 //!
 //! ```text
-//!   store context    +0 fuel slice, i64     +8 builtin call, code    +16.. the runtime's
+//!   store context    +0 fuel slice, i64     +8 builtin call, code    +16 heap base    +24.. the runtime's
 //!   host record      +0 store context       +8 host call, code       +16, +24 the runtime's
 //!   vmctx            +0 store context       +8, +16, +24 the runtime's
 //!                    then, each 16-aligned, in this order:
@@ -27,6 +27,10 @@
 pub const STORE_FUEL: i32 = 0;
 /// Offset in a store context of the code that compiled code calls for a [`crate::Builtin`].
 pub const STORE_BUILTIN_CALL: i32 = 8;
+/// Offset in a store context of the address of the reference heap's region.
+pub const STORE_HEAP_BASE: i32 = 16;
+/// Offset in an exception of its first value; each takes [`ARG_SLOT_BYTES`].
+pub const EXCEPTION_VALUES: i32 = 16;
 /// Offset in a vmctx and in a host record of the address of the store context.
 pub const CONTEXT_STORE: i32 = 0;
 /// Offset in a host record of the code that an import trampoline calls.

@@ -48,7 +48,7 @@ pub use compile::{compile, compile_host_trampolines};
 pub use error::CompileError;
 pub use features::{Features, Proposal};
 pub use func_type::FuncType;
-pub use image::{CallSite, FaultSite, HostTrampolines, Image};
+pub use image::{CallSite, FaultSite, HostTrampolines, Image, StackMaps};
 pub use layout::VmLayout;
 pub use listing::{Listing, listing};
 pub use module::{

@@ -49,6 +49,9 @@ impl Linker {
             ..*site
         };
         image.call_sites.extend(compiled.call_sites.iter().map(moved));
+        for (code, below) in &compiled.stack_maps {
+            image.stack_maps.push(start + code, below);
+        }
         Ok(())
     }
 

@@ -31,7 +31,8 @@ impl Translator<'_> {
 
             // Parametric.
             Drop => { self.pop(); }
-            Select | TypedSelect { .. } => self.select(),
+            Select => self.select(),
+            TypedSelect { ty } => self.typed_select(*ty)?,
 
             // Variables.
             LocalGet { local_index } => self.local_get(*local_index),

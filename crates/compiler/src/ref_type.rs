@@ -51,6 +51,11 @@ impl RefType {
         self.heap
     }
 
+    /// Whether these refer into the store's heap, 32 bits wide: then frames that hold them say so in stack maps.
+    pub const fn is_heap_reference(&self) -> bool {
+        !matches!(self.heap.top(), HeapType::Func)
+    }
+
     /// Whether a value of this type may be used where `other` is asked for.
     pub fn matches(&self, other: &RefType) -> bool {
         (other.nullable || !self.nullable) && self.heap.matches(&other.heap)

@@ -12,7 +12,7 @@
 
 use std::collections::HashSet;
 
-use cranelift_codegen::ir::{Block, BlockArg, Function, InstBuilder, StackSlot, Type, Value, types};
+use cranelift_codegen::ir::{Block, BlockArg, Function, InstBuilder, SourceLoc, StackSlot, Value, types};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use smallvec::SmallVec;
@@ -49,6 +49,8 @@ pub(crate) struct Translator<'a> {
     pub(crate) builtin_args: Option<StackSlot>,
     /// How many values calls and branches have carried so far.
     pub(crate) carried: usize,
+    /// The cold blocks that are to call the fuel stub.
+    pub(crate) fuel_calls: Vec<(Block, SourceLoc)>,
     /// Immediate offsets and sizes of the stores so far, if fuel is on.
     pub(crate) stores: HashSet<(i32, u64)>,
     locals: usize,
@@ -56,17 +58,17 @@ pub(crate) struct Translator<'a> {
 }
 
 /// Translates a function into `func`, whose signature is set, and validates it on the way.
-pub(crate) fn translate<'a>(
-    env: Env<'a>,
-    ty: &'a FuncType,
+pub(crate) fn translate(
+    env: Env<'_>,
+    ty: &FuncType,
     validator: &mut FuncValidator<ValidatorResources>,
     body: &FunctionBody<'_>,
-    func: &'a mut Function,
-    context: &'a mut FunctionBuilderContext,
-    sites: &'a mut Sites,
+    func: &mut Function,
+    context: &mut FunctionBuilderContext,
+    sites: &mut Sites,
 ) -> Result<(), CompileError> {
     sites.clear();
-    let mut b = FunctionBuilder::new(func, context);
+    let mut b = FunctionBuilder::new(&mut *func, context);
     let entry = b.create_block();
     b.append_block_params_for_function_params(entry);
     b.switch_to_block(entry);
@@ -85,6 +87,7 @@ pub(crate) fn translate<'a>(
         offset: body.range().start as u32,
         builtin_args: None,
         carried: 0,
+        fuel_calls: Vec::new(),
         stores: HashSet::new(),
         locals: 0,
         loops: 0,
@@ -108,7 +111,12 @@ pub(crate) fn translate<'a>(
         t.operator(&operator, offset as u32)?;
     }
     operators.finish()?;
+    let fuel_calls = std::mem::take(&mut t.fuel_calls);
+    let stub = (!fuel_calls.is_empty()).then(|| t.imports.fuel_stub(t.b.func));
     t.b.finalize(env.isa.frontend_config());
+    if let Some(stub) = stub {
+        crate::fuel::insert_calls(func, stub, &fuel_calls);
+    }
     Ok(())
 }
 
@@ -116,7 +124,7 @@ impl<'a> Translator<'a> {
     fn params(&mut self, entry: Block, ty: &FuncType) {
         for (i, ty) in ty.params().iter().enumerate() {
             let param = self.b.block_params(entry)[1 + i];
-            self.declare_local(clif_type(*ty), param);
+            self.declare_local(*ty, param);
         }
     }
 
@@ -132,8 +140,8 @@ impl<'a> Translator<'a> {
             let count = reader.read_var_u32()?;
             let ty = reader.read::<wasmparser::ValType>()?;
             validator.define_locals(offset, count, ty)?;
-            let zero = self.zero(parse::val_type(&self.env.info.types, ty)?);
-            let ty = self.b.func.dfg.value_type(zero);
+            let ty = parse::val_type(&self.env.info.types, ty)?;
+            let zero = self.zero(ty);
             for _ in 0..count {
                 self.declare_local(ty, zero);
             }
@@ -141,8 +149,11 @@ impl<'a> Translator<'a> {
         Ok(())
     }
 
-    fn declare_local(&mut self, ty: Type, value: Value) {
-        let variable = self.b.declare_var(ty);
+    fn declare_local(&mut self, ty: ValType, value: Value) {
+        let variable = self.b.declare_var(clif_type(ty));
+        if ty.is_heap_reference() {
+            self.b.declare_var_needs_stack_map(variable);
+        }
         debug_assert_eq!(variable, Variable::from_u32(self.locals as u32));
         self.locals += 1;
         self.b.def_var(variable, value);
@@ -257,9 +268,18 @@ impl<'a> Translator<'a> {
     pub(crate) fn block_taking(&mut self, types: &[ValType]) -> Block {
         let block = self.b.create_block();
         for ty in types {
-            self.b.append_block_param(block, clif_type(*ty));
+            let param = self.b.append_block_param(block, clif_type(*ty));
+            self.track(*ty, param);
         }
         block
+    }
+
+    /// Says that a value is a reference into the heap, if its type is one: stack maps then name it where it is live
+    /// across a call.
+    pub(crate) fn track(&mut self, ty: ValType, value: Value) {
+        if ty.is_heap_reference() {
+            self.b.declare_value_needs_stack_map(value);
+        }
     }
 
     /// Goes on in `block`, its parameters on the stack.

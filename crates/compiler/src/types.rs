@@ -54,6 +54,14 @@ impl ValType {
             _ => self == other,
         }
     }
+
+    /// Whether values of this type refer into the store's heap, 32 bits wide: then frames that hold them say so in stack maps.
+    pub const fn is_heap_reference(self) -> bool {
+        match self {
+            ValType::Ref(ty) => ty.is_heap_reference(),
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for ValType {

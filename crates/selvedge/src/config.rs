@@ -21,6 +21,8 @@ pub struct Config {
     pub(crate) parallel_compilation: bool,
     pub(crate) max_backtrace_frames: usize,
     pub(crate) features: Features,
+    pub(crate) max_reference_heap_bytes: usize,
+    pub(crate) collect_always: bool,
 }
 
 impl Default for Config {
@@ -42,6 +44,8 @@ impl Config {
             parallel_compilation: true,
             max_backtrace_frames: 64,
             features: Features::default(),
+            max_reference_heap_bytes: 1 << 30,
+            collect_always: false,
         }
     }
 
@@ -86,6 +90,20 @@ impl Config {
     /// Whether a module's functions are compiled on all processors. The code does not depend on it. Default: yes.
     pub fn parallel_compilation(&mut self, on: bool) -> &mut Config {
         self.parallel_compilation = on;
+        self
+    }
+
+    /// How many bytes the objects of a store's references may take, at most 4 GiB; an allocation beyond is an error. What a
+    /// reference of the host's refers to is not counted. Default: 1 GiB.
+    pub fn max_reference_heap_bytes(&mut self, bytes: usize) -> &mut Config {
+        self.max_reference_heap_bytes = bytes;
+        self
+    }
+
+    /// Whether unreachable references are looked for at every allocation: slow, and finds in a test what would else depend on
+    /// chance. Default: no.
+    pub fn collect_at_every_allocation(&mut self, on: bool) -> &mut Config {
+        self.collect_always = on;
         self
     }
 

@@ -44,6 +44,7 @@ mod link;
 mod linker;
 mod memory;
 mod module;
+mod reference;
 mod store;
 mod table;
 mod trap;
@@ -62,6 +63,7 @@ pub use instance::Instance;
 pub use linker::Linker;
 pub use memory::Memory;
 pub use module::{ExportType, ImportType, Module};
+pub use reference::{ExternRef, OwnedExternRef, RootScope};
 pub use selvedge_compiler::{
     CompileError, ExternType, FuncType, GlobalType, HeapType, MemoryStyle, MemoryType, OptLevel, RefType,
     TableType, ValType,
@@ -71,6 +73,6 @@ pub use store::{
 };
 pub use table::Table;
 pub use trap::Trap;
-pub use value::{ExternRef, Val, WasmRet, WasmTy, WasmTyList};
+pub use value::{Val, WasmRet, WasmTy, WasmTyList};
 pub use vm::call::{CallFuture, CallValsFuture};
 pub use vm::deadline::{GuestCall, WithDeadline};

@@ -1,12 +1,11 @@
-//! Values that cross between host and guest: [`Val`] untyped, [`WasmTy`] typed, [`ExternRef`] opaque.
+//! Values that cross between host and guest: [`Val`] untyped, [`WasmTy`] typed.
 
 use crate::error::{Error, Result};
 use crate::func::Func;
-use crate::store::{AsContext, AsContextMut};
+use crate::reference::{ExternRef, extern_word};
 use crate::vm::store::StoreVm;
 use crate::vm::vmctx::ValRaw;
 use selvedge_compiler::{HeapType, RefType, ValType};
-use std::any::Any;
 
 /// A value of any type.
 #[derive(Clone, Copy, Debug)]
@@ -181,12 +180,6 @@ fn func_of_word(word: u64, store: &mut StoreVm) -> Option<Func> {
     Some(Func::new_handle(store.id, index))
 }
 
-fn extern_word(value: Option<ExternRef>, store: &StoreVm) -> Result<u32> {
-    let Some(value) = value else { return Ok(0) };
-    store.check(value.store, "an external reference")?;
-    Ok(value.number)
-}
-
 macro_rules! val_from {
     ($($variant:ident($ty:ty, $to:expr)),* $(,)?) => {$(
         impl From<$ty> for Val {
@@ -205,49 +198,6 @@ val_from! {
     F64(f64, f64::to_bits),
     FuncRef(Func, Some),
     ExternRef(ExternRef, Some),
-}
-
-/// A value of the host's that guests can hold and pass on, but not look into.
-///
-/// It lives as long as its store: references are not collected yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ExternRef {
-    store: u64,
-    /// Never 0.
-    number: u32,
-}
-
-impl ExternRef {
-    /// A new reference to `value`.
-    ///
-    /// # Errors
-    /// The store holds 2^32 - 2 of them already.
-    pub fn new(mut store: impl AsContextMut, value: impl Any + Send + Sync) -> Result<ExternRef> {
-        let mut context = store.as_context_mut();
-        let vm = context.vm_mut();
-        let number = vm.add_extern(Box::new(value))?;
-        Ok(ExternRef { store: vm.id, number })
-    }
-
-    /// What it refers to.
-    ///
-    /// # Errors
-    /// A reference of another store.
-    pub fn data<'a, T: 'a>(
-        &self,
-        store: &'a impl AsContext<Data = T>,
-    ) -> Result<&'a (dyn Any + Send + Sync)> {
-        let vm = store.as_context().into_vm();
-        vm.check(self.store, "an external reference")?;
-        Ok(&*vm.externs[self.number as usize - 1])
-    }
-
-    fn of_word(number: u32, store: &StoreVm) -> Option<ExternRef> {
-        (number != 0).then_some(ExternRef {
-            store: store.id,
-            number,
-        })
-    }
 }
 
 mod sealed {

@@ -12,6 +12,8 @@
 //! | `arena.rs` | the place of parked host futures |
 //! | `fuel.rs` | slices, refills, yields |
 //! | `interrupt.rs`, `deadline.rs` | stopping a guest from another thread, and when its time is over |
+//! | `heap.rs`, `roots.rs`, `collect.rs` | what references name, who holds it, when it goes |
+//! | `frames.rs` | walking the guest's frames |
 //! | `trap.rs` | what a trap left behind, as an error with a backtrace |
 //! | `host_stack.rs` | how deep the host's stack may get |
 //! | `signals.rs`, `code.rs` | faults, and which code they lie in |
@@ -27,14 +29,18 @@ pub(crate) mod call;
 #[cfg(test)]
 pub(crate) mod child;
 pub(crate) mod code;
+pub(crate) mod collect;
 pub(crate) mod deadline;
+pub(crate) mod frames;
 pub(crate) mod fuel;
+pub(crate) mod heap;
 pub(crate) mod host;
 pub(crate) mod host_stack;
 pub(crate) mod instance;
 pub(crate) mod interrupt;
 pub(crate) mod kept;
 pub(crate) mod linear;
+pub(crate) mod roots;
 pub(crate) mod shim;
 pub(crate) mod signals;
 pub(crate) mod store;

@@ -2,6 +2,7 @@
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Inst, InstBuilder, SigRef, Value, types};
+use smallvec::SmallVec;
 
 use crate::TrapCode;
 use crate::abi::POINTER;
@@ -23,7 +24,7 @@ impl Translator<'_> {
             true => self.call_import(function, sig, args),
             false => self.call_defined(function, sig, args),
         };
-        self.push_results(call);
+        self.push_results(call, ty);
     }
 
     /// A function of this module: it has the same vmctx.
@@ -79,7 +80,7 @@ impl Translator<'_> {
         let context = self.b.ins().load(POINTER, flags, record, FUNC_REF_CONTEXT);
         let args = self.pop_args(context, info.types[ty as usize].params().len());
         let call = self.b.ins().call_indirect(sig, code, &args);
-        self.push_results(call);
+        self.push_results(call, ty);
     }
 
     /// The arguments of a call: a context, then the topmost `count` operands.
@@ -91,9 +92,13 @@ impl Translator<'_> {
         args
     }
 
-    fn push_results(&mut self, call: Inst) {
-        let results = self.b.inst_results(call);
+    /// The results of a call of a function of type `ty`.
+    fn push_results(&mut self, call: Inst, ty: u32) {
+        let results: SmallVec<[Value; 4]> = self.b.inst_results(call).into();
         self.carried += results.len();
-        self.stack.extend_from_slice(results);
+        for (ty, result) in self.env.info.types[ty as usize].results().iter().zip(&results) {
+            self.track(*ty, *result);
+        }
+        self.stack.extend(results);
     }
 }

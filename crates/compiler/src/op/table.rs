@@ -4,11 +4,11 @@
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value, types};
 
-use crate::abi::{POINTER, address_type, clif_ref_type};
+use crate::abi::{POINTER, address_type, clif_type};
 use crate::layout::{TABLE_BASE, TABLE_ELEMENT_BYTES, TABLE_LENGTH};
 use crate::regions::Region;
 use crate::translate::Translator;
-use crate::{Builtin, TrapCode};
+use crate::{Builtin, TrapCode, ValType};
 
 impl Translator<'_> {
     /// `table.get x`
@@ -74,9 +74,11 @@ impl Translator<'_> {
     /// The reference at an index. Traps if that is out of bounds.
     pub(crate) fn table_element(&mut self, table: u32, index: Value) -> Value {
         let address = self.table_address(table, index);
-        let ty = clif_ref_type(self.env.info.tables[table as usize].element.heap_type());
+        let ty = ValType::Ref(self.env.info.tables[table as usize].element);
         let flags = Region::Table.mutable(self.b.func);
-        self.b.ins().load(ty, flags, address, 0)
+        let reference = self.b.ins().load(clif_type(ty), flags, address, 0);
+        self.track(ty, reference);
+        reference
     }
 
     /// The address of an element. Traps if the index is out of bounds.

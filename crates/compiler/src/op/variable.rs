@@ -65,7 +65,9 @@ impl Translator<'_> {
         let ty = self.env.info.globals[global as usize];
         let flags = self.global_flags(ty);
         let (base, offset) = self.global_cell(global);
-        self.b.ins().load(clif_type(ty.content), flags, base, offset)
+        let value = self.b.ins().load(clif_type(ty.content), flags, base, offset);
+        self.track(ty.content, value);
+        value
     }
 
     /// A global that cannot be set has its value before any code of the instance runs.

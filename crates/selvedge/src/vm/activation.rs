@@ -60,6 +60,8 @@ pub(crate) struct Pending {
     /// Where its results go: the import trampoline's slots on the guest stack.
     pub(crate) slots: *mut ValRaw,
     pub(crate) mark: ArenaMark,
+    /// Where the scope of the references that the host function makes begins.
+    pub(crate) roots: usize,
 }
 
 /// One call from the host into the guest.
@@ -288,13 +290,36 @@ unsafe fn drop_pending(vm: *mut StoreVm, act: *mut Activation) {
     // SAFETY: invariant 2.
     let pending = unsafe { (*act).pending.take() };
     if let Some(pending) = pending {
+        // SAFETY: the caller's promise; store invariant 1.
+        unsafe { &mut *vm }.heap.forbid_collections();
         let _give_back = GiveBack {
             vm,
             act,
             mark: pending.mark,
         };
+        let _end_scope = EndScope {
+            vm,
+            roots: pending.roots,
+        };
         // SAFETY: invariant 3: it lies there; `take` makes this the only drop.
         unsafe { (pending.vtable.drop)(pending.future) };
+    }
+}
+
+/// Ends the scope of a host function's references when its future is gone, be it by a panic.
+///
+/// Nothing is collected while that is being dropped: its results are in slots already, where no root is.
+struct EndScope {
+    vm: *mut StoreVm,
+    roots: usize,
+}
+
+impl Drop for EndScope {
+    fn drop(&mut self) {
+        // SAFETY: a live store; the destructor that ran is over (store invariant 1).
+        let store = unsafe { &mut *self.vm };
+        store.roots.truncate(self.roots);
+        store.heap.allow_collections();
     }
 }
 
@@ -611,8 +636,9 @@ impl StoreVm {
                 pending,
                 ..
             } = *unsafe { &*self.top };
-            if pending.is_some() {
+            if let Some(pending) = pending {
                 self.arena.abandon();
+                self.roots.truncate(pending.roots);
             }
             self.unlink(parent, outer_guest_fp);
         }

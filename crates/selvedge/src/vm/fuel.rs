@@ -6,6 +6,7 @@
 //! With a policy of yielding every `n` units, slices are `n` units long and each refill is one yield: a guest whose last check
 //! finds it at `c` units spent has yielded once for every multiple of `n` that is below `c`.
 
+use super::activation::Activation;
 use super::arch::{DONE, EXIT_TRAP, SUSPEND};
 use super::host::HostFunc;
 use super::kept::Kept;
@@ -175,6 +176,20 @@ impl StoreVm {
         &raw mut self.fuel.answer
     }
 
+    /// Whether a call waits at a fuel check for the function that is asked at zero.
+    pub(crate) fn waits_for_fuel(&mut self) -> bool {
+        let (mut act, answer) = (self.top, self.answer_slot());
+        while !act.is_null() {
+            // SAFETY: on the list of activations, hence not ended (activation invariant 2).
+            let activation: &Activation = unsafe { &*act };
+            if activation.pending.is_some_and(|pending| pending.slots == answer) {
+                return true;
+            }
+            act = activation.parent;
+        }
+        false
+    }
+
     /// That function has answered: adds its units to the reserve.
     ///
     /// # Errors
@@ -228,10 +243,14 @@ pub(crate) unsafe extern "sysv64" fn refill(store: *mut VMStoreContext, site: us
             return store.stop_at_check(Trap::OutOfFuel, site, frame);
         };
         let (record, answer) = (record.as_ptr(), store.answer_slot());
+        // No stack map names what lives across a fuel check.
+        store.heap.forbid_collections();
         // SAFETY: made by `set_on_fuel_zero`; the reference into the store is over. What it is called with is what the swap passes.
         let shim = unsafe { (*record).shim };
         // SAFETY: as above; it has no parameters and one result. User code may replace it while it runs: `Kept`.
         let word = unsafe { shim(record, answer) };
+        // SAFETY: the caller's promise; user code is over.
+        unsafe { &mut *vm }.heap.allow_collections();
         if word != DONE {
             return word; // parked, or the reason is in the store
         }

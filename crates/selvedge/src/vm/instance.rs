@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::module::Module;
 use crate::trap::Trap;
 use selvedge_compiler::{
-    ConstExpr, DataMode, ElementItems, ElementMode, ExternIndex, FuncType, ModuleInfo, VmLayout,
+    ConstExpr, DataMode, ElementItems, ElementMode, ExternIndex, FuncType, GlobalType, ModuleInfo, VmLayout,
 };
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::{self, NonNull};
@@ -152,6 +152,12 @@ impl InstanceVm {
         } else {
             self.vmctx.at(self.layout().defined_global(global - imported))
         }
+    }
+
+    /// The cells of the globals that the instance defines, with their types.
+    pub(crate) fn defined_globals(&self) -> impl Iterator<Item = (*mut u64, GlobalType)> + '_ {
+        let defined = self.info().imported_globals..self.info().globals.len() as u32;
+        defined.map(|global| (self.global_cell(global), self.info().globals[global as usize]))
     }
 
     /// The value of a constant expression, as a cell or a table element holds it.

@@ -93,6 +93,8 @@ struct Call<'a> {
     /// The activation whose guest called.
     act: *mut Activation,
     slots: *mut ValRaw,
+    /// Where the scope of the references that the host function makes begins.
+    roots: usize,
 }
 
 impl<'a> Call<'a> {
@@ -107,7 +109,10 @@ impl<'a> Call<'a> {
         let func = unsafe { &*func };
         // SAFETY: a store context is the first field of its `StoreVm`; a plain word.
         let act = unsafe { (*vm).top };
+        // SAFETY: as above; a field of plain data.
+        let roots = unsafe { &(*vm).roots }.mark();
         Call {
+            roots,
             record,
             func,
             vm,
@@ -165,7 +170,12 @@ impl<'a> Call<'a> {
     #[inline(always)]
     fn settle(mut self, outcome: Outcome) -> u64 {
         match outcome {
-            Ok(Ok(word)) => word,
+            Ok(Ok(SUSPEND)) => SUSPEND,
+            Ok(Ok(word)) => {
+                let roots = self.roots;
+                self.store().roots.truncate(roots);
+                word
+            }
             Ok(Err(error)) => self.stop(Stop::Error(error)),
             Err(payload) => self.stop(Stop::Panic(payload)),
         }
@@ -174,7 +184,10 @@ impl<'a> Call<'a> {
     #[cold]
     fn stop(&mut self, stop: Stop) -> u64 {
         self.back();
-        self.store().stop = Some(stop);
+        let roots = self.roots;
+        let store = self.store();
+        store.roots.truncate(roots);
+        store.stop = Some(stop);
         EXIT
     }
 
@@ -233,6 +246,7 @@ impl<'a> Call<'a> {
                     vtable: &Later::<Fut>::VTABLE,
                     slots: self.slots,
                     mark,
+                    roots: self.roots,
                 };
                 // SAFETY: the activation has not ended.
                 unsafe { (*self.act).pending = Some(pending) };

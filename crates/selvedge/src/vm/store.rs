@@ -14,12 +14,15 @@
 use super::activation::Activation;
 use super::arch;
 use super::arena::Arena;
+use super::collect::is_in_heap;
 use super::fuel::FuelState;
+use super::heap::Heap;
 use super::host::HostFunc;
 use super::instance::InstanceVm;
 use super::interrupt::InterruptState;
 use super::kept::Kept;
 use super::linear::{LinearMemory, VMMemory};
+use super::roots::Roots;
 use super::table::TableVm;
 use super::vmctx::{HostRecord, VMFuncRef, ValRaw};
 use crate::engine::Engine;
@@ -40,6 +43,8 @@ pub(crate) struct VMStoreContext {
     pub(crate) fuel: i64,
     /// [`arch::builtin_call`] in the variant that fits the engine.
     pub(crate) builtin_call: *const u8,
+    /// The region of the reference heap: [`super::heap::Heap::base`].
+    pub(crate) heap_base: *const u8,
     /// Address of the parent link of the activation that runs.
     pub(crate) link: usize,
     /// Frame record at which the innermost activation left the guest for the host.
@@ -85,6 +90,28 @@ pub(crate) struct FuncEntry {
     pub(crate) host: Option<Arc<HostFunc>>,
 }
 
+/// An exception tag.
+pub(crate) struct TagEntry {
+    pub(crate) ty: FuncType,
+    /// Which of its values are references into the heap.
+    references: Box<[u32]>,
+}
+
+impl TagEntry {
+    pub(crate) fn new(ty: FuncType) -> TagEntry {
+        let values = ty.params().iter().zip(0..);
+        let references = values.filter(|(ty, _)| is_in_heap(**ty)).map(|(_, field)| field);
+        TagEntry {
+            references: references.collect(),
+            ty,
+        }
+    }
+
+    pub(crate) fn references(&self) -> &[u32] {
+        &self.references
+    }
+}
+
 /// Why the guest was left early; taken by whoever resumed it.
 pub(crate) enum Stop {
     Error(Error),
@@ -127,8 +154,9 @@ pub struct StoreVm {
     pub(crate) globals: Vec<GlobalEntry>,
     global_by_cell: HashMap<usize, u32>,
     pub(crate) instances: Vec<Kept<InstanceVm>>,
-    /// Values behind `externref`: reference `n` is entry `n - 1`, 0 is null. They live as long as the store.
-    pub(crate) externs: Vec<Box<dyn Any + Send + Sync>>,
+    pub(crate) tags: Vec<TagEntry>,
+    pub(crate) heap: Heap,
+    pub(crate) roots: Roots,
     // What the host made, at addresses that stay.
     host_cells: Vec<Kept<GlobalCell>>,
     host_refs: Vec<Kept<(HostRecord, VMFuncRef)>>,
@@ -139,10 +167,12 @@ static NEXT_STORE: AtomicU64 = AtomicU64::new(1);
 impl StoreVm {
     pub(crate) fn new(engine: Engine) -> StoreVm {
         let fuel_on = engine.fuel();
+        let heap = Heap::new(engine.config().max_reference_heap_bytes);
         StoreVm {
             cx: VMStoreContext {
                 fuel: 0,
                 builtin_call: arch::builtin_call(fuel_on),
+                heap_base: heap.base(),
                 link: 0,
                 guest_fp: 0,
                 trap_code: 0,
@@ -175,7 +205,9 @@ impl StoreVm {
             globals: Vec::new(),
             global_by_cell: HashMap::new(),
             instances: Vec::new(),
-            externs: Vec::new(),
+            tags: Vec::new(),
+            heap,
+            roots: Roots::default(),
             host_cells: Vec::new(),
             host_refs: Vec::new(),
         }
@@ -294,14 +326,5 @@ impl StoreVm {
         let func_ref = NonNull::from(&mut kept.1);
         self.host_refs.push(kept);
         Ok(self.func_index(func_ref, || (func.ty, Some(func))))
-    }
-
-    /// A new external reference to `value`.
-    pub(crate) fn add_extern(&mut self, value: Box<dyn Any + Send + Sync>) -> Result<u32> {
-        if self.externs.len() >= u32::MAX as usize - 1 {
-            return Err(Error::msg("a store holds at most 4294967294 external references"));
-        }
-        self.externs.push(value);
-        Ok(self.externs.len() as u32)
     }
 }

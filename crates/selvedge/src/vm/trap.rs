@@ -1,10 +1,9 @@
 //! What a trap left in the store, as an error with a backtrace.
 //!
-//! Frames are walked by frame pointer and the walk is total: whatever a frame holds, an address outside the activation's
-//! piece of the stack, or one that does not lie above the last, ends it.
+//! Frames are walked by frame pointer: see [`super::frames`].
 
-use super::activation::Activation;
 use super::code::{self, ModuleCode};
+use super::frames;
 use super::store::StoreVm;
 use crate::backtrace::{COUNTED_FRAMES, FrameInfo, WasmBacktrace};
 use crate::error::Error;
@@ -57,7 +56,7 @@ fn pending_fuel(pc: usize) -> u32 {
 }
 
 /// The module that an address of guest code lies in, and the offset in its text.
-fn code_at(pc: usize) -> Option<(Arc<ModuleCode>, u32)> {
+pub(crate) fn code_at(pc: usize) -> Option<(Arc<ModuleCode>, u32)> {
     // SAFETY: the address was found in a frame of a guest of this store, whose instances keep their modules.
     let code = unsafe { code::find_arc(pc) }?;
     let offset = u32::try_from(pc - code.text_base()).ok()?;
@@ -87,28 +86,13 @@ fn walk(store: &StoreVm, pc: Option<usize>, fp: usize) -> WasmBacktrace {
             code_at(pc).is_some_and(|(code, at)| code.image().call_site(at).is_some()),
         );
     }
-    let (mut act, mut fp) = (store.top, fp);
-    while !act.is_null() && !frames.is_full() {
-        // SAFETY: on the list of activations, hence not ended (activation invariant 2).
-        let activation: &Activation = unsafe { &*act };
-        walk_segment(&mut frames, store.stack_limit, activation.link(), fp);
-        fp = activation.outer_guest_fp();
-        act = activation.parent;
+    for frame in frames::segments(store, fp).flatten() {
+        if frames.is_full() {
+            break;
+        }
+        frames.push(frame.pc, true);
     }
     WasmBacktrace::new(frames.kept, frames.omitted)
-}
-
-/// The return addresses of one activation's frames.
-fn walk_segment(frames: &mut Frames, limit: usize, link: usize, mut fp: usize) {
-    while fp >= limit && fp < link && fp.is_multiple_of(8) && !frames.is_full() {
-        // SAFETY: inside the store's stack, between its limit and the link, as just compared.
-        let [next, return_address] = unsafe { (fp as *const [usize; 2]).read() };
-        frames.push(return_address, true);
-        if next <= fp {
-            return;
-        }
-        fp = next;
-    }
 }
 
 /// Frames up to a cap, and the number beyond it.

@@ -34,6 +34,14 @@ impl ValRaw {
         self.low
     }
 
+    pub(crate) fn words(self) -> [u64; 2] {
+        [self.low, self.high]
+    }
+
+    pub(crate) fn from_words([low, high]: [u64; 2]) -> ValRaw {
+        ValRaw { low, high }
+    }
+
     /// The low four bytes; generated code leaves the others unspecified.
     pub(crate) fn u32(self) -> u32 {
         self.low as u32
@@ -106,6 +114,7 @@ const _: () = {
     use std::mem::offset_of;
     assert!(offset_of!(VMStoreContext, fuel) == layout::STORE_FUEL as usize);
     assert!(offset_of!(VMStoreContext, builtin_call) == layout::STORE_BUILTIN_CALL as usize);
+    assert!(offset_of!(VMStoreContext, heap_base) == layout::STORE_HEAP_BASE as usize);
     assert!(offset_of!(HostRecord, store) == layout::CONTEXT_STORE as usize);
     assert!(offset_of!(HostRecord, host_call) == layout::HOST_RECORD_CALL as usize);
     assert!(offset_of!(VMImportedFunc, code) == layout::IMPORTED_FUNC_CODE as usize);
