@@ -1,8 +1,10 @@
 //! Fuel: yields are exactly what arithmetic says, and what is left is exact after every way to stop.
 
-use selvedge::{Caller, Config, Engine, Error, FuelPolicy, Instance, Linker, Module, Result, Store, Trap};
+use selvedge::{
+    Caller, Config, Engine, Error, FuelCosts, FuelPolicy, Instance, Linker, Module, Result, Store, Trap,
+};
 use selvedge_tests::{Wakes, drive};
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -259,4 +261,41 @@ fn an_engine_without_fuel_says_so() {
     let error = store.set_fuel(1).expect_err("not metered");
     assert!(error.to_string().contains("Config::fuel"), "{error}");
     assert!(store.get_fuel().is_err());
+}
+
+#[test]
+fn a_table_of_costs_changes_what_operators_and_bulk_operations_cost() -> Result<()> {
+    let mut costs = FuelCosts::new();
+    costs.set("i64.sub", 100)?.set("br", 0)?.set("memory.fill", 30)?;
+    costs.set_bytes_per_unit(NonZeroU32::new(1).expect("not zero"));
+    let engine = Engine::new(Config::new().fuel(true).fuel_costs(costs))?;
+    let module = Module::new(&engine, LOOP)?;
+    let mut store = Store::new(&engine, ());
+    let instance = Instance::new(&mut store, &module, &[])?;
+    store.set_fuel(1_000_000)?;
+    instance.call::<i64, ()>(&mut store, "count", 10)?;
+    // The last turn has no `br` by default, and none costs anything here.
+    assert_eq!(1_000_000 - store.get_fuel()?, cost(10) + 10 * 99 - 9);
+    store.set_fuel(1_000_000)?;
+    instance.call::<i32, ()>(&mut store, "fill", 1000)?;
+    assert_eq!(1_000_000 - store.get_fuel()?, ENTRY + 3 + 30 + 1000);
+    Ok(())
+}
+
+#[test]
+fn the_dearest_straight_code_is_counted_exactly() -> Result<()> {
+    let mut costs = FuelCosts::new();
+    costs.set("i32.eqz", 255)?;
+    let engine = Engine::new(Config::new().fuel(true).fuel_costs(costs))?;
+    let wat = format!(
+        r#"(module (func (export "f") (param i32) (result i32) (local.get 0) {}))"#,
+        "i32.eqz ".repeat(100_000)
+    );
+    let module = Module::new(&engine, wat)?;
+    let mut store = Store::new(&engine, ());
+    let instance = Instance::new(&mut store, &module, &[])?;
+    store.set_fuel(30_000_000)?;
+    assert_eq!(instance.call::<i32, i32>(&mut store, "f", 1)?, 1);
+    assert_eq!(30_000_000 - store.get_fuel()?, ENTRY + 1 + 100_000 * 255);
+    Ok(())
 }

@@ -18,6 +18,7 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Block, FuncRef, Function, InstBuilder, SourceLoc, types};
 use wasmparser::{FunctionBody, Operator};
 
+use crate::costs::FuelCosts;
 use crate::translate::Translator;
 
 /// Makes the cold blocks call the fuel stub.
@@ -36,25 +37,21 @@ pub(crate) fn insert_calls(func: &mut Function, stub: FuncRef, blocks: &[(Block,
 /// What a call of a function costs by itself.
 const FUNCTION_ENTRY: u32 = 1;
 
-/// What an operator costs. Those that only structure the code are free.
-pub(crate) fn cost(operator: &Operator<'_>) -> u32 {
-    use Operator::*;
-    match operator {
-        Nop | Drop | Block { .. } | Loop { .. } | Unreachable | Return | Else | End => 0,
-        _ => 1,
-    }
-}
-
 /// The state of metering in one function.
-#[derive(Debug, Default)]
-pub(crate) struct Fuel {
+#[derive(Debug)]
+pub(crate) struct Fuel<'a> {
     on: bool,
+    costs: &'a FuelCosts,
     pending: u32,
 }
 
-impl Fuel {
-    pub(crate) fn new(on: bool) -> Fuel {
-        Fuel { on, pending: 0 }
+impl<'a> Fuel<'a> {
+    pub(crate) fn new(on: bool, costs: &'a FuelCosts) -> Fuel<'a> {
+        Fuel {
+            on,
+            costs,
+            pending: 0,
+        }
     }
 
     pub(crate) fn is_on(&self) -> bool {
@@ -69,7 +66,7 @@ impl Fuel {
     /// An operator that is about to be executed.
     pub(crate) fn spend(&mut self, operator: &Operator<'_>) {
         if self.on {
-            self.pending += cost(operator);
+            self.pending += self.costs.of(operator);
         }
     }
 

@@ -17,6 +17,7 @@
 mod abi;
 mod builtin;
 mod compile;
+mod costs;
 mod error;
 mod features;
 mod fuel;
@@ -45,6 +46,7 @@ mod unwind;
 
 pub use builtin::Builtin;
 pub use compile::{compile, compile_host_trampolines};
+pub use costs::{FuelCosts, UnknownOperator};
 pub use error::CompileError;
 pub use features::{Features, Proposal};
 pub use func_type::FuncType;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_codegen::settings::{self, Configurable};
 
-use crate::{CompileError, Features, MemoryType};
+use crate::{CompileError, Features, FuelCosts, MemoryType};
 
 /// How far Cranelift goes to make code fast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -60,6 +60,7 @@ impl MemoryStyle {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     pub(crate) fuel: bool,
+    pub(crate) fuel_costs: FuelCosts,
     pub(crate) memory_style: MemoryStyle,
     pub(crate) opt_level: OptLevel,
     pub(crate) parallel: bool,
@@ -78,6 +79,7 @@ impl Settings {
     pub fn host() -> Result<Settings, CompileError> {
         let settings = Settings {
             fuel: false,
+            fuel_costs: FuelCosts::new(),
             memory_style: MemoryStyle::Reserved,
             opt_level: OptLevel::Speed,
             parallel: true,
@@ -91,6 +93,12 @@ impl Settings {
     /// Whether guests pay fuel, counted in the pinned register. Default: no.
     pub fn fuel(mut self, on: bool) -> Settings {
         self.fuel = on;
+        self
+    }
+
+    /// What operators cost. Default: 1, if they do anything.
+    pub fn fuel_costs(mut self, costs: FuelCosts) -> Settings {
+        self.fuel_costs = costs;
         self
     }
 

@@ -41,7 +41,7 @@ pub(crate) struct Translator<'a> {
     pub(crate) reachable: bool,
     pub(crate) vmctx: Value,
     pub(crate) imports: Imports,
-    pub(crate) fuel: Fuel,
+    pub(crate) fuel: Fuel<'a>,
     pub(crate) sites: &'a mut Sites,
     /// Offset of the operator in hand.
     pub(crate) offset: u32,
@@ -82,7 +82,7 @@ pub(crate) fn translate(
         reachable: true,
         vmctx,
         imports: Imports::default(),
-        fuel: Fuel::new(env.settings.fuel),
+        fuel: Fuel::new(env.settings.fuel, &env.settings.fuel_costs),
         sites,
         offset: body.range().start as u32,
         builtin_args: None,

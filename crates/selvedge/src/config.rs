@@ -1,6 +1,6 @@
 //! What an embedder may choose, once for all modules and stores of an engine.
 
-use selvedge_compiler::{Features, MemoryStyle, OptLevel, Proposal};
+use selvedge_compiler::{Features, FuelCosts, MemoryStyle, OptLevel, Proposal};
 
 /// Settings of an [`Engine`](crate::Engine).
 ///
@@ -13,6 +13,7 @@ use selvedge_compiler::{Features, MemoryStyle, OptLevel, Proposal};
 #[derive(Clone, Debug)]
 pub struct Config {
     pub(crate) fuel: bool,
+    pub(crate) fuel_costs: FuelCosts,
     pub(crate) stack_bytes: usize,
     pub(crate) max_guest_stacks: usize,
     pub(crate) max_host_stack_bytes: usize,
@@ -36,6 +37,7 @@ impl Config {
     pub fn new() -> Config {
         Config {
             fuel: false,
+            fuel_costs: FuelCosts::new(),
             stack_bytes: 512 << 10,
             max_guest_stacks: 1 << 20,
             max_host_stack_bytes: 1 << 20,
@@ -52,6 +54,22 @@ impl Config {
     /// Whether guests are metered: see [`Store::set_fuel`](crate::Store::set_fuel). Default: no.
     pub fn fuel(&mut self, on: bool) -> &mut Config {
         self.fuel = on;
+        self
+    }
+
+    /// What operators cost, where guests are metered. Default: as in Wasmtime, 1 for each that does something.
+    ///
+    /// ```
+    /// use selvedge::{Config, FuelCosts};
+    ///
+    /// let mut costs = FuelCosts::new();
+    /// costs.set("f64.div", 10)?;
+    /// let mut config = Config::new();
+    /// config.fuel(true).fuel_costs(costs);
+    /// # Ok::<(), selvedge::Error>(())
+    /// ```
+    pub fn fuel_costs(&mut self, costs: FuelCosts) -> &mut Config {
+        self.fuel_costs = costs;
         self
     }
 

@@ -82,6 +82,7 @@ impl Engine {
     pub fn new(config: &Config) -> Result<Engine> {
         let settings = Settings::host()?
             .fuel(config.fuel)
+            .fuel_costs(config.fuel_costs.clone())
             .memory_style(config.memory_style)
             .opt_level(config.opt_level)
             .parallel(config.parallel_compilation)

@@ -65,8 +65,8 @@ pub use memory::Memory;
 pub use module::{ExportType, ImportType, Module};
 pub use reference::{ExternRef, OwnedExternRef, RootScope};
 pub use selvedge_compiler::{
-    CompileError, ExternType, FuncType, GlobalType, HeapType, MemoryStyle, MemoryType, OptLevel, RefType,
-    TableType, ValType,
+    CompileError, ExternType, FuelCosts, FuncType, GlobalType, HeapType, MemoryStyle, MemoryType, OptLevel,
+    RefType, TableType, UnknownOperator, ValType,
 };
 pub use store::{
     AsContext, AsContextMut, Caller, FuelPolicy, InterruptHandle, Local, Store, StoreContext, StoreContextMut,

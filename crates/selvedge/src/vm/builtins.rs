@@ -1,7 +1,7 @@
 //! Operations that generated code leaves to the runtime: growing, and the bulk operations on memories and tables.
 //!
 //! They run on the host's stack through [`super::arch::builtin_call`], with operands and results in 16-byte slots. Bulk operations
-//! pay fuel by length before they do anything: one unit for every [`BYTES_PER_UNIT`] bytes, one for every element.
+//! pay fuel by length before they do anything: by bytes and by elements ([`selvedge_compiler::FuelCosts`]).
 //! A range that does not fit traps before anything is written. Spec: core/exec/instructions, memory and table instructions.
 
 use super::arch::{DONE, EXIT_TRAP};
@@ -11,9 +11,6 @@ use super::vmctx::ValRaw;
 use crate::trap::Trap;
 use selvedge_compiler::Builtin;
 use std::ptr;
-
-/// Bytes that a bulk memory operation moves for one unit of fuel: a cache line.
-pub(crate) const BYTES_PER_UNIT: u64 = 64;
 
 /// The answer of an operation that failed without a trap: -1, in 32 or 64 bits.
 const FAILED: u64 = u64::MAX;
@@ -131,7 +128,7 @@ impl Call<'_> {
     /// `memory.fill`.
     fn memory_fill(&mut self, memory: u64, start: u64, value: u8, length: u64) -> Result<(), Trap> {
         let to = self.bytes(memory, start, length)?;
-        self.store.charge(length / BYTES_PER_UNIT)?;
+        self.store.charge_bytes(length)?;
         // SAFETY: `bytes` checked that the memory has `length` bytes there.
         unsafe { ptr::write_bytes(to, value, length as usize) };
         Ok(())
@@ -148,7 +145,7 @@ impl Call<'_> {
     ) -> Result<(), Trap> {
         let from = self.bytes(src_memory, src, length)?;
         let to = self.bytes(dst_memory, dst, length)?;
-        self.store.charge(length / BYTES_PER_UNIT)?;
+        self.store.charge_bytes(length)?;
         // SAFETY: `bytes` checked both ranges; `copy` allows them to overlap.
         unsafe { ptr::copy(from, to, length as usize) };
         Ok(())
@@ -169,7 +166,7 @@ impl Call<'_> {
         let Some(from) = data.get(src as usize..end as usize) else {
             return Err(Trap::MemoryOutOfBounds);
         };
-        self.store.charge(length / BYTES_PER_UNIT)?;
+        self.store.charge_bytes(length)?;
         // SAFETY: `bytes` checked the destination; a segment's bytes are the module's, not a memory's.
         unsafe { ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) };
         Ok(())

@@ -155,6 +155,12 @@ impl StoreVm {
         Ok(())
     }
 
+    /// [`charge`](StoreVm::charge)s what moving `bytes` costs.
+    pub(crate) fn charge_bytes(&mut self, bytes: u64) -> Result<(), Trap> {
+        let bytes_per_unit = self.engine.config().fuel_costs.bytes_per_unit();
+        self.charge(bytes / u64::from(bytes_per_unit.get()))
+    }
+
     /// Fills the slice up from the reserve until it is not negative, and counts the yields that this owes. Whether it is
     /// filled: the reserve may be used up before.
     fn next_slices(&mut self, may_yield: bool) -> bool {
