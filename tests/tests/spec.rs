@@ -171,6 +171,14 @@ const BOUNDED: Settings = Settings {
     fuel_units: None,
 };
 
+/// References that a frame forgot to name would be freed under it.
+const COLLECTING: Settings = Settings {
+    configure: |config| {
+        config.collect_at_every_allocation(true);
+    },
+    fuel_units: None,
+};
+
 fn options(collection: &Collection, settings: &Settings) -> Options {
     let mut config = Config::new();
     (collection.features)(&mut config);
@@ -180,13 +188,6 @@ fn options(collection: &Collection, settings: &Settings) -> Options {
         Some(units) => options.fuel_units(units),
         None => options,
     }
-}
-
-/// References that a frame forgot to name would be freed under it.
-fn collecting() -> Options {
-    let mut config = Config::new();
-    config.collect_at_every_allocation(true);
-    Options::new(Engine::new(&config).expect("a setting of tests"))
 }
 
 /// Runs the collection and compares the counts; prints what went otherwise before it panics.
@@ -317,7 +318,7 @@ fn custom_page_sizes_pass_with_bounded_memories() {
 
 #[test]
 fn version_2_passes_with_a_collection_at_every_allocation() {
-    check(version_2(), collecting());
+    check(version_2(), &COLLECTING);
 }
 
 /// Every other script of the suite asks for something that is refused by name; what follows from a refusal is
