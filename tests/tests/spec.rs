@@ -1,6 +1,6 @@
 //! The official test suite of WebAssembly, under each way of compiling that could change what code does.
 //!
-//! The collections: version 1 of the specification, the proposals after it that are supported, version 2 without vectors, and
+//! The collections: version 1 of the specification, the proposals after it that are supported, version 2 without its vector scripts, vectors, and
 //! proposals of version 3 and after it one by one. Three settings: the default one, metered, and with bounded memories. Every command of every
 //! script has to pass, and none is skipped; the counts are asserted too, as a run that lost half of its scripts
 //! would otherwise look like one that passed.
@@ -117,13 +117,10 @@ fn memory64() -> Collection {
         features: |config| {
             config.wasm_multi_memory(false);
         },
-        // The one script about vectors waits for them.
-        scripts: proposal(Proposal::Memory64)
-            .filter(|script| script.name() != "simd_address.wast")
-            .collect(),
+        scripts: proposal(Proposal::Memory64).collect(),
         expected: Summary {
-            scripts: 13,
-            passed: 1_557,
+            scripts: 14,
+            passed: 1_606,
             failed: 0,
             skipped: 0,
         },
@@ -140,6 +137,38 @@ fn custom_page_sizes() -> Collection {
         expected: Summary {
             scripts: 5,
             passed: 207,
+            failed: 0,
+            skipped: 0,
+        },
+    }
+}
+
+/// The vector scripts of version 2, and those that came after them.
+fn vectors() -> Collection {
+    let proposals = [Proposal::Simd, Proposal::RelaxedSimd];
+    Collection {
+        name: "vectors",
+        features: |_| {},
+        scripts: proposals.into_iter().flat_map(proposal).collect(),
+        expected: Summary {
+            scripts: 66,
+            passed: 26_067,
+            failed: 0,
+            skipped: 0,
+        },
+    }
+}
+
+fn wide_arithmetic() -> Collection {
+    Collection {
+        name: "wide arithmetic",
+        features: |config| {
+            config.wasm_wide_arithmetic(true);
+        },
+        scripts: proposal(Proposal::WideArithmetic).collect(),
+        expected: Summary {
+            scripts: 1,
+            passed: 109,
             failed: 0,
             skipped: 0,
         },
@@ -321,6 +350,36 @@ fn version_2_passes_with_a_collection_at_every_allocation() {
     check(version_2(), &COLLECTING);
 }
 
+#[test]
+fn vectors_pass() {
+    check(vectors(), &DEFAULT);
+}
+
+#[test]
+fn vectors_pass_metered() {
+    check(vectors(), &METERED);
+}
+
+#[test]
+fn vectors_pass_with_bounded_memories() {
+    check(vectors(), &BOUNDED);
+}
+
+#[test]
+fn wide_arithmetic_passes() {
+    check(wide_arithmetic(), &DEFAULT);
+}
+
+#[test]
+fn wide_arithmetic_passes_metered() {
+    check(wide_arithmetic(), &METERED);
+}
+
+#[test]
+fn wide_arithmetic_passes_with_bounded_memories() {
+    check(wide_arithmetic(), &BOUNDED);
+}
+
 /// Every other script of the suite asks for something that is refused by name; what follows from a refusal is
 /// not counted here, only that it is an error each time.
 #[test]
@@ -329,6 +388,8 @@ fn scripts_of_other_proposals_end_in_errors_and_not_in_panics() {
         version_1(),
         version_2(),
         proposals(),
+        vectors(),
+        wide_arithmetic(),
         multi_memory(),
         memory64(),
         custom_page_sizes(),
@@ -346,7 +407,7 @@ fn scripts_of_other_proposals_end_in_errors_and_not_in_panics() {
         .filter(|script| !is_supported(script))
         .collect();
     let options = Options::default();
-    assert_eq!(others.len(), 335);
+    assert_eq!(others.len(), 268);
     for script in &others {
         let report = run_script(
             &format!("{}/{}", script.parent(), script.name()),

@@ -1,10 +1,10 @@
 //! Wasm values as words of the command line.
 
-use selvedge::{Val, ValType};
+use selvedge::{V128, Val, ValType};
 use std::num::ParseIntError;
 
 /// Parses `text` as a value of type `ty`: decimal or `0x` integers, signed or unsigned, floats as Rust
-/// writes them, `null` for references.
+/// writes them, vectors as one integer of 128 bits, lane 0 lowest, `null` for references.
 ///
 /// # Errors
 ///
@@ -15,6 +15,7 @@ pub(crate) fn parse(text: &str, ty: &ValType) -> Result<Val, String> {
         ValType::I64 => integer(text, i64::MIN.into(), u64::MAX.into()).map(|value| Val::I64(value as i64)),
         ValType::F32 => text.parse::<f32>().ok().map(|value| Val::F32(value.to_bits())),
         ValType::F64 => text.parse::<f64>().ok().map(|value| Val::F64(value.to_bits())),
+        ValType::V128 => magnitude(text).ok().map(|value| Val::V128(V128::from(value))),
         ValType::Ref(reference) => match Val::default_for(*ty) {
             Ok(null) => (text == "null").then_some(null),
             Err(_) => return Err(format!("would be a {reference}, which cannot be written here")),
@@ -30,16 +31,16 @@ fn integer(text: &str, min: i128, max: i128) -> Option<i128> {
         Some(digits) => (-1, digits),
         None => (1, text),
     };
-    let magnitude = magnitude(digits).ok()?;
-    let value = sign * i128::from(magnitude);
+    let magnitude = i128::try_from(magnitude(digits).ok()?).ok()?;
+    let value = sign * magnitude;
     (min..=max).contains(&value).then_some(value)
 }
 
-fn magnitude(digits: &str) -> Result<u64, ParseIntError> {
+fn magnitude(digits: &str) -> Result<u128, ParseIntError> {
     // A second sign is refused here: `from_str_radix` would take `+`.
     let digits = if digits.starts_with('+') { "" } else { digits };
     match digits.strip_prefix("0x") {
-        Some(hex) => u64::from_str_radix(hex, 16),
+        Some(hex) => u128::from_str_radix(hex, 16),
         None => digits.parse(),
     }
 }
@@ -51,6 +52,7 @@ pub(crate) fn format(value: &Val) -> String {
         Val::I64(value) => value.to_string(),
         Val::F32(bits) => format!("{:?}", f32::from_bits(*bits)),
         Val::F64(bits) => format!("{:?}", f64::from_bits(*bits)),
+        Val::V128(vector) => format!("{:#034x}", u128::from(*vector)),
         Val::FuncRef(None) | Val::ExternRef(None) => "null".to_owned(),
         other => other.ty().to_string(),
     }
@@ -83,6 +85,14 @@ mod tests {
         }
         let i64 = parse("18446744073709551615", &ValType::I64).unwrap();
         assert_eq!(format(&i64), "-1");
+    }
+
+    #[test]
+    fn vectors_are_integers_of_128_bits() {
+        let text = "0x0f0e0d0c0b0a09080706050403020100";
+        assert_eq!(format(&parse(text, &ValType::V128).unwrap()), text);
+        assert!(parse("-1", &ValType::V128).is_err());
+        assert!(parse("340282366920938463463374607431768211456", &ValType::V128).is_err());
     }
 
     #[test]

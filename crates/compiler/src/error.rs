@@ -12,7 +12,7 @@ pub enum CompileError {
         /// What is wrong with it.
         message: String,
     },
-    /// The module is valid with a proposal that is not supported.
+    /// The module is valid with a proposal that is not supported, or switched off in the settings.
     #[error("{feature} not supported (at offset {offset:#x}): {message}")]
     Unsupported {
         /// The proposal, by name.

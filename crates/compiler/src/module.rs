@@ -138,6 +138,8 @@ pub enum ConstExpr {
     F32(u32),
     /// An f64, by its bits.
     F64(u64),
+    /// A vector, lane 0 in the low bits.
+    V128(u128),
     /// The value of a global with this index.
     GlobalGet(u32),
     /// A null reference.

@@ -1,4 +1,4 @@
-//! The table: which operator is translated by what.
+//! The table: which operator is translated by what. Vectors have their own.
 
 use cranelift_codegen::ir::Opcode as Clif;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
@@ -7,6 +7,8 @@ use wasmparser::Operator;
 
 use crate::CompileError;
 use crate::translate::Translator;
+
+mod simd;
 
 impl Translator<'_> {
     /// Translates an operator that is reached.
@@ -170,7 +172,13 @@ impl Translator<'_> {
             F32ReinterpretI32 => self.reinterpret(F32),
             F64ReinterpretI64 => self.reinterpret(F64),
 
-            other => return Err(self.not_supported(other)),
+            // Numbers: wide arithmetic.
+            I64Add128 => self.wide_binary(Clif::Iadd),
+            I64Sub128 => self.wide_binary(Clif::Isub),
+            I64MulWideS => self.mul_wide(Clif::Sextend),
+            I64MulWideU => self.mul_wide(Clif::Uextend),
+
+            other => self.dispatch_vector(other)?,
         }
         Ok(())
     }

@@ -25,7 +25,7 @@ pub(crate) struct Body<'a> {
     pub(crate) body: FunctionBody<'a>,
 }
 
-/// Reads a module and validates all of it but the functions' bodies.
+/// Reads a module and validates all of it but the functions' bodies, with these proposals.
 pub(crate) fn parse(wasm: &[u8], features: Features) -> Result<Parsed<'_>, CompileError> {
     limits::module_bytes(wasm.len())?;
     let mut reader = Reader {
@@ -239,6 +239,7 @@ impl<'a> Reader<'a> {
             Op::I64Const { value } => ConstExpr::I64(value),
             Op::F32Const { value } => ConstExpr::F32(value.bits()),
             Op::F64Const { value } => ConstExpr::F64(value.bits()),
+            Op::V128Const { value } => ConstExpr::V128(u128::from_le_bytes(*value.bytes())),
             Op::GlobalGet { global_index } => ConstExpr::GlobalGet(global_index),
             Op::RefNull { .. } => ConstExpr::RefNull,
             Op::RefFunc { function_index } => {
@@ -312,8 +313,8 @@ pub(crate) fn val_type(types: &[FuncType], ty: wasmparser::ValType) -> Result<Va
         wasmparser::ValType::I64 => ValType::I64,
         wasmparser::ValType::F32 => ValType::F32,
         wasmparser::ValType::F64 => ValType::F64,
+        wasmparser::ValType::V128 => ValType::V128,
         wasmparser::ValType::Ref(ty) => ValType::Ref(ref_type(types, ty)?),
-        _ => return Err(unexpected("value type")),
     })
 }
 

@@ -341,7 +341,7 @@ impl<'a> Translator<'a> {
         match ty {
             ValType::F32 => self.b.ins().f32const(0.0),
             ValType::F64 => self.b.ins().f64const(0.0),
-            ValType::V128 => unreachable!("refused by validation"),
+            ValType::V128 => self.vector_of(types::I8X16, [0; 16]),
             _ => self.b.ins().iconst(clif_type(ty), 0),
         }
     }

@@ -20,7 +20,7 @@ pub enum ValType {
     F32,
     /// A 64-bit IEEE 754 number.
     F64,
-    /// A 128-bit vector.
+    /// A vector of 128 bits, its lanes as the operator says.
     V128,
     /// A reference. Tables hold them.
     Ref(RefType),

@@ -1,6 +1,6 @@
 //! The CLIF of every file in `golden/`, compared with the listing beside it.
 //!
-//! A file may begin with `;; settings: fuel bounded`. `UPDATE_GOLDEN=1` writes the listings anew: read the
+//! A file may begin with `;; settings: fuel bounded wide`. `UPDATE_GOLDEN=1` writes the listings anew: read the
 //! difference before it is committed.
 #![cfg(all(target_arch = "x86_64", unix))]
 
@@ -29,6 +29,11 @@ fn settings(source: &str) -> Settings {
         .split_whitespace()
         .fold(Settings::host().unwrap(), |settings, word| match word {
             "fuel" => settings.fuel(true),
+            "wide" => {
+                let mut features = Features::default();
+                features.set(Proposal::WideArithmetic, true);
+                settings.features(features)
+            }
             "bounded" => settings.memory_style(MemoryStyle::Bounded),
             "custom-page-sizes" => settings.features(with(Proposal::CustomPageSizes)),
             other => panic!("unknown setting {other}"),

@@ -2,7 +2,7 @@
 #![cfg(all(target_arch = "x86_64", unix))]
 
 use selvedge_compiler::{
-    CompileError, FuncType, Image, MemoryStyle, Settings, TrapCode, ValType, compile,
+    CompileError, Features, FuncType, Image, MemoryStyle, Proposal, Settings, TrapCode, ValType, compile,
     compile_host_trampolines, image,
 };
 
@@ -137,8 +137,6 @@ fn host_trampolines_come_as_an_image() {
 #[test]
 fn other_proposals_are_refused_by_name_and_place() {
     let refused = [
-        ("SIMD", "(module (func (result v128) (v128.const i64x2 0 0)))"),
-        ("SIMD", "(module (func (drop (i8x16.splat (i32.const 1)))))"),
         ("threads", "(module (memory 1 1 shared))"),
         (
             "threads",
@@ -157,29 +155,64 @@ fn other_proposals_are_refused_by_name_and_place() {
             "extended constant expressions",
             "(module (global i32 (i32.add (i32.const 1) (i32.const 2))))",
         ),
-        (
-            "wide arithmetic",
-            "(module (func (drop (drop (i64.mul_wide_u (i64.const 1) (i64.const 2))))))",
-        ),
-        (
-            "relaxed SIMD",
-            "(module (func (param v128) (drop (i8x16.relaxed_swizzle (local.get 0) (local.get 0)))))",
-        ),
     ];
     for (name, wat) in refused {
-        let error = compile(&wat::parse_str(wat).unwrap(), &settings()).unwrap_err();
-        let CompileError::Unsupported { feature, offset, .. } = &error else {
-            panic!("{wat}: {error:?}")
-        };
-        assert!(*offset > 8, "{wat}: {error:?}");
-        let simd_first = name == "relaxed SIMD" && *feature == "SIMD";
-        assert!(*feature == name || simd_first, "{wat}: {error:?}");
-        assert!(
-            error
-                .to_string()
-                .starts_with(&format!("{feature} not supported (at offset 0x"))
-        );
+        is_refused(name, wat, &settings());
     }
+}
+
+#[test]
+fn switched_off_proposals_are_refused_by_name_and_place() {
+    let (simd, relaxed, wide) = (
+        [
+            "(module (func (result v128) (v128.const i64x2 0 0)))",
+            "(module (func (drop (i8x16.splat (i32.const 1)))))",
+        ],
+        "(module (func (param v128) (drop (i8x16.relaxed_swizzle (local.get 0) (local.get 0)))))",
+        "(module (func (drop (drop (i64.mul_wide_u (i64.const 1) (i64.const 2))))))",
+    );
+    for wat in simd {
+        is_refused("SIMD", wat, &switched(Proposal::Simd, false));
+        compiled(wat, &switched(Proposal::RelaxedSimd, false));
+        compiled(wat, &settings());
+    }
+    is_refused("relaxed SIMD", relaxed, &switched(Proposal::RelaxedSimd, false));
+    is_refused("SIMD", relaxed, &switched(Proposal::Simd, false));
+    compiled(relaxed, &settings());
+    is_refused("wide arithmetic", wide, &settings());
+    compiled(wide, &switched(Proposal::WideArithmetic, true));
+}
+
+#[test]
+fn what_no_proposal_makes_valid_is_not_blamed_on_one() {
+    for wat in [
+        "(module (func (result i32)))",
+        "(module (func (param v128) (result i32) (local.get 0)))",
+    ] {
+        let error = compile(&wat::parse_str(wat).unwrap(), &settings()).unwrap_err();
+        assert!(matches!(error, CompileError::Invalid { .. }), "{error:?}");
+    }
+    // The first error is told, not one behind it that a proposal would explain.
+    let wat = "(module (func (result i32)) (func return_call 0))";
+    let error = compile(&wat::parse_str(wat).unwrap(), &settings()).unwrap_err();
+    assert!(matches!(error, CompileError::Invalid { .. }), "{error:?}");
+}
+
+fn switched(proposal: Proposal, on: bool) -> Settings {
+    let mut features = Features::default();
+    features.set(proposal, on);
+    settings().features(features)
+}
+
+fn is_refused(name: &str, wat: &str, settings: &Settings) {
+    let error = compile(&wat::parse_str(wat).unwrap(), settings).unwrap_err();
+    let CompileError::Unsupported { feature, offset, .. } = &error else {
+        panic!("{wat}: {error:?}")
+    };
+    assert!(*offset > 8, "{wat}: {error:?}");
+    assert_eq!(*feature, name, "{wat}: {error:?}");
+    let words = format!("{feature} not supported (at offset 0x");
+    assert!(error.to_string().starts_with(&words), "{error}");
 }
 
 #[test]

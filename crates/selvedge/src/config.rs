@@ -131,6 +131,24 @@ impl Config {
         self
     }
 
+    /// Whether modules may use vectors of 128 bits; without them, relaxed ones neither. Default: yes.
+    pub fn wasm_simd(&mut self, on: bool) -> &mut Config {
+        self.proposal(Proposal::Simd, on)
+    }
+
+    /// Whether modules may use the vector operators whose results the specification leaves open. Selvedge takes the same
+    /// choice on every processor: `relaxed_madd` rounds the product before it adds, the others do as their strict sisters, and
+    /// dot products take both operands as signed. Default: yes.
+    pub fn wasm_relaxed_simd(&mut self, on: bool) -> &mut Config {
+        self.proposal(Proposal::RelaxedSimd, on)
+    }
+
+    /// Whether modules may add, subtract and multiply integers to 128 bits. The proposal is not in the standard yet.
+    /// Default: no.
+    pub fn wasm_wide_arithmetic(&mut self, on: bool) -> &mut Config {
+        self.proposal(Proposal::WideArithmetic, on)
+    }
+
     fn proposal(&mut self, proposal: Proposal, on: bool) -> &mut Config {
         self.features.set(proposal, on);
         self

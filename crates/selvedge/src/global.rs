@@ -26,7 +26,7 @@ impl Global {
         let mut context = store.as_context_mut();
         let vm = context.vm_mut();
         let raw = value.to_raw(ty.content, vm)?;
-        let cell = vm.new_cell(raw.u64());
+        let cell = vm.new_cell(raw);
         let index = vm.global_index(cell, ty);
         Ok(Global::new_handle(vm.id, index))
     }

@@ -49,6 +49,7 @@ mod store;
 mod table;
 mod trap;
 mod value;
+mod vector;
 mod vm;
 
 pub use backtrace::{FrameInfo, WasmBacktrace};
@@ -74,5 +75,6 @@ pub use store::{
 pub use table::Table;
 pub use trap::Trap;
 pub use value::{Val, WasmRet, WasmTy, WasmTyList};
+pub use vector::V128;
 pub use vm::call::{CallFuture, CallValsFuture};
 pub use vm::deadline::{GuestCall, WithDeadline};

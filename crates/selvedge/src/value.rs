@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::func::Func;
 use crate::reference::{ExternRef, extern_word};
+use crate::vector::V128;
 use crate::vm::store::StoreVm;
 use crate::vm::vmctx::ValRaw;
 use selvedge_compiler::{HeapType, RefType, ValType};
@@ -19,6 +20,8 @@ pub enum Val {
     F32(u32),
     /// A 64-bit float, by its bits.
     F64(u64),
+    /// A vector.
+    V128(V128),
     /// A function or null.
     FuncRef(Option<Func>),
     /// A value of the host's or null.
@@ -33,6 +36,7 @@ impl Val {
             Val::I64(_) => ValType::I64,
             Val::F32(_) => ValType::F32,
             Val::F64(_) => ValType::F64,
+            Val::V128(_) => ValType::V128,
             Val::FuncRef(_) => ValType::FUNCREF,
             Val::ExternRef(_) => ValType::EXTERNREF,
         }
@@ -74,6 +78,15 @@ impl Val {
         }
     }
 
+    /// The value of a `v128`.
+    pub fn v128(&self) -> Option<V128> {
+        if let Val::V128(vector) = self {
+            Some(*vector)
+        } else {
+            None
+        }
+    }
+
     /// Zero, or null, of a type.
     ///
     /// # Errors
@@ -94,6 +107,7 @@ impl Val {
             ValType::I64 => Val::I64(0),
             ValType::F32 => Val::F32(0),
             ValType::F64 => Val::F64(0),
+            ValType::V128 => Val::V128(V128::default()),
             ValType::Ref(reference) => return Val::null(reference.heap_type()),
             other => return Err(unsupported(other)),
         })
@@ -143,6 +157,7 @@ impl Val {
             Val::I64(value) => ValRaw::from_u64(value as u64),
             Val::F32(bits) => ValRaw::from_u32(bits),
             Val::F64(bits) => ValRaw::from_u64(bits),
+            Val::V128(vector) => ValRaw::from_u128(vector.into()),
             Val::FuncRef(func) => ValRaw::from_u64(func_word(func, store)?),
             Val::ExternRef(value) => ValRaw::from_u32(extern_word(value, store)?),
         })
@@ -155,6 +170,7 @@ impl Val {
             ValType::I64 => Val::I64(raw.u64() as i64),
             ValType::F32 => Val::F32(raw.u32()),
             ValType::F64 => Val::F64(raw.u64()),
+            ValType::V128 => Val::V128(raw.u128().into()),
             ValType::Ref(reference) => match reference.heap_type().top() {
                 HeapType::Func => Val::FuncRef(func_of_word(raw.u64(), store)),
                 HeapType::Extern => Val::ExternRef(ExternRef::of_word(raw.u32(), store)),
@@ -196,6 +212,7 @@ val_from! {
     I64(i64, |value| value),
     F32(f32, f32::to_bits),
     F64(f64, f64::to_bits),
+    V128(V128, |value| value),
     FuncRef(Func, Some),
     ExternRef(ExternRef, Some),
 }
@@ -220,7 +237,7 @@ mod sealed {
 }
 pub(crate) use sealed::{Raw, RawList};
 
-/// A Rust type that is a WebAssembly type: `i32`, `u32`, `i64`, `u64`, `f32`, `f64`,
+/// A Rust type that is a WebAssembly type: `i32`, `u32`, `i64`, `u64`, `f32`, `f64`, [`V128`],
 /// `Option<Func>` for `funcref` and `Func` for `(ref func)`, `Option<ExternRef>` for `externref` and `ExternRef` for `(ref extern)`.
 pub trait WasmTy: Raw {}
 impl<V: Raw> WasmTy for V {}
@@ -254,6 +271,7 @@ raw_number! {
     u64: I64, ValRaw::from_u64, u64, |bits| bits;
     f32: F32, |v| ValRaw::from_u32(v.to_bits()), u32, f32::from_bits;
     f64: F64, |v| ValRaw::from_u64(v.to_bits()), u64, f64::from_bits;
+    V128: V128, |v| ValRaw::from_u128(v.into()), u128, V128::from;
 }
 
 impl Raw for Option<Func> {

@@ -7,9 +7,9 @@
 //! if the numbers are, whatever objects carry them.
 
 use crate::runner::Stop;
-use selvedge::{ExternRef, Store, Val};
+use selvedge::{ExternRef, Store, V128, Val};
 use std::fmt::{self, LowerHex};
-use wast::core::{AbstractHeapType, HeapType, NanPattern, WastArgCore, WastRetCore};
+use wast::core::{AbstractHeapType, HeapType, NanPattern, V128Pattern, WastArgCore, WastRetCore};
 use wast::{WastArg, WastRet};
 
 /// The value that a script writes as an argument.
@@ -24,7 +24,7 @@ pub(crate) fn argument(store: &mut Store<()>, arg: &WastArg<'_>) -> Result<Val, 
         WastArgCore::F64(value) => Val::F64(value.bits),
         WastArgCore::RefNull(heap) => null(heap)?,
         WastArgCore::RefExtern(host) => Val::ExternRef(Some(ExternRef::new(store, *host)?)),
-        WastArgCore::V128(_) => return Err(Stop::unsupported("v128 values")),
+        WastArgCore::V128(value) => Val::V128(V128::from_le_bytes(value.to_le_bytes())),
         WastArgCore::RefHost(_) => return Err(Stop::unsupported("ref.host values")),
     })
 }
@@ -83,6 +83,7 @@ fn is_match(store: &Store<()>, got: &Val, want: &WastRetCore<'_>) -> Result<bool
         (WastRetCore::I64(want), Val::I64(got)) => want == got,
         (WastRetCore::F32(want), Val::F32(got)) => is_f32(want, *got),
         (WastRetCore::F64(want), Val::F64(got)) => is_f64(want, *got),
+        (WastRetCore::V128(want), Val::V128(got)) => is_v128(want, got.to_le_bytes()),
         (WastRetCore::RefNull(heap), Val::FuncRef(None)) => is_null_of(heap, AbstractHeapType::Func),
         (WastRetCore::RefNull(heap), Val::ExternRef(None)) => is_null_of(heap, AbstractHeapType::Extern),
         (WastRetCore::RefFunc(_), Val::FuncRef(got)) => got.is_some(),
@@ -90,7 +91,6 @@ fn is_match(store: &Store<()>, got: &Val, want: &WastRetCore<'_>) -> Result<bool
         (WastRetCore::RefExtern(Some(want)), Val::ExternRef(Some(got))) => {
             host_value(store, got) == Some(*want)
         }
-        (WastRetCore::V128(_), _) => return Err(Stop::unsupported("v128 values")),
         (
             WastRetCore::RefHost(_)
             | WastRetCore::RefAny
@@ -130,6 +130,29 @@ fn is_f64(want: &NanPattern<wast::token::F64>, got: u64) -> bool {
     }
 }
 
+/// Lane by lane; lanes of floats may be patterns.
+fn is_v128(want: &V128Pattern, got: [u8; 16]) -> bool {
+    match want {
+        V128Pattern::I8x16(want) => lanes(got, i8::from_le_bytes).eq(want.iter().copied()),
+        V128Pattern::I16x8(want) => lanes(got, i16::from_le_bytes).eq(want.iter().copied()),
+        V128Pattern::I32x4(want) => lanes(got, i32::from_le_bytes).eq(want.iter().copied()),
+        V128Pattern::I64x2(want) => lanes(got, i64::from_le_bytes).eq(want.iter().copied()),
+        V128Pattern::F32x4(want) => {
+            let mut pairs = want.iter().zip(lanes(got, u32::from_le_bytes));
+            pairs.all(|(want, got)| is_f32(want, got))
+        }
+        V128Pattern::F64x2(want) => {
+            let mut pairs = want.iter().zip(lanes(got, u64::from_le_bytes));
+            pairs.all(|(want, got)| is_f64(want, got))
+        }
+    }
+}
+
+/// The lanes of a vector, each of `N` bytes.
+fn lanes<T, const N: usize>(vector: [u8; 16], of: fn([u8; N]) -> T) -> impl Iterator<Item = T> {
+    (0..16 / N).map(move |lane| of(std::array::from_fn(|byte| vector[lane * N + byte])))
+}
+
 fn host_value(store: &Store<()>, reference: &ExternRef) -> Option<u32> {
     reference.data(store).ok()?.downcast_ref::<u32>().copied()
 }
@@ -155,6 +178,12 @@ impl fmt::Display for Shown<'_> {
             Val::I64(value) => write!(f, "(i64.const {value})"),
             Val::F32(bits) => float(f, "f32", f32::from_bits(*bits), bits),
             Val::F64(bits) => float(f, "f64", f64::from_bits(*bits), bits),
+            Val::V128(vector) => {
+                let lanes: Vec<String> = lanes(vector.to_le_bytes(), u32::from_le_bytes)
+                    .map(|lane| format!("{lane:#010x}"))
+                    .collect();
+                write!(f, "(v128.const i32x4 {})", lanes.join(" "))
+            }
             Val::FuncRef(None) => f.write_str("(ref.null func)"),
             Val::FuncRef(Some(_)) => f.write_str("(ref.func)"),
             Val::ExternRef(None) => f.write_str("(ref.null extern)"),

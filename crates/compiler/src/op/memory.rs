@@ -33,17 +33,41 @@ impl Translator<'_> {
     /// `load`, and `loadN` with an extension.
     pub(crate) fn load(&mut self, opcode: Opcode, ty: Type, size: u64, memarg: &MemArg) {
         let index = self.pop();
+        let value = self.load_at(index, opcode, ty, size, memarg);
+        self.push(value);
+    }
+
+    /// What a load at an index loads.
+    pub(crate) fn load_at(
+        &mut self,
+        index: Value,
+        opcode: Opcode,
+        ty: Type,
+        size: u64,
+        memarg: &MemArg,
+    ) -> Value {
         let (address, offset) = self.address(index, memarg, size);
         let flags = regions::memory_load(self.b.func);
         let flags = self.intern(flags);
         let (inst, dfg) = self.b.ins().Load(opcode, ty, flags, offset, address);
-        let value = dfg.first_result(inst);
-        self.push(value);
+        dfg.first_result(inst)
     }
 
     /// `store`, and `storeN`.
     pub(crate) fn store(&mut self, opcode: Opcode, size: u64, memarg: &MemArg) {
         let (index, value) = self.pop2();
+        self.store_at(index, value, opcode, size, memarg);
+    }
+
+    /// Stores a value at an index.
+    pub(crate) fn store_at(
+        &mut self,
+        index: Value,
+        value: Value,
+        opcode: Opcode,
+        size: u64,
+        memarg: &MemArg,
+    ) {
         let (address, offset) = self.address(index, memarg, size);
         self.keep_earlier_stores(offset, size);
         let flags = regions::memory_store(self.b.func, self.fuel.is_on());

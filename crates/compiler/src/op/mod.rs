@@ -7,5 +7,7 @@ mod memory;
 mod numeric;
 mod parametric;
 mod reference;
+mod simd;
 mod table;
 mod variable;
+mod wide;

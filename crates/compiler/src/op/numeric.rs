@@ -49,7 +49,7 @@ impl Translator<'_> {
         self.push(result);
     }
 
-    fn binary_of(&mut self, opcode: Opcode, left: Value, right: Value) -> Value {
+    pub(crate) fn binary_of(&mut self, opcode: Opcode, left: Value, right: Value) -> Value {
         let ty = self.b.func.dfg.value_type(left);
         let (inst, dfg) = self.b.ins().Binary(opcode, ty, left, right);
         dfg.first_result(inst)
@@ -62,7 +62,7 @@ impl Translator<'_> {
         self.push(result);
     }
 
-    fn converted(&mut self, opcode: Opcode, to: Type, operand: Value) -> Value {
+    pub(crate) fn converted(&mut self, opcode: Opcode, to: Type, operand: Value) -> Value {
         let (inst, dfg) = self.b.ins().Unary(opcode, to, operand);
         dfg.first_result(inst)
     }
@@ -103,7 +103,7 @@ impl Translator<'_> {
         self.push_bool(holds);
     }
 
-    fn push_bool(&mut self, holds: Value) {
+    pub(crate) fn push_bool(&mut self, holds: Value) {
         let holds = self.b.ins().uextend(types::I32, holds);
         self.push(holds);
     }

@@ -56,6 +56,7 @@ impl Translator<'_> {
             ConstExpr::I64(value) => self.i64_const(value),
             ConstExpr::F32(bits) => self.f32_const(bits),
             ConstExpr::F64(bits) => self.f64_const(bits),
+            ConstExpr::V128(bits) => self.v128_const(bits.to_le_bytes()),
             _ => return None,
         }
         Some(self.pop())

@@ -102,7 +102,7 @@ impl StoreVm {
             for (cell, ty) in instance.defined_globals() {
                 if is_in_heap(ty.content) {
                     // SAFETY: a cell in the instance's vmctx; no generated code runs meanwhile.
-                    self.heap.mark(unsafe { cell.read() } as u32);
+                    self.heap.mark(unsafe { cell.read() }.u32());
                 }
             }
         }

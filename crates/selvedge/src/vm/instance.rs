@@ -9,7 +9,7 @@ use super::kept::Kept;
 use super::linear::LinearMemory;
 use super::store::StoreVm;
 use super::table::TableVm;
-use super::vmctx::{HostRecord, VMFuncRef, VMImportedFunc, VMMemoryRef, VMTable};
+use super::vmctx::{HostRecord, VMFuncRef, VMImportedFunc, VMMemoryRef, VMTable, ValRaw};
 use crate::error::{Error, Result};
 use crate::module::Module;
 use crate::trap::Trap;
@@ -143,10 +143,12 @@ impl InstanceVm {
     }
 
     /// The address of a global's cell.
-    fn global_cell(&self, global: u32) -> *mut u64 {
+    fn global_cell(&self, global: u32) -> *mut ValRaw {
         let imported = self.info().imported_globals;
         if global < imported {
-            let entry = self.vmctx.at::<*mut u64>(self.layout().imported_global(global));
+            let entry = self
+                .vmctx
+                .at::<*mut ValRaw>(self.layout().imported_global(global));
             // SAFETY: written by `link`, inside the vmctx.
             unsafe { entry.read() }
         } else {
@@ -155,20 +157,21 @@ impl InstanceVm {
     }
 
     /// The cells of the globals that the instance defines, with their types.
-    pub(crate) fn defined_globals(&self) -> impl Iterator<Item = (*mut u64, GlobalType)> + '_ {
+    pub(crate) fn defined_globals(&self) -> impl Iterator<Item = (*mut ValRaw, GlobalType)> + '_ {
         let defined = self.info().imported_globals..self.info().globals.len() as u32;
         defined.map(|global| (self.global_cell(global), self.info().globals[global as usize]))
     }
 
-    /// The value of a constant expression, as a cell or a table element holds it.
-    fn evaluate(&self, expr: &ConstExpr) -> u64 {
+    /// The value of a constant expression, as a cell holds it; a table element is its low word.
+    fn evaluate(&self, expr: &ConstExpr) -> ValRaw {
         match *expr {
-            ConstExpr::I32(value) => u64::from(value as u32),
-            ConstExpr::I64(value) => value as u64,
-            ConstExpr::F32(bits) => u64::from(bits),
-            ConstExpr::F64(bits) => bits,
-            ConstExpr::RefNull => 0,
-            ConstExpr::RefFunc(function) => self.func_ref_word(function),
+            ConstExpr::I32(value) => ValRaw::from_u32(value as u32),
+            ConstExpr::I64(value) => ValRaw::from_u64(value as u64),
+            ConstExpr::F32(bits) => ValRaw::from_u32(bits),
+            ConstExpr::F64(bits) => ValRaw::from_u64(bits),
+            ConstExpr::V128(bits) => ValRaw::from_u128(bits),
+            ConstExpr::RefNull => ValRaw::ZERO,
+            ConstExpr::RefFunc(function) => ValRaw::from_u64(self.func_ref_word(function)),
             ConstExpr::GlobalGet(global) => {
                 // SAFETY: a cell of this store (invariant 2); no generated code runs meanwhile.
                 unsafe { self.global_cell(global).read() }
@@ -181,7 +184,11 @@ impl InstanceVm {
     /// unspecified.
     fn address(&self, expr: &ConstExpr, is_64: bool) -> u64 {
         let value = self.evaluate(expr);
-        if is_64 { value } else { u64::from(value as u32) }
+        if is_64 {
+            value.u64()
+        } else {
+            u64::from(value.u32())
+        }
     }
 
     fn func_ref_word(&self, function: u32) -> u64 {
@@ -195,7 +202,7 @@ impl InstanceVm {
     fn element(&self, segment: u32, index: usize) -> u64 {
         match &self.info().elements[segment as usize].items {
             ElementItems::Funcs(functions) => self.func_ref_word(functions[index]),
-            ElementItems::Exprs(exprs) => self.evaluate(&exprs[index]),
+            ElementItems::Exprs(exprs) => self.evaluate(&exprs[index]).u64(),
         }
     }
 

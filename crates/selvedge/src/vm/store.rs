@@ -64,7 +64,7 @@ pub(crate) struct VMStoreContext {
 
 /// A global's cell, wherever it lives, and its type.
 pub(crate) struct GlobalEntry {
-    pub(crate) cell: *mut u64,
+    pub(crate) cell: *mut ValRaw,
     pub(crate) ty: GlobalType,
 }
 
@@ -72,13 +72,13 @@ impl GlobalEntry {
     /// The cell's contents.
     pub(crate) fn read(&self) -> ValRaw {
         // SAFETY: cells live as long as the store (invariant 4), and no generated code runs meanwhile.
-        ValRaw::from_u64(unsafe { self.cell.read() })
+        unsafe { self.cell.read() }
     }
 
-    /// Sets the cell. A value of four bytes leaves the others unspecified, as generated code does.
+    /// Sets the cell. What a short value does not occupy is unspecified, as generated code leaves it.
     pub(crate) fn write(&self, raw: ValRaw) {
         // SAFETY: as above.
-        unsafe { self.cell.write(raw.u64()) };
+        unsafe { self.cell.write(raw) };
     }
 }
 
@@ -118,10 +118,6 @@ pub(crate) enum Stop {
     Panic(Box<dyn Any + Send>),
 }
 
-/// A 16-byte cell for a global that the host made.
-#[repr(C, align(16))]
-pub(crate) struct GlobalCell(pub(crate) [u64; 2]);
-
 /// Everything of one guest but the host's data.
 #[repr(C)]
 pub struct StoreVm {
@@ -158,7 +154,7 @@ pub struct StoreVm {
     pub(crate) heap: Heap,
     pub(crate) roots: Roots,
     // What the host made, at addresses that stay.
-    host_cells: Vec<Kept<GlobalCell>>,
+    host_cells: Vec<Kept<ValRaw>>,
     host_refs: Vec<Kept<(HostRecord, VMFuncRef)>>,
 }
 
@@ -282,7 +278,7 @@ impl StoreVm {
     }
 
     /// The handle index of a global's cell, the same one each time.
-    pub(crate) fn global_index(&mut self, cell: *mut u64, ty: GlobalType) -> u32 {
+    pub(crate) fn global_index(&mut self, cell: *mut ValRaw, ty: GlobalType) -> u32 {
         let next = self.globals.len() as u32;
         let index = *self.global_by_cell.entry(cell as usize).or_insert(next);
         if index == next {
@@ -292,10 +288,11 @@ impl StoreVm {
     }
 
     /// Makes a cell for a global of the host.
-    pub(crate) fn new_cell(&mut self, value: u64) -> *mut u64 {
-        self.host_cells.push(Kept::new(GlobalCell([value, 0])));
-        let cell = self.host_cells.last_mut().expect("just pushed");
-        cell.0.as_mut_ptr()
+    pub(crate) fn new_cell(&mut self, value: ValRaw) -> *mut ValRaw {
+        let cell = Kept::new(value);
+        let address = cell.as_ptr();
+        self.host_cells.push(cell);
+        address
     }
 
     /// The context with which generated code calls `func` for `instance` (null: for no instance).

@@ -30,6 +30,17 @@ impl ValRaw {
         ValRaw::from_u64(u64::from(low))
     }
 
+    pub(crate) fn from_u128(value: u128) -> ValRaw {
+        ValRaw {
+            low: value as u64,
+            high: (value >> 64) as u64,
+        }
+    }
+
+    pub(crate) fn u128(self) -> u128 {
+        u128::from(self.low) | u128::from(self.high) << 64
+    }
+
     pub(crate) fn u64(self) -> u64 {
         self.low
     }

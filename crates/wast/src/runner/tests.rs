@@ -227,16 +227,41 @@ fn what_is_not_supported_is_skipped_by_name() {
     let report = run(r#"
         (module (func (export "f") (param i32)))
         (assert_exception (invoke "f"))
-        (invoke "f" (v128.const i32x4 0 0 0 0))"#);
+        (invoke "f" (ref.host 1))"#);
     let skipped: Vec<String> = report.skipped.iter().map(Skip::to_string).collect();
     assert_eq!(
         skipped,
         [
             "test.wast:3: skipped: exceptions are not supported",
-            "test.wast:4: skipped: v128 values are not supported",
+            "test.wast:4: skipped: ref.host values are not supported",
         ]
     );
     assert_eq!(report.failed, []);
+}
+
+#[test]
+fn vectors_are_compared_by_lanes_with_patterns() {
+    let report = run(r#"
+        (module (func (export "same") (param v128) (result v128) (local.get 0)))
+        (assert_return (invoke "same" (v128.const f32x4 nan 1 -0 inf))
+          (v128.const f32x4 nan:canonical 1 -0 inf))
+        (assert_return (invoke "same" (v128.const i8x16 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15))
+          (v128.const i32x4 0x03020100 0x07060504 0x0b0a0908 0x0f0e0d0c))
+        (assert_return (invoke "same" (v128.const f64x2 nan:0x8000000000001 2))
+          (either (v128.const i64x2 0 0) (v128.const f64x2 nan:arithmetic 2)))
+        (assert_return (invoke "same" (v128.const f64x2 nan:0x8000000000001 2))
+          (v128.const f64x2 nan:canonical 2))
+        (assert_return (invoke "same" (v128.const i16x8 1 2 3 4 5 6 7 8))
+          (v128.const i16x8 1 2 3 4 5 6 7 9))"#);
+    assert_eq!(report.passed, 4, "{report:?}");
+    let lines: Vec<usize> = report.failed.iter().map(|failure| failure.line).collect();
+    assert_eq!(lines, [9, 11]);
+    assert!(
+        report.failed[1]
+            .message
+            .contains("got (v128.const i32x4 0x00020001"),
+        "{report:?}"
+    );
 }
 
 #[test]
