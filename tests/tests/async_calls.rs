@@ -1,6 +1,6 @@
 //! Parked calls: polled anywhere, ended any way, dropped at any time, nested in any order.
 
-use selvedge::{Caller, Engine, Error, Instance, Linker, Local, Module, Result, Store, Trap, Val};
+use selvedge::{Caller, Config, Engine, Error, Instance, Linker, Local, Module, Result, Store, Trap, Val};
 use selvedge_tests::{drive, poll_once, wait};
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -581,5 +581,33 @@ fn untyped_calls_wait_as_typed_ones_do() -> Result<()> {
         .0
         .expect_err("one argument");
     assert!(error.to_string().contains("takes 2 arguments, but 1"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn a_parked_call_has_a_backtrace_and_says_what_fuel_is_left() -> Result<()> {
+    let engine = Engine::new(Config::new().fuel(true))?;
+    let module = Module::new(
+        &engine,
+        r#"(module $m (import "host" "wait" (func $wait))
+            (func $inner (call $wait)) (func $outer (export "f") (call $inner)))"#,
+    )?;
+    let mut linker = Linker::<()>::new(&engine);
+    linker.func_wrap_async("host", "wait", async |_caller, (): ()| {
+        selvedge_tests::wait(1).await
+    })?;
+    let mut store = Store::new(&engine, ());
+    store.set_fuel(100)?;
+    let instance = linker.instantiate(&mut store, &module)?;
+    let mut call = Box::pin(instance.call_async::<_, (), ()>(&mut store, "f", ()));
+    assert!(call.backtrace().frames().is_empty(), "nothing has run");
+    assert!(selvedge_tests::poll_once(call.as_mut()).is_pending());
+    let frames = call.backtrace();
+    let names: Vec<_> = frames.frames().iter().map(|frame| frame.func_name()).collect();
+    assert_eq!(names, [Some("inner"), Some("outer")]);
+    // Two functions entered, two calls.
+    assert_eq!(call.fuel(), 96);
+    assert!(selvedge_tests::poll_once(call.as_mut()).is_ready());
+    assert!(call.backtrace().frames().is_empty(), "it is over");
     Ok(())
 }

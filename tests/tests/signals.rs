@@ -1,6 +1,6 @@
 //! Foreign signal handlers keep what is theirs: each test in a process of its own.
 
-use selvedge::{Engine, Func, Instance, Module, Store, Trap};
+use selvedge::{Config, Engine, Func, Instance, Module, Store, Trap};
 use selvedge_tests::in_child;
 use std::hint::black_box;
 use std::mem::MaybeUninit;
@@ -164,4 +164,42 @@ fn a_handler_that_faults_on_the_guests_stack_is_not_the_guests_fault() {
         },
     );
     expect_success(&child);
+}
+
+/// An embedder's own handler, which asks for the guests first.
+extern "C" fn ask_first(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: in a handler installed with SA_SIGINFO and SA_ONSTACK, with its own arguments.
+    if unsafe { selvedge::handle_signal(signal, info, context) } {
+        FOREIGN.fetch_add(1, Ordering::SeqCst);
+    } else {
+        open_page(signal, info, context);
+    }
+}
+
+#[test]
+fn signals_that_are_left_to_the_embedder_are_the_embedders() {
+    let output = in_child("signals_that_are_left_to_the_embedder_are_the_embedders", || {
+        install(libc::SIGSEGV, ask_first, libc::SA_ONSTACK);
+        let engine = Engine::new(Config::new().signal_handlers(false)).expect("an engine");
+        let module = Module::new(
+            &engine,
+            r#"(module (memory 1) (func (export "load") (drop (i32.load (i32.const 65536))))
+                (func $f (export "overflow") (call $f)))"#,
+        );
+        let mut store = Store::new(&engine, ());
+        let instance = Instance::new(&mut store, &module.expect("a module"), &[]).expect("an instance");
+        for (name, trap) in [
+            ("load", Trap::MemoryOutOfBounds),
+            ("overflow", Trap::StackOverflow),
+        ] {
+            let error = instance.call::<(), ()>(&mut store, name, ()).expect_err("a trap");
+            assert_eq!(error.downcast_ref(), Some(&trap));
+        }
+        assert_eq!(FOREIGN.load(Ordering::SeqCst), 2);
+        // SAFETY: a page that the handler opens.
+        unsafe { closed_page().write_volatile(1) };
+        let error = store.interrupt_handle().expect_err("no signal of ours");
+        assert!(error.to_string().contains("fuel"), "{error}");
+    });
+    assert!(output.status.success(), "{output:?}");
 }

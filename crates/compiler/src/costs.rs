@@ -72,12 +72,9 @@ fn named(name: &str) -> Result<usize, UnknownOperator> {
         let visit = visit.trim_start_matches("visit_").bytes();
         visit.eq(name.bytes().map(|byte| if byte == b'.' { b'_' } else { byte }))
     };
-    NAMES
-        .iter()
-        .position(|visit| is_it(visit))
-        .ok_or_else(|| UnknownOperator {
-            name: name.to_owned(),
-        })
+    NAMES.iter().position(is_it).ok_or_else(|| UnknownOperator {
+        name: name.to_owned(),
+    })
 }
 
 impl FuelCosts {

@@ -21,6 +21,7 @@ pub struct Config {
     pub(crate) opt_level: OptLevel,
     pub(crate) parallel_compilation: bool,
     pub(crate) max_backtrace_frames: usize,
+    pub(crate) signal_handlers: bool,
     pub(crate) features: Features,
     pub(crate) max_reference_heap_bytes: usize,
     pub(crate) collect_always: bool,
@@ -45,6 +46,7 @@ impl Config {
             opt_level: OptLevel::Speed,
             parallel_compilation: true,
             max_backtrace_frames: 64,
+            signal_handlers: true,
             features: Features::default(),
             max_reference_heap_bytes: 1 << 30,
             collect_always: false,
@@ -122,6 +124,17 @@ impl Config {
     /// chance. Default: no.
     pub fn collect_at_every_allocation(&mut self, on: bool) -> &mut Config {
         self.collect_always = on;
+        self
+    }
+
+    /// Whether making an engine installs handlers for SIGSEGV, SIGBUS, SIGFPE and SIGILL, once a process, which hand on what is
+    /// no guest's fault; and watching a store without fuel one for SIGURG. Default: yes.
+    ///
+    /// Who says no has to install handlers before a guest runs, with SA_SIGINFO and SA_ONSTACK, that ask
+    /// [`handle_signal`](crate::handle_signal) first. Alternate stacks are made all the same. Guests without fuel cannot be
+    /// interrupted then.
+    pub fn signal_handlers(&mut self, install: bool) -> &mut Config {
+        self.signal_handlers = install;
         self
     }
 

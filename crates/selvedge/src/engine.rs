@@ -87,7 +87,9 @@ impl Engine {
             .opt_level(config.opt_level)
             .parallel(config.parallel_compilation)
             .features(config.features);
-        signals::install()?;
+        if config.signal_handlers {
+            signals::install()?;
+        }
         let stacks = StackPool::new(PoolConfig {
             stack_bytes: config.stack_bytes,
             max_stacks: config.max_guest_stacks,

@@ -78,3 +78,4 @@ pub use value::{Val, WasmRet, WasmTy, WasmTyList};
 pub use vector::V128;
 pub use vm::call::{CallFuture, CallValsFuture};
 pub use vm::deadline::{GuestCall, WithDeadline};
+pub use vm::signals::handle_signal;

@@ -5,7 +5,9 @@ use super::block::StoreContextMut;
 use super::deadline::Watched;
 use super::interrupt::index_of;
 use super::store::StoreVm;
+use super::trap;
 use super::vmctx::{VMFuncRef, ValRaw};
+use crate::backtrace::WasmBacktrace;
 use crate::error::{Error, Result};
 use crate::value::{RawList, Val};
 use crate::vm::fuel::FuelPolicy;
@@ -246,6 +248,19 @@ struct Leave<'s> {
 }
 
 impl Leave<'_> {
+    fn backtrace(&self) -> WasmBacktrace {
+        if self.act.is_null() {
+            return WasmBacktrace::new(Vec::new(), 0);
+        }
+        // SAFETY: `'s` keeps the store for us, and nothing of it runs while the future is not polled.
+        trap::backtrace(unsafe { &*self.vm })
+    }
+
+    fn fuel(&self) -> u64 {
+        // SAFETY: as above.
+        unsafe { &*self.vm }.fuel_left()
+    }
+
     /// The call as others may stop it. None when there is none to stop.
     fn watch(&mut self) -> Result<Option<Watched>> {
         if self.act.is_null() {
@@ -338,6 +353,17 @@ impl<'s, T, R> CallFuture<'s, T, R> {
 }
 
 impl<T, R> CallFuture<'_, T, R> {
+    /// The guest frames of the call as it is parked, innermost first, those of nested calls included; none before it has run and
+    /// when it is over. Costs a walk of the frames.
+    pub fn backtrace(&self) -> WasmBacktrace {
+        self.leave.backtrace()
+    }
+
+    /// The fuel left, in units: see [`Store::get_fuel`](crate::Store::get_fuel). 0 without fuel.
+    pub fn fuel(&self) -> u64 {
+        self.leave.fuel()
+    }
+
     pub(crate) fn watch(&mut self) -> Result<Option<Watched>> {
         self.leave.watch()
     }
@@ -387,6 +413,16 @@ impl<'s, T> CallValsFuture<'s, T> {
 }
 
 impl<T> CallValsFuture<'_, T> {
+    /// See [`CallFuture::backtrace`].
+    pub fn backtrace(&self) -> WasmBacktrace {
+        self.leave.backtrace()
+    }
+
+    /// See [`CallFuture::fuel`].
+    pub fn fuel(&self) -> u64 {
+        self.leave.fuel()
+    }
+
     pub(crate) fn watch(&mut self) -> Result<Option<Watched>> {
         self.leave.watch()
     }

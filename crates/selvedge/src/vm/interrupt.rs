@@ -33,7 +33,7 @@ pub(crate) use clock::Alarm;
 use super::activation::Activation;
 use super::signals;
 use super::store::{StoreVm, VMStoreContext};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use std::cell::Cell;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
@@ -211,13 +211,18 @@ impl StoreVm {
     /// The state that those who may stop the guest share, made when first asked for.
     ///
     /// # Errors
-    /// The signal's handler cannot be installed, or the thread that keeps the time cannot be started.
+    /// The signal's handler cannot be installed, or may not be; the thread that keeps the time cannot be started.
     pub(crate) fn watch(&mut self) -> Result<Arc<InterruptState>> {
         if let Some(state) = &self.interrupt {
             return Ok(state.clone());
         }
         let metered = self.engine.fuel();
         if !metered {
+            if !self.engine.config().signal_handlers {
+                return Err(Error::msg(
+                    "without fuel a guest is stopped by a signal, but this engine leaves signals to its embedder: set Config::fuel(true)",
+                ));
+            }
             signals::install_poke()?;
         }
         clock::start()?;

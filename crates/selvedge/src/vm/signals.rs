@@ -106,6 +106,35 @@ fn default_action() -> libc::sigaction {
 
 /// The handler of all four signals.
 extern "C" fn handle(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: the kernel's arguments, on the alternate stack.
+    if let Err(fault) = unsafe { try_handle(signal, info, context) } {
+        chain(&fault, info, context);
+    }
+}
+
+/// For an embedder with handlers of its own ([`Config::signal_handlers`](crate::Config::signal_handlers)): if the signal is a
+/// guest's fault, makes the handler return into the host, to whoever called the guest, and says so. The handler has to return
+/// at once then. Otherwise nothing has changed.
+///
+/// Takes no lock, allocates nothing, makes no system call and touches no thread-local.
+///
+/// # Safety
+/// Called by a handler of SIGSEGV, SIGBUS, SIGFPE or SIGILL that was installed with SA_SIGINFO and SA_ONSTACK, in the thread that was
+/// interrupted, with the handler's own arguments.
+pub unsafe fn handle_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { try_handle(signal, info, context) }.is_ok()
+}
+
+/// Handles a guest's fault; gives back what is none.
+///
+/// # Safety
+/// As for [`handle_signal`].
+unsafe fn try_handle(
+    signal: c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut c_void,
+) -> std::result::Result<(), Fault> {
     // SAFETY: the kernel gives a valid `siginfo_t`, for as long as the handler runs.
     let info_ref = unsafe { &*info };
     // SAFETY: the four signals have an address.
@@ -123,13 +152,14 @@ extern "C" fn handle(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_
             // SAFETY: invariant 2; the guest that may touch the store's context is this thread's, interrupted.
             let store = unsafe { &mut *store.as_ptr() };
             leave_guest(store, trap, &fault, context_ref);
+            Ok(())
         }
         Verdict::NoRoomForSignal => {
             // SAFETY: a plain write of a constant; `write` may be called in a handler.
             unsafe { libc::write(libc::STDERR_FILENO, NO_ROOM.as_ptr().cast(), NO_ROOM.len()) };
-            chain(&fault, info, context);
+            Err(fault)
         }
-        Verdict::NotOurs => chain(&fault, info, context),
+        Verdict::NotOurs => Err(fault),
     }
 }
 

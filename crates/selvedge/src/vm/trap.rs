@@ -35,7 +35,12 @@ pub(crate) fn take(store: &mut StoreVm) -> Error {
 
 /// The error of a guest that is stopped while it is parked, or before it has run.
 pub(crate) fn interrupted(store: &StoreVm) -> Error {
-    Error::trap(Trap::Interrupt, Some(walk(store, None, store.cx.guest_fp)))
+    Error::trap(Trap::Interrupt, Some(backtrace(store)))
+}
+
+/// The frames of guests that are parked.
+pub(crate) fn backtrace(store: &StoreVm) -> WasmBacktrace {
+    walk(store, None, store.cx.guest_fp)
 }
 
 /// Gives an error that a host function ended the guest with a backtrace, if it has none.
@@ -78,7 +83,11 @@ fn frame_at(pc: usize, is_return: bool) -> Option<FrameInfo> {
 
 /// The frames of all activations, innermost first; `pc` is where the innermost one stopped, if that is not a call.
 fn walk(store: &StoreVm, pc: Option<usize>, fp: usize) -> WasmBacktrace {
-    let mut frames = Frames::new(store.engine.config().max_backtrace_frames);
+    let cap = store.engine.config().max_backtrace_frames;
+    let mut frames = Frames::new(cap);
+    if cap == 0 {
+        return WasmBacktrace::new(frames.kept, 0); // who keeps none does not pay for the walk
+    }
     if let Some(pc) = pc {
         // A cold call's return address may be the first byte after its function: ask for the byte before.
         frames.push(
