@@ -43,6 +43,8 @@ mod scoped;
 mod stack;
 mod start;
 mod suspender;
+#[cfg(all(feature = "std", target_arch = "x86_64"))]
+mod team;
 mod trap;
 mod unwind;
 mod value;
@@ -57,6 +59,8 @@ pub use stack::mapped::{GuardedStack, StackError};
 #[cfg(feature = "pool")]
 pub use stack::pool;
 pub use suspender::Suspender;
+#[cfg(all(feature = "std", target_arch = "x86_64"))]
+pub use team::{Member, MemberId, Team, TeamError};
 pub use trap::TrapHandler;
 pub use unwind::ForcedUnwind;
 

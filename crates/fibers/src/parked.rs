@@ -178,6 +178,38 @@ impl<Input, Yield, Return> Core<Input, Yield, Return> {
     }
 }
 
+/// What a team needs.
+#[cfg(all(feature = "std", target_arch = "x86_64"))]
+impl<Input, Yield, Return> Core<Input, Yield, Return> {
+    /// What a transfer needs: where it is parked, and its link.
+    pub(crate) fn parked_at(&self) -> (usize, usize) {
+        (self.sp, self.link)
+    }
+
+    /// What tools are told of it.
+    pub(crate) fn bounds(&self) -> &Bounds {
+        &self.bounds
+    }
+
+    pub(crate) fn set_bounds(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
+    }
+
+    /// Takes what came with the last word: where it is parked, or that it is finished.
+    pub(crate) fn set_parked(&mut self, sp: usize) {
+        self.sp = if sp > PANICKED { sp } else { RETURNED };
+    }
+
+    /// Where a transfer from this fiber writes its `sp`.
+    ///
+    /// # Safety
+    /// `this` points to a core.
+    pub(crate) unsafe fn parked_mut(this: *mut Self) -> *mut usize {
+        // SAFETY: the caller's promise.
+        unsafe { &raw mut (*this).sp }
+    }
+}
+
 /// What is left of a core that is ended.
 pub(crate) struct Parts<Yield, Return> {
     sp: usize,

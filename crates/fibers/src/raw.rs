@@ -17,6 +17,20 @@
 //!   CFI at a base   CFA = [rbp] + 24, return address at CFA-16, rbp at CFA-24, rbx at CFA-8
 //! ```
 //!
+//! | operation | what it does |
+//! | --- | --- |
+//! | [`init_stack`] | writes a function, an object and the entry's address on a stack, so that the first switch runs it |
+//! | [`init_entry`] | the same for an entry written in assembly |
+//! | [`switch_and_link`], [`switch_and_link_direct`] | into a fiber: parks the caller, writes the parent link, passes one word |
+//! | [`switch_yield`] | back to the parent, resumable |
+//! | [`switch_and_reset`] | back to the parent for the last time (`sp` 0) |
+//! | `switch_transfer` | parks a fiber and continues another with its parent (x86-64) |
+//! | [`switch_and_throw`] | resumes a parked fiber with the flag that says: unwind |
+//! | [`drop_initial_obj`] | drops the object of a fiber that never started |
+//! | [`setup_trap_trampoline`], [`setup_trap_trampoline_raw`] | registers for a signal handler to return with, so that a function runs at a fiber's base |
+//! | [`on_stack`], [`call_on_stack`] | a call on another stack |
+//! | [`prefetch`] | starts to load what a resume touches first |
+//!
 //! [`switch_and_link`] clobbers every register but rsp, rbp and rbx: r12 to r15 too. Code addresses that
 //! are preceded by [`parking_prelude_x86_64`](crate::parking_prelude_x86_64) can be resumed by
 //! [`switch_and_link_direct`], which is faster. For assembly at the base of a fiber there is
@@ -81,6 +95,79 @@ pub(crate) mod tests {
         }
         // SAFETY: the fiber is parked in `switch_yield`.
         assert_eq!(unsafe { switch_and_throw(sp, link) }, (1106, 0));
+    }
+
+    /// Two fibers that transfer to each other: the object is the place of the other's `sp` and link, and of the own `sp`.
+    #[cfg(target_arch = "x86_64")]
+    #[repr(C)]
+    struct Partner {
+        other: *mut [usize; 2],
+        own: *mut [usize; 2],
+    }
+
+    /// Adds 1 to each word and transfers it on; goes to the parent with multiples of 10, and resets when told to unwind.
+    #[cfg(target_arch = "x86_64")]
+    unsafe extern "C" fn transferring(mut word: u64, link: usize, partner: *mut Partner) -> ! {
+        // SAFETY: `init_stack` put it there.
+        let Partner { other, own } = unsafe { partner.read() };
+        loop {
+            word += 1;
+            let (next, unwind) = if word.is_multiple_of(10) {
+                // SAFETY: this is the fiber's link.
+                unsafe { switch_yield(word, link) }
+            } else {
+                // SAFETY: the other is parked there.
+                let [sp, to] = unsafe { other.read() };
+                // SAFETY: as above; the place is the first word of `own`.
+                unsafe { switch_transfer(word, link, sp, to, own.cast()) }
+            };
+            if unwind {
+                // SAFETY: this is the fiber's link, and nothing needs dropping.
+                unsafe { switch_and_reset(word, link) }
+            }
+            word = next;
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn a_transfer_gives_the_parent_to_the_other_and_parks_like_a_suspend() {
+        let (area, top) = area();
+        let low = (&raw const *area) as usize + 32 * 1024;
+        let mut places = [[0, top - LINK_OFFSET], [0, low - LINK_OFFSET]];
+        let at = places.as_mut_ptr();
+        for (i, base) in [top, low].into_iter().enumerate() {
+            let partner = Partner {
+                other: at.wrapping_add(1 - i),
+                own: at.wrapping_add(i),
+            };
+            // SAFETY: the two halves of the area are two stacks.
+            let sp = unsafe { init_stack(base, transferring, partner) };
+            // SAFETY: one of the two places.
+            unsafe { at.wrapping_add(i).cast::<usize>().write(sp) };
+        }
+        let mut word = 0;
+        for round in 1..=5 {
+            // SAFETY: a place.
+            let [sp, link] = unsafe { at.read() };
+            // SAFETY: the first is parked there: new, in a transfer, or (never) in a yield.
+            let (given, sp) = unsafe { switch_and_link_direct(word, sp, link) };
+            assert_eq!(
+                given,
+                10 * round,
+                "ten steps, the last by the second, as the first begins"
+            );
+            // SAFETY: the second yielded: this is its `sp`.
+            unsafe { at.wrapping_add(1).cast::<usize>().write(sp) };
+            word = given;
+        }
+        for i in 0..2 {
+            // SAFETY: a place.
+            let [sp, link] = unsafe { at.wrapping_add(i).read() };
+            // SAFETY: each is parked, in a transfer and in a yield.
+            let (_, end) = unsafe { switch_and_throw(sp, link) };
+            assert_eq!(end, 0);
+        }
     }
 
     /// Looks at the bytes before the code of a parked fiber.

@@ -83,7 +83,7 @@ impl<Input, Yield> Suspender<Input, Yield> {
     }
 
     #[inline(always)]
-    fn link(&self) -> usize {
+    pub(crate) fn link(&self) -> usize {
         self.link.get() as usize
     }
 }

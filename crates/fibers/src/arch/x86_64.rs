@@ -599,6 +599,88 @@ pub(crate) unsafe fn switch_yield_word(word: Word, link: usize) -> (Word, bool) 
     (answer, flagged & 1 != 0)
 }
 
+/// Parks this fiber and continues another in its place: that has this one's parent from now on.
+///
+/// Writes this fiber's `sp` to `parked`; it is then parked as in [`switch_yield`], and is resumed, thrown or transferred to
+/// like any other; returns as `switch_yield` does. The parent sees nothing of this: its [`switch_and_link`] returns
+/// what the fiber gives that goes back to it, with that one's `sp`. So who resumes must know by other means whose `sp`
+/// that is, and must not resume by a number that it had before.
+///
+/// Cost: less than a switch; no return is predicted.
+///
+/// # Safety
+/// As for [`switch_yield`]; as for [`switch_and_link`] for `sp` and `to`, the link of another fiber; both fibers may run on this
+/// thread. The parent expects what either of them may give it. `parked` can be written, and the fiber at `sp` may read it.
+#[inline(always)]
+pub unsafe fn switch_transfer(
+    word: u64,
+    link: usize,
+    sp: usize,
+    to: usize,
+    parked: *mut usize,
+) -> (u64, bool) {
+    // SAFETY: the caller's promise.
+    let (word, unwind) = unsafe { switch_transfer_word(Word::new(word), link, sp, to, parked) };
+    // SAFETY: `word` came out of rdi, which whoever resumes always writes.
+    (unsafe { word.assume_init() }, unwind)
+}
+
+/// [`switch_transfer`] with words that may be partly uninitialised.
+///
+/// # Safety
+/// As for [`switch_transfer`].
+#[inline(always)]
+pub(crate) unsafe fn switch_transfer_word(
+    word: Word,
+    link: usize,
+    sp: usize,
+    to: usize,
+    parked: *mut usize,
+) -> (Word, bool) {
+    let answer: Word;
+    let flagged: usize;
+    let anchor = FrameAnchor::new();
+    // SAFETY: the caller's promise makes `[link]` a parked parent, and `sp` and `to` a parked fiber; rbx and rbp are
+    // restored, the other registers are declared as clobbered.
+    unsafe {
+        asm!(
+            "push rbp # {anchor}",
+            "push rbx",
+            "lea rcx, [rip + 2f]",
+            "push rcx",
+            "mov [r8], rsp",  // parked: our sp
+            "mov rcx, [rsi]", // P
+            "mov [r9], rcx",  // the parent is the other's
+            "mov rsi, r9",
+            "lea rsp, [rdx + 8]", // the other stack is live from here; rbp is still ours, and so is the walk
+            "jmp [rdx]",
+            parent_cfi!(),
+            inline_cfi!(".cfi_def_cfa rsp, 16\n.cfi_same_value rbp"),
+            // From here on as in `switch_yield_word`.
+            "push rbp",
+            inline_cfi!(".cfi_def_cfa rsp, 24\n.cfi_offset rbp, -24"),
+            "mov [rsi], rsp",
+            "lea rsp, [rdx + 8]",
+            inline_cfi!(".cfi_restore_state\n.cfi_remember_state"),
+            inline_cfi!(".cfi_escape 0x0f, 5, 0x77, 0x08, 0x06, 0x23, 0x10"),
+            "2:", // rsp = sp + 8, rdi = word, rsi = link or link + 1
+            "pop rbx",
+            inline_cfi!(".cfi_escape 0x0f, 5, 0x77, 0x00, 0x06, 0x23, 0x10"),
+            "pop rbp",
+            inline_cfi!(".cfi_restore_state"),
+            anchor = in(reg) anchor.as_ptr(),
+            inlateout("rdi") word => answer,
+            inlateout("rsi") link => flagged,
+            inlateout("rdx") sp => _,
+            inlateout("r9") to => _,
+            in("r8") parked,
+            lateout("r12") _, lateout("r13") _, lateout("r14") _, lateout("r15") _,
+            clobber_abi("sysv64"),
+        );
+    }
+    (answer, flagged & 1 != 0)
+}
+
 /// Goes back to the parent for the last time: its [`switch_and_link`] returns `word` and the sp 0.
 ///
 /// The stack is still there, so `word` may point to it until the parent frees or reuses it.
