@@ -55,6 +55,7 @@ pub use parked::FiberResult;
 pub use raw::TrapHandlerRegs;
 pub use scoped::{ScopedFiber, ScopedFiberRef};
 pub use stack::Stack;
+pub use stack::limits::KernelLimit;
 pub use stack::mapped::{GuardedStack, StackError};
 #[cfg(feature = "pool")]
 pub use stack::pool;

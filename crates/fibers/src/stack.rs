@@ -1,5 +1,6 @@
 //! What a fiber needs of a stack: where it begins and ends, and what lies at its edge.
 
+pub(crate) mod limits;
 pub(crate) mod mapped;
 #[cfg(feature = "pool")]
 pub mod pool;

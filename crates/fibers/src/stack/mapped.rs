@@ -3,6 +3,7 @@
 use core::fmt;
 use core::ptr::NonNull;
 
+use super::limits::{self, KernelLimit};
 use super::{PAGE_BYTES, Stack, last_errno, whole_pages};
 
 /// A stack from `mmap`, with one guard page; dropping it unmaps it.
@@ -31,13 +32,17 @@ pub enum StackError {
         bytes: usize,
         /// Its error number.
         errno: i32,
+        /// The limit that was met.
+        limit: KernelLimit,
     },
-    /// The kernel did not make the part above the guard usable: often the limit of mappings is reached.
+    /// The kernel did not make the part above the guard usable.
     Protect {
         /// Bytes that were wanted.
         bytes: usize,
         /// Its error number.
         errno: i32,
+        /// The limit that was met.
+        limit: KernelLimit,
     },
 }
 
@@ -47,13 +52,13 @@ impl fmt::Display for StackError {
             StackError::Size { bytes, min } => {
                 write!(f, "a stack cannot have {bytes} bytes, at least {min} are needed")
             }
-            StackError::Map { bytes, errno } => {
-                write!(f, "cannot map {bytes} bytes for a stack: error {errno}")
+            StackError::Map { bytes, errno, limit } => {
+                write!(f, "cannot map {bytes} bytes for a stack: error {errno}, {limit}")
             }
-            StackError::Protect { bytes, errno } => {
+            StackError::Protect { bytes, errno, limit } => {
                 write!(
                     f,
-                    "cannot make {bytes} bytes of a stack usable: error {errno} (see vm.max_map_count)"
+                    "cannot make {bytes} bytes of a stack usable: error {errno}, {limit}"
                 )
             }
         }
@@ -88,6 +93,7 @@ impl GuardedStack {
             return Err(StackError::Map {
                 bytes,
                 errno: last_errno(),
+                limit: limits::met_by(bytes, 0),
             });
         }
         // From here on the value's drop unmaps it.
@@ -101,6 +107,7 @@ impl GuardedStack {
             return Err(StackError::Protect {
                 bytes: usable,
                 errno: last_errno(),
+                limit: limits::met_by(0, usable),
             });
         }
         Ok(stack)

@@ -18,9 +18,10 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use std::ptr::NonNull;
 use std::sync::{Mutex, PoisonError};
 
-use super::PoolError;
+use super::guard::{self, NewGuards};
 use super::shared::Shared;
-use crate::stack::{PAGE_BYTES, last_errno};
+use super::{Guards, PoolError};
+use crate::stack::{PAGE_BYTES, last_errno, limits};
 
 /// Size of a granule, the unit in which extents are taken from the region, in bytes.
 pub const GRANULE_BYTES: usize = 64 << 20;
@@ -266,6 +267,23 @@ impl Run {
         header_of(self.slot(index), self.stride)
     }
 
+    /// The addresses of the slots that the pool has cut, and their size in bytes.
+    pub(super) fn cut_bytes(&self) -> (usize, usize) {
+        (self.slot(0), self.cut * self.stride)
+    }
+
+    /// Makes guards for some slots more, up to `wanted`, one at least. There are slots without one.
+    pub(super) fn make_guards(&mut self, wanted: usize, guards: Guards) -> Result<(), PoolError> {
+        let end = self.slots.min(self.guarded + wanted.clamp(1, guard::MAX_A_CALL));
+        let mut ranges = NewGuards::new();
+        for index in self.guarded..end {
+            ranges.push(self.slot(index), self.guard_bytes);
+        }
+        // SAFETY: the low ends of slots of this extent that were not cut yet.
+        self.guarded += unsafe { guard::install(&ranges, guards, self.guarded) }?;
+        Ok(())
+    }
+
     /// Writes the header of a slot that becomes part of `pool`.
     pub(super) fn write_header(&self, index: usize, colour_bytes: usize, pool: &'static Shared) {
         // SAFETY: invariant 2: headers of extents are mapped, and any bit pattern of them is a value.
@@ -349,6 +367,7 @@ fn map(bytes: usize) -> Result<usize, PoolError> {
         return Err(PoolError::Reserve {
             bytes,
             errno: last_errno(),
+            limit: limits::met_by(bytes, 0),
         });
     }
     Ok(start as usize)
@@ -394,6 +413,7 @@ fn open(reserved: &Reserved, granules: usize, stride: usize, guard_bytes: usize)
         return Err(PoolError::Commit {
             bytes,
             errno: last_errno(),
+            limit: limits::met_by(0, bytes),
         });
     }
     let (id, slots) = (reserved.next_extent, bytes / stride);

@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::find::tests::find_by_assembly;
 use super::*;
+use crate::stack::limits::KernelLimit;
 use crate::testing::in_child;
 
 /// A small pool; each test has a stack size of its own where it looks at extents.
@@ -40,12 +41,16 @@ fn a_stack_is_usable_between_its_guard_and_its_base() {
         assert_eq!(stack.base() % 16, 0);
         assert_eq!(stack.guard_bytes(), 4096);
         assert!(stack.base() - stack.limit() <= 68 << 10);
-        assert!(stack.base() - stack.limit() - stack.guard_bytes() >= (64 << 10) - 3648);
+        assert!(stack.base() - stack.limit() - stack.guard_bytes() >= (64 << 10) - 2368);
+        assert!(
+            stack.base() % 4096 >= 1728,
+            "a small frame lies in the header's page"
+        );
         write_at(stack.base() - 1);
         write_at(stack.limit() + stack.guard_bytes());
     }
     let colours: std::collections::HashSet<_> = stacks.iter().map(|stack| stack.base() % 4096).collect();
-    assert_eq!(colours.len(), 15);
+    assert_eq!(colours.len(), 37);
     assert_eq!(stacks[1].limit() - stacks[0].limit(), 68 << 10);
 }
 
@@ -66,6 +71,7 @@ fn a_full_pool_says_its_numbers() {
         pool.stats(),
         PoolStats {
             in_use: 3,
+            parked: 0,
             created: 3,
             max_stacks: 3
         }
@@ -75,6 +81,7 @@ fn a_full_pool_says_its_numbers() {
         pool.stats(),
         PoolStats {
             in_use: 0,
+            parked: 3,
             created: 3,
             max_stacks: 3
         }
@@ -439,6 +446,7 @@ fn threads_that_end_give_their_stacks_back() {
             pool.stats(),
             PoolStats {
                 in_use: 0,
+                parked: 8,
                 created: 8,
                 max_stacks: 8
             }
@@ -468,16 +476,13 @@ fn too_many_protected_guards_are_an_error_that_names_the_limit() {
         };
         match error {
             PoolError::Guard {
-                max_map_count,
                 errno: libc::ENOMEM,
+                limit: KernelLimit::Mappings { in_use, max },
                 ..
             } => {
-                assert!(stacks.len() > max_map_count / 3 && stacks.len() < max_map_count);
-                assert!(
-                    error
-                        .to_string()
-                        .ends_with(&format!("vm.max_map_count is {max_map_count}"))
-                );
+                assert!(in_use >= max - 2);
+                assert!(stacks.len() > max / 3 && stacks.len() < max);
+                assert!(error.to_string().ends_with(&format!("vm.max_map_count is {max}")));
                 stacks.pop();
                 pool.take().unwrap();
             }
@@ -490,6 +495,208 @@ fn too_many_protected_guards_are_an_error_that_names_the_limit() {
                 }
             ),
         }
+        std::process::exit(0);
+    });
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Writes to the deepest byte of each stack, and returns them.
+fn use_deeply(stacks: Vec<PooledStack>) {
+    for stack in &stacks {
+        write_at(stack.limit() + stack.guard_bytes());
+    }
+    drop(stacks);
+}
+
+/// A pool of its own extent, whose stacks keep two pages.
+fn keeping_pool(stack_bytes: usize, max_stacks: usize) -> StackPool {
+    let config = PoolConfig {
+        stack_bytes,
+        max_stacks,
+        keep_resident_bytes: 2 * PAGE_BYTES,
+        ..PoolConfig::default()
+    };
+    StackPool::new(config).expect("a pool")
+}
+
+#[test]
+fn a_thread_that_ends_trims_what_it_returns() {
+    let pool = keeping_pool(72 << 10, 16);
+    let other = pool.clone();
+    let work = move || {
+        use_deeply((0..16).map(|_| other.take().unwrap()).collect());
+        assert_eq!(other.resident_bytes(), 32 * PAGE_BYTES, "what is at hand is kept");
+    };
+    std::thread::spawn(work).join().unwrap();
+    assert_eq!(pool.resident_bytes(), 16 * PAGE_BYTES, "the rest is given back");
+}
+
+#[test]
+fn trimming_leaves_a_page_to_each_parked_stack_of_any_thread() {
+    let pool = keeping_pool(76 << 10, 40);
+    let kept = pool.take().unwrap();
+    let deep = kept.limit() + kept.guard_bytes();
+    write_at(deep);
+    use_deeply((0..20).map(|_| pool.take().unwrap()).collect());
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let (other, (ready, is_ready)) = (pool.clone(), std::sync::mpsc::channel());
+    let thread = std::thread::spawn(move || {
+        use_deeply((0..9).map(|_| other.take().unwrap()).collect());
+        ready.send(()).unwrap();
+        wait.recv().unwrap();
+        other.take().unwrap().limit() // its bin was taken away
+    });
+    is_ready.recv().unwrap();
+    let before = pool.resident_bytes();
+    pool.trim();
+    let stats = pool.stats();
+    assert_eq!((stats.in_use, stats.parked), (1, stats.created - 1));
+    assert_eq!(pool.resident_bytes(), (stats.parked + 2) * PAGE_BYTES);
+    assert!(before > pool.resident_bytes());
+    // SAFETY: the stack is taken.
+    let found = unsafe { (deep as *const u8).read_volatile() };
+    assert_eq!(found, 1, "a taken stack keeps what it has");
+    go.send(()).unwrap();
+    assert_ne!(thread.join().unwrap(), kept.limit());
+    pool.trim(); // nothing to do but for one stack
+    assert_eq!(pool.resident_bytes(), (stats.parked + 2) * PAGE_BYTES);
+}
+
+#[test]
+fn stacks_that_come_back_after_their_pool_is_gone_give_their_memory_back() {
+    let pool = keeping_pool(80 << 10, 4);
+    let stacks = [(); 3].map(|()| pool.take().unwrap());
+    let starts = stacks.each_ref().map(|stack| stack.limit() + stack.guard_bytes());
+    starts.iter().for_each(|&start| write_at(start));
+    drop(pool);
+    let resident = |at: usize| resident::resident_bytes(starts[at], 72 << 10);
+    let [a, b, c] = stacks;
+    assert_eq!(resident(0), PAGE_BYTES);
+    drop(a);
+    assert_eq!(resident(0), 0);
+    std::thread::spawn(move || drop(b)).join().unwrap();
+    assert_eq!((resident(1), resident(2)), (0, PAGE_BYTES));
+    drop(c);
+    assert_eq!(resident(2), 0);
+}
+
+#[test]
+fn a_guard_in_locked_memory_is_protected_instead() {
+    let name = "stack::pool::tests::a_guard_in_locked_memory_is_protected_instead";
+    let output = in_child(name, || {
+        let config = PoolConfig {
+            stack_bytes: 8192,
+            max_stacks: 64,
+            ..PoolConfig::default()
+        };
+        let pool = StackPool::new(config).unwrap();
+        let mut stacks = vec![pool.take().unwrap()];
+        let stride = 12 << 10;
+        let behind = stacks[0].limit() + 16 * stride; // the first 16 have guards
+        // SAFETY: locking changes nothing but where pages are.
+        let locked = unsafe { libc::mlock2(behind as *const _, stride, libc::MLOCK_ONFAULT) };
+        assert_eq!(locked, 0, "{}", std::io::Error::last_os_error());
+        stacks.extend((1..64).map(|_| pool.take().unwrap()));
+        for stack in &stacks {
+            assert_eq!(guard::is_unreadable(stack.limit() as *const _), Some(true));
+            let usable = stack.limit() + stack.guard_bytes();
+            assert_eq!(guard::is_unreadable(usable as *const _), Some(false));
+        }
+        // SAFETY: the address is only looked up.
+        let advised = unsafe { libc::madvise(behind as *mut _, PAGE_BYTES, 102) };
+        assert_eq!(advised, -1, "this kernel makes guards in locked memory too");
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let protected = format!("{behind:x}-{:x} ---p", behind + PAGE_BYTES);
+        assert!(maps.contains(&protected), "{protected}\n{maps}");
+        std::process::exit(0);
+    });
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn a_readable_page_is_told_from_one_that_is_not() {
+    let byte = 0u8;
+    assert_eq!(guard::is_unreadable((&raw const byte).cast()), Some(false));
+    assert_eq!(guard::is_unreadable(core::ptr::null()), Some(true));
+}
+
+/// Sets a limit of this process, for child processes.
+fn set_limit(resource: libc::__rlimit_resource_t, bytes: usize) {
+    let limit = libc::rlimit {
+        rlim_cur: bytes as u64,
+        rlim_max: bytes as u64,
+    };
+    // SAFETY: a valid limit.
+    assert_eq!(unsafe { libc::setrlimit(resource, &limit) }, 0);
+}
+
+#[test]
+fn too_little_address_space_is_an_error_that_names_the_limit() {
+    let name = "stack::pool::tests::too_little_address_space_is_an_error_that_names_the_limit";
+    let output = in_child(name, || {
+        set_limit(libc::RLIMIT_AS, 8 << 30);
+        let error = StackPool::new(PoolConfig::default()).unwrap_err();
+        let PoolError::Reserve { bytes, errno, limit } = error else {
+            panic!("{error}");
+        };
+        assert_eq!((bytes, errno), (16 << 30, libc::ENOMEM));
+        assert!(matches!(
+            limit,
+            KernelLimit::AddressSpace {
+                max_bytes: 0x2_0000_0000,
+                ..
+            }
+        ));
+        assert!(error.to_string().ends_with("RLIMIT_AS is 8589934592"), "{error}");
+        std::process::exit(0);
+    });
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn less_address_space_than_wanted_makes_a_smaller_region() {
+    let name = "stack::pool::tests::less_address_space_than_wanted_makes_a_smaller_region";
+    let output = in_child(name, || {
+        set_limit(libc::RLIMIT_AS, 40 << 30);
+        let pool = StackPool::new(PoolConfig::default()).unwrap();
+        assert_eq!(REGION_BYTES.load(Ordering::Relaxed), 32 << 30);
+        pool.take().unwrap();
+        std::process::exit(0);
+    });
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn too_little_writable_memory_is_an_error_that_names_the_limit() {
+    let name = "stack::pool::tests::too_little_writable_memory_is_an_error_that_names_the_limit";
+    let output = in_child(name, || {
+        set_limit(libc::RLIMIT_DATA, 60 << 20);
+        let pool = StackPool::new(PoolConfig::default()).unwrap();
+        let error = pool.take().unwrap_err();
+        assert!(
+            matches!(error, PoolError::Commit { bytes, limit: KernelLimit::Data { max_bytes, .. }, .. }
+                if bytes == GRANULE_BYTES && max_bytes == 60 << 20),
+            "{error:?}"
+        );
+        assert!(error.to_string().ends_with("RLIMIT_DATA is 62914560"), "{error}");
+        set_limit(libc::RLIMIT_DATA, 60 << 20);
+        assert!(pool.take().is_err(), "and again");
         std::process::exit(0);
     });
     assert!(

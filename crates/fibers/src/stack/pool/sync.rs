@@ -1,15 +1,24 @@
-//! A pair of fences for two sides that meet rarely: free for the one, a system call for the other.
+//! What [`bin`](super::bin) is made of: atomics, a pair of fences, and a pause.
 //!
-//! A thread marks its magazine busy and then looks whether it is still its own; who empties a foreign magazine
-//! takes it and then looks whether it is busy. Each has a store before a load, so both need a full fence between,
-//! or `membarrier(2)` on the rare side, which puts one into every running thread of the process.
+//! In a module of its own, so that a model checker can put its own in their place (`tests/pool_loom.rs`).
+//!
+//! The *fences* are for two sides that meet rarely: [`light`] is free for the frequent one, [`heavy`] is a system
+//! call for the other. A thread marks its bin busy and then looks whether it is still its own; who empties a
+//! foreign bin takes it and then looks whether it is busy. Each has a store before a load, so both need a full
+//! fence between, or `membarrier(2)` on the rare side, which puts one into every running thread of the process.
 
-use core::sync::atomic::{AtomicBool, Ordering, compiler_fence, fence};
+pub(super) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+
+use core::sync::atomic::{compiler_fence, fence};
 use std::sync::Once;
+use std::time::Duration;
 
 /// `membarrier(2)`: MEMBARRIER_CMD_PRIVATE_EXPEDITED and its registration (linux/membarrier.h, since 4.14).
 const PRIVATE_EXPEDITED: i32 = 1 << 3;
 const REGISTER_PRIVATE_EXPEDITED: i32 = 1 << 4;
+
+/// How long to wait for who is at work on a bin: longer than that takes. A sleep lets an owner of lower priority run.
+const PAUSE: Duration = Duration::from_micros(10);
 
 /// Whether `heavy` is a system call. Written before any pool exists, so all sides agree.
 static ASYMMETRIC: AtomicBool = AtomicBool::new(false);
@@ -38,6 +47,11 @@ pub(super) fn heavy() {
         eprintln!("fibers: membarrier failed: {}", std::io::Error::last_os_error());
         std::process::abort();
     }
+}
+
+/// Waits a little.
+pub(super) fn pause() {
+    std::thread::sleep(PAUSE);
 }
 
 fn membarrier(command: i32) -> bool {
