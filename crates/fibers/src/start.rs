@@ -7,6 +7,7 @@
 use core::mem::ManuallyDrop;
 
 use crate::arch::{self, Word};
+use crate::unwind::{self, PANICKED, RETURNED};
 use crate::value::{decode, encode};
 
 /// The first function of a typed fiber.
@@ -65,30 +66,43 @@ pub(crate) unsafe fn drop_object(sp: usize, drop: unsafe fn(*mut u8)) {
     }
 }
 
+/// What a call on another stack gives: a word, and whether that is a value or a panic.
+#[repr(C)]
+pub(crate) struct Answer {
+    word: Word,
+    mark: usize,
+}
+
 /// A function that is called on another stack.
 pub(crate) trait StackCall {
-    /// Takes a word and gives one. May unwind.
+    /// Takes a word and gives one.
     ///
     /// # Safety
-    /// The word is what the implementor expects.
-    unsafe extern "C-unwind" fn call(word: Word) -> Word;
+    /// The word is what the implementor expects. A panic's word is read before the stack is used again.
+    unsafe extern "C" fn call(word: Word) -> Answer;
 }
 
 /// A closure and its value; both fit into a word.
 struct InWords<F, R>(core::marker::PhantomData<fn(F) -> R>);
 
 impl<F: FnOnce() -> R, R> StackCall for InWords<F, R> {
-    unsafe extern "C-unwind" fn call(word: Word) -> Word {
+    unsafe extern "C" fn call(word: Word) -> Answer {
         // SAFETY: the caller encoded an `F`, and forgets it.
         let body = unsafe { decode::<F>(word) };
-        encode(&ManuallyDrop::new(body()))
+        match unwind::catch(body) {
+            Ok(value) => Answer {
+                word: encode(&ManuallyDrop::new(value)),
+                mark: RETURNED,
+            },
+            Err(payload) => panicked(payload),
+        }
     }
 }
 
 /// A closure, and later its value, in a slot whose address is the word.
 struct InSlot<F, R>(core::marker::PhantomData<fn(F) -> R>);
 
-/// The slot: both at offset 0.
+/// The slot: all at offset 0.
 #[repr(C)]
 union Slot<F, R> {
     body: ManuallyDrop<F>,
@@ -96,19 +110,33 @@ union Slot<F, R> {
 }
 
 impl<F: FnOnce() -> R, R> StackCall for InSlot<F, R> {
-    unsafe extern "C-unwind" fn call(word: Word) -> Word {
+    unsafe extern "C" fn call(word: Word) -> Answer {
         // SAFETY: the caller encoded an address.
         let slot = unsafe { decode::<*mut Slot<F, R>>(word) };
         // SAFETY: the slot holds `body`, and nobody reads it again.
         let body = unsafe { slot.cast::<F>().read() };
-        let value = body();
-        // SAFETY: the slot is valid and holds nothing now.
-        unsafe { slot.cast::<R>().write(value) };
-        word
+        match unwind::catch(body) {
+            Ok(value) => {
+                // SAFETY: the slot is valid and holds nothing now.
+                unsafe { slot.cast::<R>().write(value) };
+                Answer { word, mark: RETURNED }
+            }
+            Err(payload) => panicked(payload),
+        }
     }
 }
 
-/// Calls `body` with the stack pointer `base`, and comes back. Panics pass through.
+/// The answer that is a panic: a box of its payload, which stays valid whatever becomes of the stack.
+#[cold]
+#[inline(never)]
+fn panicked(payload: unwind::Payload) -> Answer {
+    Answer {
+        word: encode(&ManuallyDrop::new(unwind::pack(payload))),
+        mark: PANICKED,
+    }
+}
+
+/// Calls `body` with the stack pointer `base`, and comes back. Panics go on in the caller.
 ///
 /// # Safety
 /// `base` is 16-aligned, and the memory below it is a stack that nobody uses until this returns, with room
@@ -126,11 +154,28 @@ pub(crate) unsafe fn call_on<F: FnOnce() -> R, R>(base: usize, body: F) -> R {
         body: ManuallyDrop::new(body),
     };
     let word = encode(&ManuallyDrop::new(&raw mut slot));
-    // SAFETY: the caller's promise for the stack; `call` gets the slot it expects. When it unwinds, the slot is empty and
+    // SAFETY: the caller's promise for the stack; `call` gets the slot it expects. When it panicked, the slot is empty and
     // a union drops nothing.
     unsafe { enter::<InSlot<F, R>>(word, base) };
     // SAFETY: `call` returned, so it wrote the value.
     ManuallyDrop::into_inner(unsafe { slot.value })
+}
+
+/// Runs `C::call` with the stack pointer `base`, and goes on with its panic.
+///
+/// # Safety
+/// As for [`call_on`], and the word is what `C` expects.
+#[inline(always)]
+unsafe fn enter<C: StackCall>(word: Word, base: usize) -> Word {
+    // SAFETY: the caller's promise.
+    let (word, mark) = unsafe { enter_marked::<C>(word, base) };
+    if mark != RETURNED {
+        // SAFETY: the mark says that a panic's word came.
+        let packed = unsafe { decode(word) };
+        // SAFETY: as above; it is used here only.
+        unsafe { unwind::resume_packed(packed) }
+    }
+    word
 }
 
 /// Runs `C::call` with the stack pointer `base`.
@@ -139,7 +184,7 @@ pub(crate) unsafe fn call_on<F: FnOnce() -> R, R>(base: usize, body: F) -> R {
 /// As for [`call_on`], and the word is what `C` expects.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-unsafe fn enter<C: StackCall>(word: Word, base: usize) -> Word {
+unsafe fn enter_marked<C: StackCall>(word: Word, base: usize) -> (Word, usize) {
     // SAFETY: the caller's promise.
     unsafe { arch::stack_call::<C>(word, base) }
 }
@@ -150,20 +195,20 @@ unsafe fn enter<C: StackCall>(word: Word, base: usize) -> Word {
 /// As for [`call_on`], and the word is what `C` expects.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
-unsafe fn enter<C: StackCall>(word: Word, base: usize) -> Word {
+unsafe fn enter_marked<C: StackCall>(word: Word, base: usize) -> (Word, usize) {
     /// # Safety
-    /// `word` points to one that `C` expects.
-    unsafe extern "C-unwind" fn through_memory<C: StackCall>(word: *mut u8) {
-        let word = word.cast::<Word>();
-        // SAFETY: the caller's word.
-        let given = unsafe { word.read() };
+    /// `word` points to one that `C` expects, in an answer.
+    unsafe extern "C-unwind" fn through_memory<C: StackCall>(answer: *mut u8) {
+        let answer = answer.cast::<Answer>();
+        // SAFETY: the caller's.
+        let given = unsafe { answer.read() };
         // SAFETY: the caller's promise.
-        let answer = unsafe { C::call(given) };
-        // SAFETY: the caller's word.
-        unsafe { word.write(answer) };
+        let given = unsafe { C::call(given.word) };
+        // SAFETY: the caller's.
+        unsafe { answer.write(given) };
     }
-    let mut word = word;
+    let mut answer = Answer { word, mark: RETURNED };
     // SAFETY: the caller's promise.
-    unsafe { arch::call_on_stack((&raw mut word).cast(), base, through_memory::<C>) };
-    word
+    unsafe { arch::call_on_stack((&raw mut answer).cast(), base, through_memory::<C>) };
+    (answer.word, answer.mark)
 }

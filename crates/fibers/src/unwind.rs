@@ -55,7 +55,7 @@ pub(crate) unsafe fn run_to_end<R>(link: usize, body: impl FnOnce() -> R) -> ! {
 
 #[cfg(feature = "unwind")]
 #[inline(always)]
-fn catch<R>(body: impl FnOnce() -> R) -> Result<R, Payload> {
+pub(crate) fn catch<R>(body: impl FnOnce() -> R) -> Result<R, Payload> {
     // Whatever the panic has broken, the resumer sees the panic too.
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(body))
 }
@@ -63,8 +63,41 @@ fn catch<R>(body: impl FnOnce() -> R) -> Result<R, Payload> {
 /// Without unwinding a panic ends in the `extern` function at the fiber's base, which aborts.
 #[cfg(not(feature = "unwind"))]
 #[inline(always)]
-fn catch<R>(body: impl FnOnce() -> R) -> Result<R, Payload> {
+pub(crate) fn catch<R>(body: impl FnOnce() -> R) -> Result<R, Payload> {
     Ok(body())
+}
+
+/// A payload in a word that needs no stack.
+#[cfg(feature = "unwind")]
+pub(crate) fn pack(payload: Payload) -> *mut Payload {
+    std::boxed::Box::into_raw(std::boxed::Box::new(payload))
+}
+
+/// Nothing is caught without the feature.
+#[cfg(not(feature = "unwind"))]
+pub(crate) fn pack(payload: Payload) -> *mut Payload {
+    match payload {}
+}
+
+/// Goes on with a packed panic.
+///
+/// # Safety
+/// `packed` came from [`pack`], and is used once.
+#[cold]
+#[inline(never)]
+#[cfg(feature = "unwind")]
+pub(crate) unsafe fn resume_packed(packed: *mut Payload) -> ! {
+    // SAFETY: the caller's promise.
+    std::panic::resume_unwind(*unsafe { std::boxed::Box::from_raw(packed) })
+}
+
+/// Nothing is caught without the feature.
+///
+/// # Safety
+/// None.
+#[cfg(not(feature = "unwind"))]
+pub(crate) unsafe fn resume_packed(_: *mut Payload) -> ! {
+    die("a call on another stack has panicked, which it cannot")
 }
 
 /// Goes on with the panic of a fiber, in its resumer.

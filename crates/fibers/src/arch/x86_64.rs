@@ -393,36 +393,36 @@ pub unsafe extern "sysv64-unwind" fn call_on_stack(arg: *mut u8, sp: usize, func
     )
 }
 
-/// [`call_on_stack`] for a function that is known when the code is compiled, with a word in a register each way.
+/// Calls `C::call` with the stack pointer `sp`, and comes back to this stack: a word each way, and a mark.
+///
+/// Inlined: one call and one return, where [`call_on_stack`] has two of each, which is what its time goes to. The function
+/// around it is described by rbp ([`FrameAnchor`]), which the callee keeps: a walk comes out right on either stack.
 ///
 /// # Safety
-/// As for [`call_on_stack`].
-#[unsafe(naked)]
-pub(crate) unsafe extern "C-unwind" fn stack_call<C: StackCall>(word: Word, sp: usize) -> Word {
-    naked_asm!(
-        ".cfi_startproc",
-        "push rbp",
-        ".cfi_def_cfa rsp, 16",
-        ".cfi_offset rbp, -16",
-        "mov rbp, rsp",
-        ".cfi_def_cfa rbp, 16",
-        "lea rax, [rip + 2f]",
-        "2:", // the second half begins, as in `call_on_stack`
-        "push rax",
-        "mov rsp, rsi",
-        ".cfi_endproc",
-        ".cfi_startproc",
-        ".cfi_signal_frame",
-        ".cfi_def_cfa rbp, 0",
-        ".cfi_offset rip, -8",
-        "call {call}", // the word is in rdi, the answer will be in rax
-        "mov rsp, rbp",
-        "pop rbp",
-        ".cfi_def_cfa rsp, 8",
-        "ret",
-        ".cfi_endproc",
-        call = sym C::call,
-    )
+/// As for [`call_on_stack`], but for unwinding.
+#[inline(always)]
+pub(crate) unsafe fn stack_call<C: StackCall>(word: Word, sp: usize) -> (Word, usize) {
+    let answer: Word;
+    let mark: usize;
+    let anchor = FrameAnchor::new();
+    // SAFETY: the caller's promise; the callee keeps r12 and rbp, as any function of this convention.
+    unsafe {
+        asm!(
+            "mov r12, rsp # {anchor}",
+            "mov rsp, {sp}",
+            "call {call}",
+            "mov rsp, r12",
+            sp = in(reg) sp,
+            call = sym C::call,
+            anchor = in(reg) anchor.as_ptr(),
+            inlateout("rdi") word => _,
+            lateout("rax") answer,
+            lateout("rdx") mark,
+            out("r12") _,
+            clobber_abi("sysv64"),
+        );
+    }
+    (answer, mark)
 }
 
 /// Resumes a fiber: parks this side, writes the parent link and hands over `word`.
