@@ -67,6 +67,25 @@ impl CompileError {
         }
     }
 
+    /// Something that is valid, and that only the garbage collection proposal has.
+    pub(crate) fn garbage_collection(offset: u64, message: impl Into<String>) -> CompileError {
+        CompileError::Unsupported {
+            feature: "garbage collection",
+            offset,
+            message: message.into(),
+        }
+    }
+
+    /// With an offset, where it has none of its own.
+    pub(crate) fn at(mut self, place: u64) -> CompileError {
+        if let CompileError::Invalid { offset, .. } | CompileError::Unsupported { offset, .. } = &mut self
+            && *offset == 0
+        {
+            *offset = place;
+        }
+        self
+    }
+
     pub(crate) fn codegen(function: u32, message: impl ToString) -> CompileError {
         CompileError::Codegen {
             function,

@@ -41,6 +41,9 @@ pub enum Proposal {
 impl Proposal {
     /// Every proposal that can be switched, with whether it is on by default: those of version 3 are.
     const DEFAULTS: &[(Proposal, bool)] = &[
+        (Proposal::TailCall, true),
+        (Proposal::FunctionReferences, true),
+        (Proposal::ExtendedConst, true),
         (Proposal::MultiMemory, true),
         (Proposal::Memory64, true),
         (Proposal::CustomPageSizes, false),
@@ -80,10 +83,19 @@ impl Features {
     }
 
     /// As the validator wants to know it.
+    ///
+    /// It takes constant expressions that ask for an earlier global of the same module, which version 3 allows, only together
+    /// with garbage collection: so it lets pass that too, and what else belongs to it is refused where it is read
+    /// ([`CompileError::garbage_collection`]).
     pub(crate) fn flags(self) -> WasmFeatures {
-        match self.0.contains(WasmFeatures::SIMD) {
-            true => self.0,
-            false => self.0.difference(WasmFeatures::RELAXED_SIMD),
+        let mut flags = self.0;
+        // It implies function references.
+        if self.has(Proposal::ExtendedConst) && self.has(Proposal::FunctionReferences) {
+            flags |= WasmFeatures::GC;
+        }
+        match flags.contains(WasmFeatures::SIMD) {
+            true => flags,
+            false => flags.difference(WasmFeatures::RELAXED_SIMD),
         }
     }
 }

@@ -83,7 +83,14 @@ fn can_call(body: &FunctionBody<'_>) -> bool {
     };
     while !operators.eof() {
         match operators.read() {
-            Ok(Operator::Call { .. } | Operator::CallIndirect { .. }) => return true,
+            Ok(
+                Operator::Call { .. }
+                | Operator::CallIndirect { .. }
+                | Operator::CallRef { .. }
+                | Operator::ReturnCall { .. }
+                | Operator::ReturnCallIndirect { .. }
+                | Operator::ReturnCallRef { .. },
+            ) => return true,
             Ok(_) => {}
             Err(_) => return false,
         }

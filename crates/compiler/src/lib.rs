@@ -17,6 +17,7 @@
 mod abi;
 mod builtin;
 mod compile;
+mod const_expr;
 mod costs;
 mod error;
 mod features;
@@ -46,6 +47,7 @@ mod unwind;
 
 pub use builtin::Builtin;
 pub use compile::{compile, compile_host_trampolines};
+pub use const_expr::{ConstExpr, ConstOp, evaluate as evaluate_const};
 pub use costs::{FuelCosts, UnknownOperator};
 pub use error::CompileError;
 pub use features::{Features, Proposal};
@@ -54,8 +56,8 @@ pub use image::{CallSite, FaultSite, HostTrampolines, Image, StackMaps};
 pub use layout::VmLayout;
 pub use listing::{Listing, listing};
 pub use module::{
-    CompiledModule, ConstExpr, DataMode, DataSegment, ElementItems, ElementMode, ElementSegment, Export,
-    ExternIndex, Import, ModuleInfo,
+    CompiledModule, DataMode, DataSegment, ElementItems, ElementMode, ElementSegment, Export, ExternIndex,
+    Import, ModuleInfo,
 };
 pub use ref_type::{HeapType, RefType};
 pub use settings::{MemoryStyle, OptLevel, Settings};

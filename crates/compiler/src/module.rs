@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::layout::VmLayout;
-use crate::{ExternType, FuncType, GlobalType, Image, MemoryType, RefType, TableType};
+use crate::{ConstExpr, ConstOp, ExternType, FuncType, GlobalType, Image, MemoryType, RefType, TableType};
 
 /// A compiled module.
 #[derive(Debug, Clone)]
@@ -42,6 +42,10 @@ pub struct ModuleInfo {
     pub imported_globals: u32,
     /// The initial values of the defined globals, in order.
     pub global_inits: Vec<ConstExpr>,
+    /// The values that the elements of the defined tables have at first, in order; none: null.
+    pub table_inits: Vec<Option<ConstExpr>>,
+    /// The operators of extended constant expressions.
+    pub const_ops: Vec<ConstOp>,
     /// The exports, in order.
     pub exports: Vec<Export>,
     /// The start function.
@@ -124,28 +128,6 @@ pub enum ExternIndex {
     Memory(u32),
     /// A global.
     Global(u32),
-}
-
-/// A constant expression.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ConstExpr {
-    /// An i32.
-    I32(i32),
-    /// An i64.
-    I64(i64),
-    /// An f32, by its bits.
-    F32(u32),
-    /// An f64, by its bits.
-    F64(u64),
-    /// A vector, lane 0 in the low bits.
-    V128(u128),
-    /// The value of a global with this index.
-    GlobalGet(u32),
-    /// A null reference.
-    RefNull,
-    /// A reference of the function with this index. It has a record in the vmctx.
-    RefFunc(u32),
 }
 
 /// A data segment.

@@ -31,6 +31,13 @@ impl Translator<'_> {
             Call { function_index } => self.call(*function_index),
             CallIndirect { type_index, table_index } => self.call_indirect(*type_index, *table_index),
 
+            CallRef { type_index } => self.call_ref(*type_index),
+            ReturnCall { function_index } => self.return_call(*function_index),
+            ReturnCallIndirect { type_index, table_index } => self.return_call_indirect(*type_index, *table_index),
+            ReturnCallRef { type_index } => self.return_call_ref(*type_index),
+            BrOnNull { relative_depth } => self.br_on_null(*relative_depth),
+            BrOnNonNull { relative_depth } => self.br_on_non_null(*relative_depth),
+
             // Parametric.
             Drop => { self.pop(); }
             Select => self.select(),
@@ -46,6 +53,7 @@ impl Translator<'_> {
             // References.
             RefNull { hty } => self.ref_null(*hty)?,
             RefIsNull => self.ref_is_null(),
+            RefAsNonNull => self.ref_as_non_null(),
             RefFunc { function_index } => self.ref_func(*function_index),
 
             // Tables.
@@ -183,13 +191,8 @@ impl Translator<'_> {
         Ok(())
     }
 
-    /// An operator that validation lets pass, but that has no row: a defect, told instead of a panic.
+    /// An operator that validation lets pass, but that has no row.
     fn not_supported(&self, operator: &Operator<'_>) -> CompileError {
-        let message = format!("{operator:?}");
-        CompileError::Unsupported {
-            feature: "operator",
-            offset: self.offset.into(),
-            message,
-        }
+        CompileError::garbage_collection(self.offset.into(), format!("{operator:?}"))
     }
 }

@@ -8,9 +8,9 @@ use wasmparser::{
 
 use crate::layout::{VmCounts, VmLayout};
 use crate::{
-    CompileError, ConstExpr, DataMode, DataSegment, ElementItems, ElementMode, ElementSegment, Export,
-    ExternIndex, ExternType, Features, FuncType, GlobalType, HeapType, Import, MemoryType, ModuleInfo,
-    RefType, TableType, ValType, limits,
+    CompileError, ConstExpr, ConstOp, DataMode, DataSegment, ElementItems, ElementMode, ElementSegment,
+    Export, ExternIndex, ExternType, Features, FuncType, GlobalType, HeapType, Import, MemoryType,
+    ModuleInfo, RefType, TableType, ValType, const_expr, limits,
 };
 
 /// A module, its functions still in Wasm.
@@ -41,7 +41,8 @@ pub(crate) fn parse(wasm: &[u8], features: Features) -> Result<Parsed<'_>, Compi
         if let ValidPayload::Func(validate, body) = validator.payload(&payload)? {
             reader.bodies.push(Body { validate, body });
         }
-        reader.payload(payload)?;
+        let start = payload.as_section().map_or(0, |(_, range)| range.start);
+        reader.payload(payload).map_err(|error| error.at(start))?;
     }
     Ok(reader.finish())
 }
@@ -58,7 +59,10 @@ impl<'a> Reader<'a> {
         match payload {
             Payload::TypeSection(types) => {
                 for ty in types.into_iter_err_on_gc_types() {
-                    let ty = func_type(&self.info.types, &ty?)?;
+                    // The section is valid, so this is all that can be wrong.
+                    let ty =
+                        ty.map_err(|e| CompileError::garbage_collection(e.offset(), e.message().to_owned()))?;
+                    let ty = func_type(&self.info.types, &ty)?;
                     self.info.types.push(ty);
                 }
             }
@@ -74,8 +78,14 @@ impl<'a> Reader<'a> {
             }
             Payload::TableSection(tables) => {
                 for table in tables {
-                    let ty = table_type(&self.info.types, &table?.ty)?;
+                    let table = table?;
+                    let ty = table_type(&self.info.types, &table.ty)?;
                     self.info.tables.push(ty);
+                    let init = match &table.init {
+                        wasmparser::TableInit::RefNull => None,
+                        wasmparser::TableInit::Expr(init) => Some(self.const_expr(init)?),
+                    };
+                    self.info.table_inits.push(init);
                 }
             }
             Payload::MemorySection(memories) => {
@@ -231,10 +241,47 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// A constant expression: a single operator, since extended constant expressions are refused.
+    /// A constant expression: nearly always a single operator and the end.
     fn const_expr(&mut self, expr: &wasmparser::ConstExpr<'_>) -> Result<ConstExpr, CompileError> {
+        let mut operators = expr.get_operators_reader();
+        let first = self.const_op(&operators.read()?)?;
+        let mut next = operators.read()?;
+        if let (ConstOp::Value(value), wasmparser::Operator::End) = (first, &next) {
+            return Ok(value);
+        }
+        let start = self.info.const_ops.len();
+        self.info.const_ops.push(first);
+        while !matches!(next, wasmparser::Operator::End) {
+            let op = self.const_op(&next)?;
+            self.info.const_ops.push(op);
+            next = operators.read()?;
+        }
+        let ops = &mut self.info.const_ops;
+        Ok(match const_expr::fold(&ops[start..]) {
+            Some(folded) => {
+                ops.truncate(start);
+                folded
+            }
+            None => ConstExpr::Extended(start as u32, ops.len() as u32),
+        })
+    }
+
+    fn const_op(&mut self, operator: &wasmparser::Operator<'_>) -> Result<ConstOp, CompileError> {
         use wasmparser::Operator as Op;
-        Ok(match expr.get_operators_reader().read()? {
+        Ok(match operator {
+            Op::I32Add => ConstOp::I32Add,
+            Op::I32Sub => ConstOp::I32Sub,
+            Op::I32Mul => ConstOp::I32Mul,
+            Op::I64Add => ConstOp::I64Add,
+            Op::I64Sub => ConstOp::I64Sub,
+            Op::I64Mul => ConstOp::I64Mul,
+            value => ConstOp::Value(self.const_value(value)?),
+        })
+    }
+
+    fn const_value(&mut self, operator: &wasmparser::Operator<'_>) -> Result<ConstExpr, CompileError> {
+        use wasmparser::Operator as Op;
+        Ok(match *operator {
             Op::I32Const { value } => ConstExpr::I32(value),
             Op::I64Const { value } => ConstExpr::I64(value),
             Op::F32Const { value } => ConstExpr::F32(value.bits()),
@@ -246,7 +293,12 @@ impl<'a> Reader<'a> {
                 self.escaping.insert(function_index);
                 ConstExpr::RefFunc(function_index)
             }
-            _ => return Err(unexpected("constant expression")),
+            _ => {
+                return Err(CompileError::garbage_collection(
+                    0,
+                    format!("constant {operator:?}"),
+                ));
+            }
         })
     }
 
@@ -333,12 +385,18 @@ pub(crate) fn heap_type(types: &[FuncType], ty: wasmparser::HeapType) -> Result<
             Abstract::NoExtern => HeapType::NoExtern,
             Abstract::Exn => HeapType::Exn,
             Abstract::NoExn => HeapType::NoExn,
-            _ => return Err(unexpected("heap type")),
+            _ => {
+                return Err(CompileError::garbage_collection(
+                    0,
+                    format!("reference type {ty:?}"),
+                ));
+            }
         },
         wasmparser::HeapType::Concrete(index) => {
             let index = index.as_module_index().map(|index| index as usize);
             let ty = index.and_then(|index| types.get(index));
-            HeapType::ConcreteFunc(*ty.ok_or_else(|| unexpected("type index"))?)
+            let recursive = || CompileError::garbage_collection(0, "recursive type");
+            HeapType::ConcreteFunc(*ty.ok_or_else(recursive)?)
         }
         _ => return Err(unexpected("heap type")),
     })

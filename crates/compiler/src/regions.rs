@@ -99,6 +99,15 @@ pub(crate) fn memory_store(func: &mut Function, apart: bool) -> MemFlagsData {
     }
 }
 
+/// A load from a function record that faults if the record's address is null: that is the trap.
+pub(crate) fn null_check(func: &mut Function, trap: TrapCode) -> MemFlagsData {
+    let flags = MemFlagsData::new()
+        .with_aligned()
+        .with_readonly()
+        .with_trap_code(Some(clif_trap(trap)));
+    Region::FuncRef.flags(func, flags)
+}
+
 /// The trap of one of Cranelift's codes, its own included.
 pub(crate) fn trap_of(clif: ClifTrap) -> Option<TrapCode> {
     match clif {

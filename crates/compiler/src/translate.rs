@@ -140,7 +140,7 @@ impl<'a> Translator<'a> {
             let count = reader.read_var_u32()?;
             let ty = reader.read::<wasmparser::ValType>()?;
             validator.define_locals(offset, count, ty)?;
-            let ty = parse::val_type(&self.env.info.types, ty)?;
+            let ty = parse::val_type(&self.env.info.types, ty).map_err(|error| error.at(offset))?;
             let zero = self.zero(ty);
             for _ in 0..count {
                 self.declare_local(ty, zero);
@@ -168,7 +168,8 @@ impl<'a> Translator<'a> {
         }
         self.fuel.spend(operator);
         self.mark_site();
-        self.dispatch(operator)?;
+        self.dispatch(operator)
+            .map_err(|error| error.at(self.offset.into()))?;
         self.check_size()
     }
 

@@ -29,11 +29,13 @@ pub enum TrapCode {
     Unreachable = 10,
     /// The host interrupted the guest.
     Interrupt = 11,
+    /// A null where a reference is needed.
+    NullReference = 12,
 }
 
 impl TrapCode {
     /// Every code, in the order of the numbers.
-    pub const ALL: [TrapCode; 11] = [
+    pub const ALL: [TrapCode; 12] = [
         TrapCode::StackOverflow,
         TrapCode::OutOfFuel,
         TrapCode::MemoryOutOfBounds,
@@ -45,12 +47,13 @@ impl TrapCode {
         TrapCode::BadConversionToInteger,
         TrapCode::Unreachable,
         TrapCode::Interrupt,
+        TrapCode::NullReference,
     ];
 
     /// The code of a number, if it is one.
     pub const fn from_u8(number: u8) -> Option<TrapCode> {
         match number {
-            1..=11 => Some(Self::ALL[number as usize - 1]),
+            1..=12 => Some(Self::ALL[number as usize - 1]),
             _ => None,
         }
     }
@@ -71,6 +74,7 @@ impl fmt::Display for TrapCode {
             TrapCode::BadConversionToInteger => "invalid conversion to integer",
             TrapCode::Unreachable => "unreachable",
             TrapCode::Interrupt => "interrupt",
+            TrapCode::NullReference => "null reference",
         })
     }
 }

@@ -144,16 +144,18 @@ fn other_proposals_are_refused_by_name_and_place() {
         ),
         ("exceptions", "(module (tag))"),
         ("garbage collection", "(module (type (struct)))"),
+        ("garbage collection", "(module (type $t (func (param (ref $t)))))"),
+        ("garbage collection", "(module (rec (type (func)) (type (func))))"),
+        ("garbage collection", "(module (type (sub (func))))"),
+        ("garbage collection", "(module (func (local anyref)))"),
+        ("garbage collection", "(module (func (drop (ref.null any))))"),
         (
-            "typed function references",
-            "(module (type $t (func)) (func (param (ref $t))))",
+            "garbage collection",
+            "(module (func (drop (ref.i31 (i32.const 1)))))",
         ),
-        ("tail calls", "(module (func return_call 0))"),
-        ("64-bit memories", "(module (memory i64 1))"),
-        ("multiple memories", "(module (memory 1) (memory 1))"),
         (
-            "extended constant expressions",
-            "(module (global i32 (i32.add (i32.const 1) (i32.const 2))))",
+            "garbage collection",
+            "(module (table 1 (ref null i31) (ref.i31 (i32.const 1))))",
         ),
     ];
     for (name, wat) in refused {
@@ -181,6 +183,38 @@ fn switched_off_proposals_are_refused_by_name_and_place() {
     compiled(relaxed, &settings());
     is_refused("wide arithmetic", wide, &settings());
     compiled(wide, &switched(Proposal::WideArithmetic, true));
+}
+
+#[test]
+fn what_version_3_has_is_on_and_can_be_switched_off() {
+    let references = "typed function references";
+    for (proposal, name, wat) in [
+        (Proposal::TailCall, "tail calls", "(module (func return_call 0))"),
+        (
+            Proposal::FunctionReferences,
+            references,
+            "(module (type $t (func)) (func (param (ref $t))))",
+        ),
+        (
+            Proposal::FunctionReferences,
+            references,
+            "(module (type $t (func)) (func (param funcref) (call_ref $t (unreachable))))",
+        ),
+        (
+            Proposal::ExtendedConst,
+            "extended constant expressions",
+            "(module (global i32 (i32.add (i32.const 1) (i32.const 2))))",
+        ),
+        (Proposal::Memory64, "64-bit memories", "(module (memory i64 1))"),
+        (
+            Proposal::MultiMemory,
+            "multiple memories",
+            "(module (memory 1) (memory 1))",
+        ),
+    ] {
+        is_refused(name, wat, &switched(proposal, false));
+        compiled(wat, &settings());
+    }
 }
 
 #[test]

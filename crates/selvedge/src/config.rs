@@ -167,6 +167,21 @@ impl Config {
         self
     }
 
+    /// Whether modules may make tail calls. Default: yes.
+    pub fn wasm_tail_call(&mut self, on: bool) -> &mut Config {
+        self.proposal(Proposal::TailCall, on)
+    }
+
+    /// Whether modules may have references to functions of one signature, and references that are never null. Default: yes.
+    pub fn wasm_function_references(&mut self, on: bool) -> &mut Config {
+        self.proposal(Proposal::FunctionReferences, on)
+    }
+
+    /// Whether modules may compute in constant expressions. Default: yes.
+    pub fn wasm_extended_const(&mut self, on: bool) -> &mut Config {
+        self.proposal(Proposal::ExtendedConst, on)
+    }
+
     /// Whether a module may have more than one memory. Default: yes.
     pub fn wasm_multi_memory(&mut self, on: bool) -> &mut Config {
         self.proposal(Proposal::MultiMemory, on)

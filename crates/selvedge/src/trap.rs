@@ -37,11 +37,13 @@ pub enum Trap {
     Unreachable = 10,
     /// Another thread asked the guest to stop.
     Interrupt = 11,
+    /// A null where a reference is needed: called by reference, or asserted not to be null.
+    NullReference = 12,
 }
 
 impl Trap {
     /// Every trap, in the order of the numbers.
-    pub const ALL: [Trap; 11] = [
+    pub const ALL: [Trap; 12] = [
         Trap::StackOverflow,
         Trap::OutOfFuel,
         Trap::MemoryOutOfBounds,
@@ -53,6 +55,7 @@ impl Trap {
         Trap::BadConversionToInteger,
         Trap::Unreachable,
         Trap::Interrupt,
+        Trap::NullReference,
     ];
 
     /// The trap with this number, as compiled code and the signal handler write it; none for 0 and for unknown ones.
@@ -75,6 +78,8 @@ impl Trap {
             Trap::BadConversionToInteger => "invalid conversion to integer",
             Trap::Unreachable => "unreachable",
             Trap::Interrupt => "interrupted",
+            // The specification says "null function reference" of calls and "null reference" of the rest.
+            Trap::NullReference => "null function reference: null reference",
         }
     }
 }
@@ -128,7 +133,7 @@ mod tests {
     #[test]
     fn unknown_numbers_are_no_trap() {
         assert_eq!(Trap::from_code(0), None);
-        assert_eq!(Trap::from_code(12), None);
+        assert_eq!(Trap::from_code(13), None);
         assert_eq!(Trap::from_code(u32::MAX), None);
     }
 

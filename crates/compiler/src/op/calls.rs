@@ -1,7 +1,10 @@
-//! Calls.
+//! Calls, and tail calls, which take the place of their caller's frame.
+//!
+//! Null is address zero, and nothing is mapped there: a load from a null record faults, and that is the trap. So a
+//! call by reference compares nothing, and `call_indirect` only the signature.
 
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{Inst, InstBuilder, SigRef, Value, types};
+use cranelift_codegen::ir::{FuncRef, Inst, InstBuilder, SigRef, Value, types};
 use smallvec::SmallVec;
 
 use crate::TrapCode;
@@ -9,34 +12,79 @@ use crate::abi::POINTER;
 use crate::layout::{
     FUNC_REF_CODE, FUNC_REF_CONTEXT, FUNC_REF_TYPE_ID, IMPORTED_FUNC_CODE, IMPORTED_FUNC_CONTEXT,
 };
-use crate::regions::Region;
+use crate::regions::{self, Region};
 use crate::translate::Translator;
 
+/// What is called, found and checked already.
+pub(crate) struct Callee {
+    code: Code,
+    context: Value,
+    /// The index of its type.
+    ty: u32,
+}
+
+/// Where a callee's code is.
+enum Code {
+    /// In this image.
+    Here(FuncRef),
+    /// At an address.
+    At(SigRef, Value),
+}
+
+/// One function for each operator.
 impl Translator<'_> {
     /// `call x`
     pub(crate) fn call(&mut self, function: u32) {
         self.fuel_flush();
+        let callee = self.callee_function(function);
+        self.call_callee(callee);
+    }
+
+    /// `return_call x`
+    pub(crate) fn return_call(&mut self, function: u32) {
+        self.fuel_flush();
+        let callee = self.callee_function(function);
+        self.return_call_callee(callee);
+    }
+
+    /// `call_indirect x y`: pop an index into the table; call the function there, if it has the type.
+    pub(crate) fn call_indirect(&mut self, ty: u32, table: u32) {
+        let callee = self.callee_in_table(ty, table);
+        self.call_callee(callee);
+    }
+
+    /// `return_call_indirect x y`
+    pub(crate) fn return_call_indirect(&mut self, ty: u32, table: u32) {
+        let callee = self.callee_in_table(ty, table);
+        self.return_call_callee(callee);
+    }
+
+    /// `call_ref x`: pop a reference; call its function, which has the type.
+    pub(crate) fn call_ref(&mut self, ty: u32) {
+        let callee = self.callee_reference(ty);
+        self.call_callee(callee);
+    }
+
+    /// `return_call_ref x`
+    pub(crate) fn return_call_ref(&mut self, ty: u32) {
+        let callee = self.callee_reference(ty);
+        self.return_call_callee(callee);
+    }
+}
+
+/// Where callees come from. What is owed is paid before a call, and after its checks.
+impl Translator<'_> {
+    fn callee_function(&mut self, function: u32) -> Callee {
         let info = self.env.info;
         let ty = info.functions[function as usize];
         let sig = self.imports.signature(self.b.func, ty, &info.types[ty as usize]);
-        let args = info.types[ty as usize].params().len();
-        let call = match function < info.imported_functions {
-            true => self.call_import(function, sig, args),
-            false => self.call_defined(function, sig, args),
-        };
-        self.push_results(call, ty);
-    }
-
-    /// A function of this module: it has the same vmctx.
-    fn call_defined(&mut self, function: u32, sig: SigRef, args: usize) -> Inst {
-        let callee = self.imports.function(self.b.func, function, sig);
-        let args = self.pop_args(self.vmctx, args);
-        self.b.ins().call(callee, &args)
-    }
-
-    /// An imported function: its code and context are in the vmctx.
-    fn call_import(&mut self, function: u32, sig: SigRef, args: usize) -> Inst {
-        let entry = self.env.info.layout.imported_function(function) as i32;
+        if function >= info.imported_functions {
+            // A function of this module: it has the same vmctx.
+            let code = Code::Here(self.imports.function(self.b.func, function, sig));
+            let context = self.vmctx;
+            return Callee { code, context, ty };
+        }
+        let entry = info.layout.imported_function(function) as i32;
         let flags = Region::Vmctx.anywhere(self.b.func);
         let code = self
             .b
@@ -46,24 +94,27 @@ impl Translator<'_> {
             .b
             .ins()
             .load(POINTER, flags, self.vmctx, entry + IMPORTED_FUNC_CONTEXT);
-        let args = self.pop_args(context, args);
-        self.b.ins().call_indirect(sig, code, &args)
+        Callee {
+            code: Code::At(sig, code),
+            context,
+            ty,
+        }
     }
 
-    /// `call_indirect x y`: pop an index into the table; call the function there, if it has the type.
-    pub(crate) fn call_indirect(&mut self, ty: u32, table: u32) {
+    fn callee_in_table(&mut self, ty: u32, table: u32) -> Callee {
         let index = self.pop();
         let record = self.table_element(table, index);
-        let null = self.b.ins().icmp_imm_s(IntCC::Equal, record, 0);
-        self.trap_if(null, TrapCode::IndirectCallToNull);
         self.check_type(record, ty);
         self.fuel_flush();
-        self.call_record(record, ty);
+        let flags = Region::FuncRef.constant(self.b.func);
+        let context = self.b.ins().load(POINTER, flags, record, FUNC_REF_CONTEXT);
+        self.callee_record(record, context, ty)
     }
 
-    /// Traps unless the function of a record has the type: the ids are equal throughout the process.
+    /// Traps unless the function of a record has the type: the ids are equal throughout the process. Of a null it is
+    /// the load that traps.
     fn check_type(&mut self, record: Value, ty: u32) {
-        let flags = Region::FuncRef.constant(self.b.func);
+        let flags = regions::null_check(self.b.func, TrapCode::IndirectCallToNull);
         let have = self.b.ins().load(types::I32, flags, record, FUNC_REF_TYPE_ID);
         let flags = Region::Vmctx.anywhere(self.b.func);
         let offset = self.env.info.layout.type_id(ty) as i32;
@@ -72,19 +123,51 @@ impl Translator<'_> {
         self.trap_if(differs, TrapCode::BadSignature);
     }
 
-    fn call_record(&mut self, record: Value, ty: u32) {
-        let info = self.env.info;
-        let sig = self.imports.signature(self.b.func, ty, &info.types[ty as usize]);
-        let flags = Region::FuncRef.constant(self.b.func);
-        let code = self.b.ins().load(POINTER, flags, record, FUNC_REF_CODE);
+    fn callee_reference(&mut self, ty: u32) -> Callee {
+        let record = self.pop();
+        let flags = regions::null_check(self.b.func, TrapCode::NullReference);
         let context = self.b.ins().load(POINTER, flags, record, FUNC_REF_CONTEXT);
-        let args = self.pop_args(context, info.types[ty as usize].params().len());
-        let call = self.b.ins().call_indirect(sig, code, &args);
-        self.push_results(call, ty);
+        self.fuel_flush();
+        self.callee_record(record, context, ty)
     }
 
-    /// The arguments of a call: a context, then the topmost `count` operands.
-    fn pop_args(&mut self, context: Value, count: usize) -> Vec<Value> {
+    /// The callee of a record that is not null and has the type.
+    fn callee_record(&mut self, record: Value, context: Value, ty: u32) -> Callee {
+        let signature = &self.env.info.types[ty as usize];
+        let sig = self.imports.signature(self.b.func, ty, signature);
+        let flags = Region::FuncRef.constant(self.b.func);
+        let code = self.b.ins().load(POINTER, flags, record, FUNC_REF_CODE);
+        Callee {
+            code: Code::At(sig, code),
+            context,
+            ty,
+        }
+    }
+}
+
+/// The two ways to call.
+impl Translator<'_> {
+    fn call_callee(&mut self, callee: Callee) {
+        let args = self.pop_args(callee.context, callee.ty);
+        let call = match callee.code {
+            Code::Here(function) => self.b.ins().call(function, &args),
+            Code::At(sig, code) => self.b.ins().call_indirect(sig, code, &args),
+        };
+        self.push_results(call, callee.ty);
+    }
+
+    fn return_call_callee(&mut self, callee: Callee) {
+        let args = self.pop_args(callee.context, callee.ty);
+        match callee.code {
+            Code::Here(function) => self.b.ins().return_call(function, &args),
+            Code::At(sig, code) => self.b.ins().return_call_indirect(sig, code, &args),
+        };
+        self.stop();
+    }
+
+    /// The arguments of a call of a function of type `ty`: a context, then the topmost operands.
+    fn pop_args(&mut self, context: Value, ty: u32) -> Vec<Value> {
+        let count = self.env.info.types[ty as usize].params().len();
         self.carried += count;
         let mut args = Vec::with_capacity(1 + count);
         args.push(context);

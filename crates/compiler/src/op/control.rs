@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Block, InstBuilder, JumpTableData, Value};
 use wasmparser::{BlockType, BrTable};
 
@@ -168,10 +169,31 @@ impl<'a> Translator<'a> {
 
     /// `br_if l`: pop an i32; when it is not zero, branch to `l`.
     pub(crate) fn br_if(&mut self, depth: u32) {
+        let condition = self.pop();
+        self.branch_if(condition, depth);
+    }
+
+    /// `br_on_null l`: pop a reference; branch to `l` without it if it is null, else push it again.
+    pub(crate) fn br_on_null(&mut self, depth: u32) {
+        let reference = self.pop();
+        let is_null = self.b.ins().icmp_imm_s(IntCC::Equal, reference, 0);
+        self.branch_if(is_null, depth);
+        self.push(reference);
+    }
+
+    /// `br_on_non_null l`: pop a reference; branch to `l` with it if it is not null.
+    pub(crate) fn br_on_non_null(&mut self, depth: u32) {
+        let reference = self.top(1)[0];
+        let is_some = self.b.ins().icmp_imm_s(IntCC::NotEqual, reference, 0);
+        self.branch_if(is_some, depth);
+        self.pop();
+    }
+
+    /// Branches to a label if `condition` is not zero, with the topmost operands, which stay.
+    fn branch_if(&mut self, condition: Value, depth: u32) {
         if self.is_loop(depth) {
             self.fuel_flush();
         }
-        let condition = self.pop();
         let (target, arity) = self.target(depth);
         let args = self.top_args(arity);
         let next = self.b.create_block();

@@ -5,7 +5,7 @@ use cranelift_codegen::ir::{InstBuilder, types};
 
 use crate::abi::clif_ref_type;
 use crate::translate::Translator;
-use crate::{CompileError, parse};
+use crate::{CompileError, TrapCode, parse};
 
 impl Translator<'_> {
     /// `ref.null t`
@@ -22,6 +22,13 @@ impl Translator<'_> {
         let is_null = self.b.ins().icmp_imm_s(IntCC::Equal, reference, 0);
         let is_null = self.b.ins().uextend(types::I32, is_null);
         self.push(is_null);
+    }
+
+    /// `ref.as_non_null`: trap if the reference is null.
+    pub(crate) fn ref_as_non_null(&mut self) {
+        let reference = self.top(1)[0];
+        let is_null = self.b.ins().icmp_imm_s(IntCC::Equal, reference, 0);
+        self.trap_if(is_null, TrapCode::NullReference);
     }
 
     /// `ref.func x`: push the address of the function's record, which lies in the vmctx.

@@ -15,6 +15,7 @@ use crate::module::Module;
 use crate::trap::Trap;
 use selvedge_compiler::{
     ConstExpr, DataMode, ElementItems, ElementMode, ExternIndex, FuncType, GlobalType, ModuleInfo, VmLayout,
+    evaluate_const,
 };
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::{self, NonNull};
@@ -176,6 +177,11 @@ impl InstanceVm {
                 // SAFETY: a cell of this store (invariant 2); no generated code runs meanwhile.
                 unsafe { self.global_cell(global).read() }
             }
+            ConstExpr::Extended(start, end) => {
+                let ops = &self.info().const_ops[start as usize..end as usize];
+                let word = evaluate_const(ops, |value| Some(self.evaluate(&value).u64()));
+                ValRaw::from_u64(word.expect("validated"))
+            }
             ref other => unreachable!("constant expression {other:?} is not known here"),
         }
     }
@@ -270,6 +276,7 @@ impl StoreVm {
         self.link_funcs(&mut instance, &imports);
         self.link_objects(&instance, &imports);
         self.write_func_refs(&instance);
+        self.fill_tables(&instance);
         for (index, init) in info.global_inits.iter().enumerate() {
             let cell = info.layout.defined_global(index as u32);
             instance.vmctx.write(cell, instance.evaluate(init));
@@ -380,6 +387,18 @@ impl StoreVm {
                 type_id: instance.module.type_ids()[type_index as usize],
             };
             instance.vmctx.write(offset, record);
+        }
+    }
+
+    /// Writes the first values of the instance's own tables, where they are not null. No global of its own counts for them.
+    fn fill_tables(&mut self, instance: &InstanceVm) {
+        let info = instance.info();
+        let own = &instance.tables[info.imported_tables as usize..];
+        for (table, init) in own.iter().zip(&info.table_inits) {
+            if let Some(init) = init {
+                let value = instance.evaluate(init).u64();
+                self.tables[*table as usize].fill(value);
+            }
         }
     }
 

@@ -8,6 +8,7 @@
 //!   the program counter lies in guest code or in our trampolines?
 //!   the address lies in the slot's guard                                   -> stack overflow
 //!   the instruction is a fault site, the address in the store's memories   -> the site's trap
+//!   the instruction is a fault site of a null, the address next to 0         -> the site's trap
 //!   SIGFPE, SIGILL: the instruction is a fault site                        -> the site's trap
 //!   anything else                                                          -> the handler that was there before
 //! ```
@@ -217,11 +218,17 @@ fn trap_of(fault: &Fault, slot: &SlotHeader, store: &VMStoreContext) -> Option<T
             if in_guard && (code::is_guest_code(pc) || is_trampoline(pc)) {
                 return Some(TrapCode::StackOverflow);
             }
-            fault_site(pc).filter(|_| lies_in_memory(store, fault.address))
+            fault_site(pc).filter(|trap| match trap {
+                TrapCode::IndirectCallToNull | TrapCode::NullReference => fault.address < NULL_BYTES,
+                _ => lies_in_memory(store, fault.address),
+            })
         }
         _ => fault_site(pc),
     }
 }
+
+/// Where a field of something at address zero may lie: below the least address that anything is mapped at.
+const NULL_BYTES: usize = 4096;
 
 /// The trap of the fault site at `pc`.
 fn fault_site(pc: usize) -> Option<TrapCode> {

@@ -77,6 +77,11 @@ impl TableVm {
             .get_mut(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
     }
 
+    /// Sets all elements.
+    pub(crate) fn fill(&mut self, value: u64) {
+        self.elements.fill(value);
+    }
+
     /// The length after growing by `delta` elements, or nothing where a limit forbids it.
     pub(crate) fn grown(&self, delta: u64) -> Option<u64> {
         let limit = self.ty.maximum.unwrap_or(u64::MAX).min(MAX_TABLE_ELEMENTS);

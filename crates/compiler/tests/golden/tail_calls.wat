@@ -1,0 +1,11 @@
+(module
+  (import "host" "f" (func $import (param i64) (result i64)))
+  (type $t (func (param i64) (result i64)))
+  (table 4 funcref)
+  (func $callee (param i64) (result i64) (local.get 0))
+  (func $direct (result i64) (return_call $callee (i64.const 1)))
+  (func $imported (result i64) (return_call $import (i64.const 1)))
+  (func $indirect (param i32) (result i64)
+    (return_call_indirect (type $t) (i64.const 1) (local.get 0)))
+  (func $reference (param (ref null $t)) (result i64)
+    (return_call_ref $t (i64.const 1) (local.get 0))))
