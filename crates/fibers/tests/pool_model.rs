@@ -340,7 +340,10 @@ fn random_sequences_do_what_the_model_says() {
     }
     println!("takes, returns, trims, starts and ends of threads, ends of pools: {counts:?}");
     if std::env::var("POOL_SEED").is_err() {
-        assert!(counts.iter().all(|&count| count > SEQUENCES as usize), "{counts:?}");
+        assert!(
+            counts.iter().all(|&count| count > SEQUENCES as usize),
+            "{counts:?}"
+        );
     }
 }
 
