@@ -1,14 +1,45 @@
-//! What does a switch between two stacks cost, and what comes with it? `fibers` beside corosensei.
+//! What does a switch between two stacks cost, and what comes with it? `fibers` beside corosensei, wasmtime's fibers and generator.
+//!
+//! A question that is answered in nanoseconds is asked [`TIMES`] times in a loop, on both sides, so that the answer is not
+//! mostly the loop around it.
+//!
+//! What the times consist of, on x86-64 (AMD Zen 4), found by looking at the instructions and by trying:
+//!
+//! - *Resume + suspend*: both sides are four jumps that are taken (call, ret, and each side's loop) and about thirty
+//!   instructions. Neither counts: what the next switch waits for is a chain of loads from places that were just written. The
+//!   parent's stack pointer comes out of the link, its rbx from its stack, `sp` from the fiber's handle, the fiber's rbx from its
+//!   stack, and then the link again. corosensei's results travel through memory besides. `by hand` (1.7 ns, 0.37 of corosensei) has
+//!   the same link, handle, call and return, but keeps the handle's address and the suspender's in registers, so that two of
+//!   these four loads are gone. In a library they are not: the compiler owns rbx, every other register is clobbered, and
+//!   what it keeps across a switch comes back from a stack whose pointer came out of memory. The rest (checks for a
+//!   finished fiber and for a forced unwind, both sides' rbp and rbx, the result as an enum in memory for the loop to look
+//!   at) makes 41 instructions of its 15.
+//!   The goal of 0.77 is missed by a tenth.
+//! - *Create + run + drop*: a fiber that is moved while its words are still in the store buffer waits for them; a fiber in
+//!   registers does not. corosensei's `into_stack` copies it.
+//! - *On another stack*: one call and one return, where corosensei has two of each; a taken jump costs about two cycles.
+//! - *Drop while suspended*: one Rust unwind each, through the frames of the standard library's throw, which are the larger
+//!   part, and one (ours) or three (corosensei's) of the fiber.
+//! - *The ring*: each resume waits for lines of a stack that no cache has, and for its page's translation. A scheduler that knows
+//!   what it runs next starts these loads early ([`Fiber::prefetch`]).
 
-use corosensei::stack::DefaultStack;
-use corosensei::{Coroutine, CoroutineResult, ScopedCoroutine};
-use fibers::{Fiber, FiberResult, GuardedStack};
-use selvedge_benches::{Contest, Question, side};
+use std::cell::Cell;
 use std::hint::black_box;
 
+use corosensei::stack::DefaultStack;
+use corosensei::trap::CoroutineTrapHandler;
+use corosensei::{Coroutine, CoroutineResult, ScopedCoroutine};
+use fibers::pool::{PoolConfig, PooledStack, StackPool};
+use fibers::{Fiber, FiberResult, GuardedStack, ScopedFiber, Stack, TrapHandler};
+use selvedge_benches::{Contest, Question, side};
+
 const STACK_BYTES: usize = 1 << 16;
-/// Fibers in the ring: corosensei needs two mappings each, of 65 530.
-const RING: usize = 10_000;
+/// How often a short question is asked in a row.
+const TIMES: u32 = 64;
+/// Fibers in the ring.
+const RING: usize = 100_000;
+/// How many fibers ahead the ring loads.
+const AHEAD: usize = 6;
 
 fn stack() -> GuardedStack {
     GuardedStack::new(STACK_BYTES).expect("there is room for a stack")
@@ -19,7 +50,11 @@ fn their_stack() -> DefaultStack {
 }
 
 fn echo() -> Fiber<usize, usize, usize, GuardedStack> {
-    Fiber::with_stack(stack(), |suspender, mut word| {
+    echo_on(stack())
+}
+
+fn echo_on<S: Stack + 'static>(stack: S) -> Fiber<usize, usize, usize, S> {
+    Fiber::with_stack(stack, |suspender, mut word| {
         loop {
             word = suspender.suspend(word);
         }
@@ -37,24 +72,183 @@ fn their_echo() -> Coroutine<usize, usize, usize> {
 fn switch(contest: &mut Contest) {
     let (mut ours, mut theirs) = (echo(), their_echo());
     contest.duel(
-        Question::new("resume + suspend, a word each way", 0.77),
+        Question::new("resume + suspend, a word each way", 0.77).times(TIMES),
         side("fibers", || {
-            black_box(ours.resume(black_box(7)));
+            for _ in 0..TIMES {
+                black_box(ours.resume(black_box(7)));
+            }
         }),
         side("corosensei", || {
-            black_box(theirs.resume(black_box(7)));
+            for _ in 0..TIMES {
+                black_box(theirs.resume(black_box(7)));
+            }
+        }),
+    );
+    let by_hand = stack();
+    contest.duel(
+        Question::new("resume + suspend, the lower bound", 1.0)
+            .times(TIMES)
+            .without_goal(),
+        side("fibers", || {
+            for _ in 0..TIMES {
+                black_box(ours.resume(black_box(7)));
+            }
+        }),
+        side("by hand", || {
+            // SAFETY: the stack is ours, and used by nobody else.
+            black_box(unsafe { bound::round_trips(TIMES.into(), by_hand.base()) });
+        }),
+    );
+    let their_stack = wasmtime_internal_fiber::FiberStack::new(STACK_BYTES, false).expect("a stack");
+    let wasmtime =
+        wasmtime_internal_fiber::Fiber::<usize, usize, usize>::new(their_stack, |mut word, suspend| {
+            loop {
+                word = suspend.suspend(word);
+                if word == usize::MAX {
+                    return 0;
+                }
+            }
+        });
+    let Ok(wasmtime) = wasmtime else {
+        panic!("wasmtime makes no fiber");
+    };
+    contest.duel(
+        Question::new("resume + suspend, wasmtime", 1.0)
+            .times(TIMES)
+            .without_goal(),
+        side("fibers", || {
+            for _ in 0..TIMES {
+                black_box(ours.resume(black_box(7)));
+            }
+        }),
+        side("wasmtime-internal-fiber", || {
+            for _ in 0..TIMES {
+                black_box(wasmtime.resume(black_box(7)).is_err());
+            }
+        }),
+    );
+    assert_eq!(wasmtime.resume(usize::MAX).ok(), Some(0)); // one that is dropped before would panic
+    let mut generator = generator::Gn::<usize>::new_scoped(|mut scope| {
+        let mut word = 0;
+        loop {
+            word = scope.yield_(word).unwrap_or(0);
+        }
+    });
+    generator.raw_send(None);
+    contest.duel(
+        Question::new("resume + suspend, generator", 1.0)
+            .times(TIMES)
+            .without_goal(),
+        side("fibers", || {
+            for _ in 0..TIMES {
+                black_box(ours.resume(black_box(7)));
+            }
+        }),
+        side("generator", || {
+            for _ in 0..TIMES {
+                black_box(generator.send(black_box(7)));
+            }
         }),
     );
 }
 
+/// A switch written by hand for one purpose: how fast could it be?
+mod bound {
+    /// Goes so many times to and fro between this stack and the one with this base, with a word each way. Paired calls
+    /// and returns, the fiber's stack pointer and the link in memory as in `fibers`; nothing is saved, and nothing is checked.
+    ///
+    /// # Safety
+    /// `base` is 16-aligned, and the 64 bytes below it are writable and unused.
+    #[unsafe(naked)]
+    pub unsafe extern "sysv64" fn round_trips(times: u64, base: usize) -> u64 {
+        core::arch::naked_asm!(
+            "push rbx",
+            "lea rbx, [rsi - 32]", // the handle: sp, link
+            "lea rax, [rip + 3f]",
+            "mov [rsi - 48], rax",
+            "lea rax, [rsi - 48]",
+            "mov [rbx], rax",
+            "lea rax, [rsi - 16]",
+            "mov [rbx + 8], rax",
+            "mov r8, rdi",
+            "2:", // resume
+            "mov rdx, [rbx]",
+            "mov rsi, [rbx + 8]",
+            "mov edi, 7",
+            "call [rdx]",
+            "mov [rbx], rdx",
+            "dec r8",
+            "jnz 2b",
+            "pop rbx",
+            "ret",
+            "3:", // the fiber goes on
+            "mov [rsi], rsp",
+            "lea rsp, [rdx + 8]",
+            "mov rax, rdi",
+            "lea rcx, [rip + 3b]", // suspend
+            "push rcx",
+            "mov rdx, rsp",
+            "mov rsp, [rsi]",
+            "ret",
+        )
+    }
+}
+
+/// A stack of our pool for their fibers, so that both rings lie in the same kind of memory: their own stacks have two mappings
+/// each, of which there are 65 530.
+struct Lent(PooledStack);
+
+// SAFETY: it is a stack for `fibers`, which asks for as much.
+unsafe impl corosensei::stack::Stack for Lent {
+    fn base(&self) -> corosensei::stack::StackPointer {
+        self.0.base().try_into().expect("not 0")
+    }
+
+    fn limit(&self) -> corosensei::stack::StackPointer {
+        self.0.limit().try_into().expect("not 0")
+    }
+}
+
 fn ring(contest: &mut Contest) {
-    let mut ours = (0..RING).map(|_| echo()).collect::<Vec<_>>();
-    let mut theirs = (0..RING).map(|_| their_echo()).collect::<Vec<_>>();
+    if !contest.asks("ring") {
+        return;
+    }
+    let pool = StackPool::new(PoolConfig {
+        stack_bytes: STACK_BYTES,
+        max_stacks: 2 * RING,
+        ..PoolConfig::default()
+    });
+    let pool = pool.expect("a pool");
+    let take = || pool.take().expect("the pool has a stack");
+    let mut ours: Vec<Fiber<usize, usize, usize>> = (0..RING).map(|_| echo_on(take())).collect();
+    let mut theirs: Vec<_> = (0..RING)
+        .map(|_| {
+            Coroutine::<usize, usize, usize, _>::with_stack(Lent(take()), |suspender, mut word| {
+                loop {
+                    word = suspender.suspend(word);
+                }
+            })
+        })
+        .collect();
     contest.duel(
-        Question::new("the same over a ring of 10 000", 0.6).times(RING as u32),
+        Question::new("a ring of 100 000", 0.6).times(RING as u32),
         side("fibers", || {
             for fiber in &mut ours {
                 black_box(fiber.resume(black_box(7)));
+            }
+        }),
+        side("corosensei", || {
+            for fiber in &mut theirs {
+                black_box(fiber.resume(black_box(7)));
+            }
+        }),
+    );
+    contest.duel(
+        Question::new("a ring of 100 000, loaded ahead", 0.6).times(RING as u32),
+        side("fibers", || {
+            for at in 0..RING {
+                ours[(at + AHEAD) % RING].prefetch();
+                black_box(ours[at].resume(black_box(7)));
             }
         }),
         side("corosensei", || {
@@ -68,42 +262,52 @@ fn ring(contest: &mut Contest) {
 fn create(contest: &mut Contest) {
     let (mut ours, mut theirs) = (Some(stack()), Some(their_stack()));
     contest.duel(
-        Question::new("create + run + drop, owned stack reused", 0.33),
+        Question::new("create + run + drop, owned stack reused", 0.33).times(TIMES),
         side("fibers", || {
-            let own = ours.take().expect("put back below");
-            let mut fiber = Fiber::<usize, (), usize, _>::with_stack(own, |_, word| word + 1);
-            let result = fiber.resume(black_box(7));
-            assert!(matches!(result, FiberResult::Return(8)));
-            ours = Some(fiber.into_stack());
+            let mut own = ours.take().expect("put back below");
+            for _ in 0..TIMES {
+                let mut fiber = Fiber::<usize, (), usize, _>::with_stack(own, |_, word| word + 1);
+                let result = fiber.resume(black_box(7));
+                assert!(matches!(result, FiberResult::Return(8)));
+                own = fiber.into_stack();
+            }
+            ours = Some(own);
         }),
         side("corosensei", || {
-            let own = theirs.take().expect("put back below");
-            let mut fiber = Coroutine::<usize, (), usize, _>::with_stack(own, |_, word| word + 1);
-            let result = fiber.resume(black_box(7));
-            assert!(matches!(result, CoroutineResult::Return(8)));
-            theirs = Some(fiber.into_stack());
+            let mut own = theirs.take().expect("put back below");
+            for _ in 0..TIMES {
+                let mut fiber = Coroutine::<usize, (), usize, _>::with_stack(own, |_, word| word + 1);
+                let result = fiber.resume(black_box(7));
+                assert!(matches!(result, CoroutineResult::Return(8)));
+                own = fiber.into_stack();
+            }
+            theirs = Some(own);
         }),
     );
 }
 
 fn create_scoped(contest: &mut Contest) {
-    let mut ours = Some(stack());
-    let mut theirs = their_stack();
+    let (mut ours, mut theirs) = (stack(), their_stack());
     contest.duel(
-        Question::new("create + run + drop, theirs on a borrowed stack", 0.91),
+        Question::new("create + run + drop, borrowed stack", 0.91).times(TIMES),
         side("fibers", || {
-            let own = ours.take().expect("put back below");
-            let mut fiber = Fiber::<usize, (), usize, _>::with_stack(own, |_, word| word + 1);
-            let result = fiber.resume(black_box(7));
-            assert!(matches!(result, FiberResult::Return(8)));
-            ours = Some(fiber.into_stack());
+            for _ in 0..TIMES {
+                let fiber = ScopedFiber::<usize, (), usize, _, _>::with_stack(&mut ours, |_, word| word + 1);
+                fiber.scope(|mut fiber| {
+                    let result = fiber.resume(black_box(7));
+                    assert!(matches!(result, FiberResult::Return(8)));
+                });
+            }
         }),
-        side("corosensei scoped", || {
-            let fiber = ScopedCoroutine::<usize, (), usize, _>::with_stack(&mut theirs, |_, word| word + 1);
-            fiber.scope(|mut fiber| {
-                let result = fiber.resume(black_box(7));
-                assert!(matches!(result, CoroutineResult::Return(8)));
-            });
+        side("corosensei", || {
+            for _ in 0..TIMES {
+                let fiber =
+                    ScopedCoroutine::<usize, (), usize, _>::with_stack(&mut theirs, |_, word| word + 1);
+                fiber.scope(|mut fiber| {
+                    let result = fiber.resume(black_box(7));
+                    assert!(matches!(result, CoroutineResult::Return(8)));
+                });
+            }
         }),
     );
 }
@@ -143,21 +347,134 @@ fn unwind(contest: &mut Contest) {
     );
 }
 
-fn on_stack(contest: &mut Contest) {
-    use fibers::Stack;
-    let ours = stack();
-    let mut theirs = their_stack();
+fn reset(contest: &mut Contest) {
+    let (mut ours, mut theirs) = (Some(stack()), Some(their_stack()));
     contest.duel(
-        Question::new("call a function on another stack", 0.75),
+        Question::new("drop while suspended, nothing to drop", 1.0).times(TIMES),
         side("fibers", || {
-            // SAFETY: the stack is ours, is used by nobody else, and its base is 16-aligned.
-            let word = unsafe { fibers::raw::on_stack(ours.base(), || black_box(7)) };
-            black_box(word);
+            let mut own = ours.take().expect("put back below");
+            for _ in 0..TIMES {
+                let mut fiber =
+                    Fiber::<(), (), (), _>::with_stack(own, |suspender, ()| suspender.suspend(()));
+                black_box(fiber.resume(()));
+                // SAFETY: nothing on the fiber's stack needs dropping.
+                unsafe { fiber.force_reset() };
+                own = fiber.into_stack();
+            }
+            ours = Some(own);
         }),
         side("corosensei", || {
-            black_box(corosensei::on_stack(&mut theirs, || black_box(7)));
+            let mut own = theirs.take().expect("put back below");
+            for _ in 0..TIMES {
+                let mut fiber =
+                    Coroutine::<(), (), (), _>::with_stack(own, |suspender, ()| suspender.suspend(()));
+                black_box(fiber.resume(()));
+                // SAFETY: nothing on the fiber's stack needs dropping.
+                unsafe { fiber.force_reset() };
+                own = fiber.into_stack();
+            }
+            theirs = Some(own);
         }),
     );
+}
+
+fn on_stack(contest: &mut Contest) {
+    let (mut ours, mut theirs) = (stack(), their_stack());
+    contest.duel(
+        Question::new("call a function on another stack", 0.75).times(TIMES),
+        side("fibers", || {
+            for _ in 0..TIMES {
+                black_box(fibers::on_stack(&mut ours, || black_box(7)));
+            }
+        }),
+        side("corosensei", || {
+            for _ in 0..TIMES {
+                black_box(corosensei::on_stack(&mut theirs, || black_box(7)));
+            }
+        }),
+    );
+}
+
+thread_local! {
+    static OURS: Cell<Option<TrapHandler<bool>>> = const { Cell::new(None) };
+    static THEIRS: Cell<Option<CoroutineTrapHandler<bool>>> = const { Cell::new(None) };
+}
+
+/// Ends whichever fiber has overflowed.
+unsafe extern "C" fn on_fault(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: SA_SIGINFO: the kernel gives a context.
+    let context = unsafe { &mut *context.cast::<libc::ucontext_t>() };
+    let stack_pointer = fibers::raw::interrupted_stack_pointer(context);
+    if let Some(handler) = OURS.get()
+        && handler.is_stack_pointer_inside(stack_pointer)
+    {
+        // SAFETY: the fiber recursed, and has nothing to drop.
+        unsafe { handler.setup_trap_trampoline(|| true) }.write_to(context);
+    } else if let Some(handler) = THEIRS.get()
+        && handler.stack_ptr_in_bounds(stack_pointer)
+    {
+        // SAFETY: the fiber recursed, and has nothing to drop.
+        let regs = unsafe { handler.setup_trap_handler(|| true) };
+        let gregs = &mut context.uc_mcontext.gregs;
+        gregs[libc::REG_RIP as usize] = regs.rip as i64;
+        gregs[libc::REG_RSP as usize] = regs.rsp as i64;
+        gregs[libc::REG_RBP as usize] = regs.rbp as i64;
+        gregs[libc::REG_RDI as usize] = regs.rdi as i64;
+        gregs[libc::REG_RSI as usize] = regs.rsi as i64;
+    } else {
+        std::process::abort();
+    }
+}
+
+/// Makes `on_fault` the handler of SIGSEGV, on a stack that is leaked.
+fn handle_faults() {
+    let space = Box::leak(vec![0u8; 64 << 10].into_boxed_slice());
+    let stack = libc::stack_t {
+        ss_sp: space.as_mut_ptr().cast(),
+        ss_flags: 0,
+        ss_size: space.len(),
+    };
+    // SAFETY: the space is there for ever.
+    assert_eq!(unsafe { libc::sigaltstack(&stack, std::ptr::null_mut()) }, 0);
+    // SAFETY: zeros are a value of this type.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = on_fault as *const () as usize;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+    // SAFETY: a handler of the right signature.
+    assert_eq!(
+        unsafe { libc::sigaction(libc::SIGSEGV, &action, std::ptr::null_mut()) },
+        0
+    );
+}
+
+#[expect(unconditional_recursion, reason = "the guard ends it")]
+fn recurse(depth: u64) -> u64 {
+    let local = black_box([depth; 16]);
+    recurse(black_box(depth + 1)) + local[3]
+}
+
+fn overflow(contest: &mut Contest) {
+    handle_faults();
+    let (mut ours, mut theirs) = (Some(stack()), Some(their_stack()));
+    contest.duel(
+        Question::new("overflow caught, 64 KiB", 1.0),
+        side("fibers", || {
+            let own = ours.take().expect("put back below");
+            let mut fiber = Fiber::<(), (), bool, _>::with_stack(own, |_, ()| recurse(0) == 0);
+            OURS.set(Some(fiber.trap_handler()));
+            assert!(matches!(fiber.resume(()), FiberResult::Return(true)));
+            ours = Some(fiber.into_stack());
+        }),
+        side("corosensei", || {
+            let own = theirs.take().expect("put back below");
+            let mut fiber = Coroutine::<(), (), bool, _>::with_stack(own, |_, ()| recurse(0) == 0);
+            THEIRS.set(Some(fiber.trap_handler()));
+            assert!(matches!(fiber.resume(()), CoroutineResult::Return(true)));
+            theirs = Some(fiber.into_stack());
+        }),
+    );
+    OURS.set(None);
+    THEIRS.set(None);
 }
 
 fn main() {
@@ -168,6 +485,8 @@ fn main() {
     create_scoped(&mut contest);
     create_default(&mut contest);
     unwind(&mut contest);
+    reset(&mut contest);
     on_stack(&mut contest);
+    overflow(&mut contest);
     contest.finish();
 }

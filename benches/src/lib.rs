@@ -108,6 +108,13 @@ impl Contest {
         }
     }
 
+    /// Whether a question with these words may be asked: for what is costly to prepare.
+    pub fn asks(&self, words: &str) -> bool {
+        self.filter
+            .as_ref()
+            .is_none_or(|part| words.contains(part.as_str()) || part.contains(words))
+    }
+
     /// Puts a question to both sides; the first is ours.
     pub fn duel(&mut self, question: Question, mut ours: Side<impl FnMut()>, mut theirs: Side<impl FnMut()>) {
         let is_asked = self
