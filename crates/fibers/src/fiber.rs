@@ -122,12 +122,13 @@ impl<Input, Yield, Return, S: Stack> Fiber<Input, Yield, Return, S> {
     where
         F: FnOnce(&Suspender<Input, Yield>, Input) -> Return,
     {
+        let tag = ManuallyDrop::new(hooks::stack_created(stack.base(), stack.limit()));
         Fiber {
             // SAFETY: the stack is the fiber's, and stays in place when that is moved; the fiber's drop and `into_stack` end the
             // core first. For what is borrowed, the caller's promise.
             core: unsafe { Core::new(&stack, body) },
             drop_initial: drop_at::<F>,
-            tag: ManuallyDrop::new(hooks::stack_created(stack.base(), stack.limit())),
+            tag,
             stack: ManuallyDrop::new(stack),
         }
     }

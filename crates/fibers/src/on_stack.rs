@@ -29,6 +29,7 @@ use crate::start;
 #[inline]
 pub fn on_stack<R>(stack: impl Stack, body: impl FnOnce() -> R) -> R {
     let base = stack.base();
+    let _borrowed = hooks::stack_borrowed(base, stack.limit());
     // SAFETY: the stack is ours until this returns, and ends in a guard or in what its implementor promises instead.
     unsafe { call(base, Bounds::new(base, stack.limit()), body) }
 }
@@ -45,7 +46,7 @@ pub(crate) unsafe fn call<R>(base: usize, bounds: Bounds, body: impl FnOnce() ->
     impl Drop for Callee {
         #[inline(always)]
         fn drop(&mut self) {
-            hooks::about_to_switch(&self.0, false);
+            hooks::about_to_call(&self.0, false);
         }
     }
 
@@ -60,7 +61,7 @@ pub(crate) unsafe fn call<R>(base: usize, bounds: Bounds, body: impl FnOnce() ->
         }
     }
 
-    let _caller = Caller(ManuallyDrop::new(hooks::about_to_switch(&bounds, true)));
+    let _caller = Caller(ManuallyDrop::new(hooks::about_to_call(&bounds, true)));
     let told = || {
         let _callee = Callee(hooks::switched(Left::NOTHING));
         body()

@@ -73,7 +73,7 @@ impl<Input, Yield, Return> Core<Input, Yield, Return> {
     /// When the stack has no room for `body` and 1 KiB more.
     ///
     /// # Safety
-    /// Invariants 3 and 4 are kept. What `body` and the values borrow stays borrowed as long.
+    /// Invariants 3 and 4 are kept, and the hooks were told of the stack. What `body` and the values borrow stays borrowed as long.
     #[inline(always)]
     pub(crate) unsafe fn new<F>(stack: &impl Stack, body: F) -> Self
     where
@@ -103,7 +103,8 @@ impl<Input, Yield, Return> Core<Input, Yield, Return> {
             resumed_when_finished();
         }
         let input = ManuallyDrop::new(input);
-        let left = hooks::about_to_switch(&self.bounds, true);
+        // SAFETY: invariant 1: the fiber is parked.
+        let left = unsafe { hooks::about_to_resume(&self.bounds, self.link) };
         // SAFETY: invariant 1: the fiber is parked at `sp`, which is replaced below. The input is decoded
         // before anything else runs here, and not used again.
         let (word, sp) = unsafe { arch::switch_and_link_direct_word(encode(&input), self.sp, self.link) };
@@ -327,7 +328,8 @@ unsafe fn end_parked<Yield, Return>(
     }
     let mut parked = sp;
     for _ in 0..UNWIND_ATTEMPTS {
-        let left = hooks::about_to_switch(&bounds, true);
+        // SAFETY: the caller's promise, and below: the fiber is parked.
+        let left = unsafe { hooks::about_to_resume(&bounds, link) };
         // SAFETY: the caller's promise, and below: the fiber is parked in a suspend.
         let (word, sp) = unsafe { arch::switch_and_throw(parked, link) };
         bounds = hooks::switched(left);

@@ -33,7 +33,7 @@ impl<Input, Yield> Suspender<Input, Yield> {
         let value = ManuallyDrop::new(value);
         // SAFETY: the fiber runs, and noted its parent when it was resumed.
         let parent = unsafe { hooks::parent_of(self.link()) };
-        let left = hooks::about_to_switch(&parent, true);
+        let left = hooks::about_to_suspend(&parent);
         // SAFETY: a suspender is reachable on its fiber only, as it is not `Sync` and no closure that can be given to
         // another fiber may borrow it; so this runs there. The value is decoded before the fiber goes on.
         let (word, unwind) = unsafe { arch::switch_yield_word(encode(&value), self.link()) };

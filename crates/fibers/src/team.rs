@@ -96,7 +96,7 @@ impl core::error::Error for TeamError {}
 pub struct Team<T, S: Stack> {
     shared: Rc<Shared<T>>,
     // Dropped after the members are ended.
-    stacks: Vec<S>,
+    stacks: Vec<(hooks::StackTag, S)>,
 }
 
 /// What the members know.
@@ -195,10 +195,11 @@ impl<T: 'static, S: Stack + 'static> Team<T, S> {
             };
             body(&member, first)
         };
+        let tag = hooks::stack_created(stack.base(), stack.limit());
         let place = place_of(&stack, main);
         // SAFETY: `&mut self`: no member runs (invariant 2), so nobody else looks at the vector.
         unsafe { &mut *self.shared.cores.get() }.push(place);
-        self.stacks.push(stack);
+        self.stacks.push((tag, stack));
         MemberId(member)
     }
 
@@ -218,7 +219,9 @@ impl<T: 'static, S: Stack + 'static> Team<T, S> {
         shared.sender.set(None);
         shared.running.set(Some(member.0));
         // SAFETY: the vector stays (invariant 2).
-        let left = hooks::about_to_switch(unsafe { &*place }.core.bounds(), true);
+        let bounds = unsafe { &*place }.core.bounds();
+        // SAFETY: the member is parked.
+        let left = unsafe { hooks::about_to_resume(bounds, link) };
         // SAFETY: the member is parked there, as it is not finished and nobody runs. Its number is replaced below, or was by its
         // transfer. The value is decoded before this goes on.
         let (word, sp) = unsafe { arch::switch_and_link_direct_word(encode(&value), sp, link) };
@@ -246,7 +249,7 @@ impl<T: 'static, S: Stack + 'static> Team<T, S> {
     pub fn trap_handler(&self, member: MemberId) -> Result<TrapHandler<T>, TeamError> {
         let place = self.shared.place(member.0)?;
         // SAFETY: a look only; the vector stays.
-        Ok(unsafe { &(*place).core }.trap_handler(self.stacks[member.0].limit()))
+        Ok(unsafe { &(*place).core }.trap_handler(self.stacks[member.0].1.limit()))
     }
 }
 
@@ -333,7 +336,9 @@ impl<T> Member<'_, T> {
         // SAFETY: the vector stays while members run (invariant 2).
         let (sp, link) = unsafe { &(*other).core }.parked_at();
         // SAFETY: as above.
-        let left = hooks::about_to_switch(unsafe { &*other }.core.bounds(), true);
+        let bounds = unsafe { &*other }.core.bounds();
+        // SAFETY: this member runs, and the other is parked.
+        let left = unsafe { hooks::about_to_transfer(bounds, self.suspender.link(), link) };
         // SAFETY: as above; a place only.
         let own = unsafe { &raw mut (*own).core };
         // SAFETY: as above.

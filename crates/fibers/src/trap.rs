@@ -66,6 +66,7 @@ impl<Return> TrapHandler<Return> {
             // SAFETY: this runs at the base of the fiber.
             unsafe { run_to_end(link, body) }
         }
+        crate::hooks::frames_abandoned(self.base, self.limit);
         // SAFETY: the caller's promise.
         unsafe { arch::setup_trap_trampoline(self.base, body, trap_main::<F, Return>) }
     }

@@ -37,8 +37,7 @@ pub(crate) const CAN_UNWIND: bool = cfg!(all(feature = "unwind", panic = "unwind
 pub(crate) unsafe fn run_to_end<R>(link: usize, body: impl FnOnce() -> R) -> ! {
     let result = catch(body);
     // SAFETY: the caller's promise: the fiber noted its parent when it was resumed.
-    let parent = unsafe { hooks::parent_of(link) };
-    hooks::about_to_switch(&parent, false);
+    unsafe { hooks::about_to_finish(link) };
     match result {
         Ok(value) => {
             let value = ManuallyDrop::new(value);
