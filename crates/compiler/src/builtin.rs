@@ -29,11 +29,15 @@ pub enum Builtin {
     TableInit = 8,
     /// (element segment)
     ElemDrop = 9,
+    /// (tag, values..), the values as in the slots of a call. Does not come back: a handler goes on, or the activation ends.
+    Throw = 10,
+    /// (exception). As `Throw`; a null traps.
+    ThrowRef = 11,
 }
 
 impl Builtin {
     /// Every builtin, in the order of the numbers.
-    pub const ALL: [Builtin; 10] = [
+    pub const ALL: [Builtin; 12] = [
         Builtin::MemoryGrow,
         Builtin::MemoryFill,
         Builtin::MemoryCopy,
@@ -44,6 +48,8 @@ impl Builtin {
         Builtin::TableCopy,
         Builtin::TableInit,
         Builtin::ElemDrop,
+        Builtin::Throw,
+        Builtin::ThrowRef,
     ];
 
     /// The most operands that any builtin takes.

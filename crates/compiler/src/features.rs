@@ -23,6 +23,8 @@ pub enum Proposal {
     FunctionReferences,
     /// Arithmetic in constant expressions.
     ExtendedConst,
+    /// Exceptions: tags, `throw`, `try_table` and references to exceptions. The older form of the proposal is refused.
+    Exceptions,
     /// More than one memory in a module.
     MultiMemory,
     /// Memories and tables with 64-bit addresses.
@@ -44,6 +46,7 @@ impl Proposal {
         (Proposal::TailCall, true),
         (Proposal::FunctionReferences, true),
         (Proposal::ExtendedConst, true),
+        (Proposal::Exceptions, true),
         (Proposal::MultiMemory, true),
         (Proposal::Memory64, true),
         (Proposal::CustomPageSizes, false),
@@ -57,6 +60,7 @@ impl Proposal {
             Proposal::TailCall => WasmFeatures::TAIL_CALL,
             Proposal::FunctionReferences => WasmFeatures::FUNCTION_REFERENCES,
             Proposal::ExtendedConst => WasmFeatures::EXTENDED_CONST,
+            Proposal::Exceptions => WasmFeatures::EXCEPTIONS,
             Proposal::MultiMemory => WasmFeatures::MULTI_MEMORY,
             Proposal::Memory64 => WasmFeatures::MEMORY64,
             Proposal::CustomPageSizes => WasmFeatures::CUSTOM_PAGE_SIZES,

@@ -7,14 +7,17 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_codegen::isa::unwind::UnwindInfo;
-use cranelift_codegen::{CompiledCode, Context, FinalizedRelocTarget, MachSrcLoc, MachTrap};
+use cranelift_codegen::{
+    CompiledCode, Context, ExceptionContextLoc, FinalizedMachExceptionHandler as Handler,
+    FinalizedRelocTarget, MachSrcLoc, MachTrap,
+};
 use cranelift_frontend::FunctionBuilderContext;
 use wasmparser::FuncValidatorAllocations;
 
 use crate::parse::Body;
 use crate::sites::{Site, Sites};
 use crate::translate::{Env, translate};
-use crate::{CallSite, CompileError, FaultSite, TrapCode, abi, regions};
+use crate::{CallSite, CatchClause, CompileError, FaultSite, TrapCode, abi, regions};
 
 /// A function's machine code. Offsets are from its start.
 pub(crate) struct Compiled {
@@ -24,6 +27,7 @@ pub(crate) struct Compiled {
     pub(crate) fault_sites: Vec<FaultSite>,
     pub(crate) call_sites: Vec<CallSite>,
     pub(crate) stack_maps: Vec<(u32, Vec<u32>)>,
+    pub(crate) try_calls: Vec<TrySite>,
     pub(crate) unwind: Option<UnwindInfo>,
 }
 
@@ -66,7 +70,6 @@ impl Worker {
 
     /// Validates and translates a function; the CLIF is left in the context.
     pub(crate) fn translate(&mut self, env: Env<'_>, body: Body<'_>) -> Result<(), CompileError> {
-        env.budget.check()?;
         let index = body.validate.index;
         let ty = env.info.function_type(index);
         self.start(abi::NAMESPACE_FUNCTION, index, abi::wasm_signature(ty));
@@ -137,6 +140,7 @@ impl Worker {
                 .map(|call| sites.call(call.ret_addr))
                 .collect(),
             stack_maps: stack_maps(compiled),
+            try_calls: try_calls(compiled).map_err(|what| CompileError::codegen(index, what))?,
             unwind,
         })
     }
@@ -202,6 +206,48 @@ fn stack_maps(compiled: &CompiledCode) -> Vec<(u32, Vec<u32>)> {
     let below = |frame: u32, map: &UserStackMap| map.entries().map(|(_, above)| frame - above).collect();
     maps.map(|(code, frame, map)| (*code, below(*frame, map)))
         .collect()
+}
+
+/// A call within a `try_table`: [`crate::TryCall`] with its return address.
+pub(crate) struct TrySite {
+    pub(crate) code: u32,
+    pub(crate) frame_bytes: u32,
+    pub(crate) vmctx_below: Option<u32>,
+    pub(crate) clauses: Vec<CatchClause>,
+}
+
+/// The calls within `try_table`s. Each has the vmctx as its only context: on the stack, since a call of a guest function that ends
+/// with an exception keeps no register, or in a register that a call of the runtime keeps.
+fn try_calls(compiled: &CompiledCode) -> Result<Vec<TrySite>, String> {
+    let mut sites = Vec::new();
+    for call in compiled.buffer.call_sites() {
+        if call.exception_handlers.is_empty() {
+            continue;
+        }
+        let frame_bytes = call.frame_offset.ok_or("a try_call without a frame size")?;
+        let (mut vmctx, mut clauses) = (None, Vec::new());
+        for handler in call.exception_handlers {
+            match handler {
+                Handler::Context(ExceptionContextLoc::SPOffset(above)) => vmctx = Some(frame_bytes - above),
+                Handler::Context(ExceptionContextLoc::GPR(_)) => {}
+                Handler::Tag(tag, code) => clauses.push(CatchClause {
+                    tag: Some(tag.as_u32()),
+                    code: *code,
+                }),
+                Handler::Default(code) => clauses.push(CatchClause {
+                    tag: None,
+                    code: *code,
+                }),
+            }
+        }
+        sites.push(TrySite {
+            code: call.ret_addr,
+            frame_bytes,
+            vmctx_below: vmctx,
+            clauses,
+        });
+    }
+    Ok(sites)
 }
 
 /// The relocations of a function, or the name of one that a position-independent image cannot have.

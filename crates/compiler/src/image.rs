@@ -80,6 +80,59 @@ impl StackMaps {
     }
 }
 
+/// A `catch` clause that a call is in the scope of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CatchClause {
+    /// The index in the module of the tag it catches; none: it catches every one.
+    pub tag: Option<u32>,
+    /// Offset of the code that goes on, in the text. It finds the exception's reference in the first payload register.
+    pub code: u32,
+}
+
+/// A call within a `try_table`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TryCall<'a> {
+    /// How far the stack pointer lies below the frame record while the call runs, in bytes.
+    pub frame_bytes: u32,
+    /// How far below the frame record the frame keeps its vmctx, in bytes. None: what is called is the runtime, which was given it.
+    pub vmctx_below: Option<u32>,
+    /// What catches, the first that fits.
+    pub clauses: &'a [CatchClause],
+}
+
+/// The calls within `try_table`s, by their return addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TryCalls {
+    /// Return address, frame bytes, vmctx, and the end of its clauses.
+    calls: Vec<[u32; 4]>,
+    clauses: Vec<CatchClause>,
+}
+
+/// Instead of the vmctx's place: it is in a register. No frame is that large.
+const NOT_KEPT: u32 = u32::MAX;
+
+impl TryCalls {
+    /// Adds a call. They come in the order of their return addresses.
+    pub(crate) fn push(&mut self, code: u32, call: TryCall<'_>) {
+        debug_assert!(self.calls.last().is_none_or(|[last, ..]| *last < code));
+        self.clauses.extend_from_slice(call.clauses);
+        let end = self.clauses.len() as u32;
+        let vmctx = call.vmctx_below.unwrap_or(NOT_KEPT);
+        self.calls.push([code, call.frame_bytes, vmctx, end]);
+    }
+
+    fn get(&self, code: u32) -> Option<TryCall<'_>> {
+        let at = self.calls.binary_search_by_key(&code, |[code, ..]| *code).ok()?;
+        let start = at.checked_sub(1).map_or(0, |before| self.calls[before][3]);
+        let [_, frame_bytes, vmctx, end] = self.calls[at];
+        Some(TryCall {
+            frame_bytes,
+            vmctx_below: (vmctx != NOT_KEPT).then_some(vmctx),
+            clauses: &self.clauses[start as usize..end as usize],
+        })
+    }
+}
+
 /// Compiled code and its tables.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -100,6 +153,8 @@ pub struct Image {
     pub call_sites: Vec<CallSite>,
     /// Where frames hold references.
     pub stack_maps: StackMaps,
+    /// Where exceptions are caught.
+    pub try_calls: TryCalls,
     /// A DWARF `.eh_frame` section for the text, with its terminator. Its addresses are relative: it is right
     /// only if it is loaded behind the text, at the next multiple of 16 of the text's size.
     pub eh_frame: Vec<u8>,
@@ -128,6 +183,11 @@ impl Image {
             .binary_search_by_key(&code, |site| site.code)
             .ok()?;
         Some(&self.call_sites[at])
+    }
+
+    /// What catches an exception that the call that returns to this offset ends with.
+    pub fn try_call(&self, code: u32) -> Option<TryCall<'_>> {
+        self.try_calls.get(code)
     }
 
     /// Where the frame that is in the call that returns to this offset holds references into the heap: how far below

@@ -52,6 +52,8 @@ pub(crate) enum LabelKind {
     Block,
     /// `loop`, with its header, where branches go.
     Loop(Block),
+    /// `try_table`; its clauses are the innermost of the translator's.
+    Try,
     /// `if`, before its `else`.
     If(Otherwise),
     /// `if`, after its `else`.

@@ -11,6 +11,7 @@
 //!                    imported globals        8 each: address of a 16-byte cell
 //!                    defined globals        16 each: the cell
 //!                    type ids                4 each, by type index
+//!                    tag ids                 4 each, by tag index
 //!                    function records       32 each, for every escaping function
 //!   memory           +0 base                +8 length in bytes
 //!   table            +0 base                +8 length in elements of 8 bytes
@@ -74,6 +75,9 @@ pub const GLOBAL_BYTES: u32 = 16;
 /// Size of a type id in bytes.
 pub const TYPE_ID_BYTES: u32 = 4;
 
+/// Size of a tag id in bytes: the tag's number in its store.
+pub const TAG_ID_BYTES: u32 = 4;
+
 /// Offset in a function record of its code, in the convention of Wasm functions.
 pub const FUNC_REF_CODE: i32 = 0;
 /// Offset in a function record of its context: the callee's vmctx or a host record.
@@ -105,6 +109,8 @@ pub struct VmCounts {
     pub defined_globals: u32,
     /// Types.
     pub types: u32,
+    /// Exception tags, imported and defined.
+    pub tags: u32,
 }
 
 /// The offsets of one module's vmctx.
@@ -119,6 +125,7 @@ pub struct VmLayout {
     imported_globals: u32,
     defined_globals: u32,
     type_ids: u32,
+    tag_ids: u32,
     func_refs: u32,
     size: u32,
 }
@@ -142,6 +149,7 @@ impl VmLayout {
             imported_globals: place(counts.imported_globals, IMPORTED_GLOBAL_BYTES),
             defined_globals: place(counts.defined_globals, GLOBAL_BYTES),
             type_ids: place(counts.types, TYPE_ID_BYTES),
+            tag_ids: place(counts.tags, TAG_ID_BYTES),
             func_refs: place(escaping.len() as u32, FUNC_REF_BYTES),
             size: place(0, 0),
             counts,
@@ -195,6 +203,12 @@ impl VmLayout {
         self.type_ids + index * TYPE_ID_BYTES
     }
 
+    /// Offset of the id of the exception tag with this index (imports first).
+    pub fn tag_id(&self, index: u32) -> u32 {
+        debug_assert!(index < self.counts.tags);
+        self.tag_ids + index * TAG_ID_BYTES
+    }
+
     /// Offset of the record of the function with this index (imports first), if it escapes.
     pub fn func_ref(&self, function: u32) -> Option<u32> {
         let position = self.escaping.binary_search(&function).ok()?;
@@ -222,6 +236,7 @@ mod tests {
             imported_globals: 1,
             defined_globals: 2,
             types: 5,
+            tags: 0,
         };
         let layout = VmLayout::new(counts, vec![1, 8]);
         assert_eq!(layout.imported_function(2), 32 + 32);

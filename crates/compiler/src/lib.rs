@@ -52,7 +52,7 @@ pub use costs::{FuelCosts, UnknownOperator};
 pub use error::CompileError;
 pub use features::{Features, Proposal};
 pub use func_type::FuncType;
-pub use image::{CallSite, FaultSite, HostTrampolines, Image, StackMaps};
+pub use image::{CallSite, CatchClause, FaultSite, HostTrampolines, Image, StackMaps, TryCall, TryCalls};
 pub use layout::VmLayout;
 pub use listing::{Listing, listing};
 pub use module::{
@@ -62,4 +62,4 @@ pub use module::{
 pub use ref_type::{HeapType, RefType};
 pub use settings::{MemoryStyle, OptLevel, Settings};
 pub use trap::TrapCode;
-pub use types::{ExternType, GlobalType, MemoryType, TableType, ValType};
+pub use types::{ExternType, GlobalType, MemoryType, TableType, TagType, ValType};

@@ -5,7 +5,7 @@ use cranelift_codegen::isa::TargetIsa;
 use crate::function::{Compiled, Relocation, Target};
 use crate::settings::processor_features;
 use crate::unwind::Frames;
-use crate::{CallSite, CompileError, FaultSite, Image, Settings, limits, stubs};
+use crate::{CallSite, CompileError, FaultSite, Image, Settings, TryCall, limits, stubs};
 
 /// Functions start at multiples of this, so that a short one does not share its first cache line's half.
 const ALIGNMENT: usize = 16;
@@ -51,6 +51,17 @@ impl Linker {
         image.call_sites.extend(compiled.call_sites.iter().map(moved));
         for (code, below) in &compiled.stack_maps {
             image.stack_maps.push(start + code, below);
+        }
+        for site in &mut compiled.try_calls {
+            for clause in &mut site.clauses {
+                clause.code += start;
+            }
+            let call = TryCall {
+                frame_bytes: site.frame_bytes,
+                vmctx_below: site.vmctx_below,
+                clauses: &site.clauses,
+            };
+            image.try_calls.push(start + site.code, call);
         }
         Ok(())
     }

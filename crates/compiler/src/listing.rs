@@ -3,7 +3,6 @@
 use std::fmt::Write;
 
 use crate::function::Worker;
-use crate::limits::Budget;
 use crate::parse::parse;
 use crate::translate::Env;
 use crate::{CompileError, Settings, features};
@@ -36,7 +35,6 @@ fn list(wasm: &[u8], settings: &Settings, what: Listing) -> Result<String, Compi
         info: &parsed.info,
         settings,
         isa: &*isa,
-        budget: &Budget::of(wasm.len()),
     };
     let mut worker = Worker::new();
     let mut text = String::new();

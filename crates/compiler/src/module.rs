@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::layout::VmLayout;
-use crate::{ConstExpr, ConstOp, ExternType, FuncType, GlobalType, Image, MemoryType, RefType, TableType};
+use crate::{
+    ConstExpr, ConstOp, ExternType, FuncType, GlobalType, Image, MemoryType, RefType, TableType, TagType,
+};
 
 /// A compiled module.
 #[derive(Debug, Clone)]
@@ -40,6 +42,10 @@ pub struct ModuleInfo {
     pub globals: Vec<GlobalType>,
     /// How many of `globals` are imported.
     pub imported_globals: u32,
+    /// The type index of each exception tag.
+    pub tags: Vec<u32>,
+    /// How many of `tags` are imported.
+    pub imported_tags: u32,
     /// The initial values of the defined globals, in order.
     pub global_inits: Vec<ConstExpr>,
     /// The values that the elements of the defined tables have at first, in order; none: null.
@@ -70,6 +76,15 @@ impl ModuleInfo {
         &self.types[self.functions[function as usize] as usize]
     }
 
+    /// The values that the exceptions of a tag carry.
+    ///
+    /// # Panics
+    ///
+    /// If there is no tag of this index.
+    pub fn tag_type(&self, tag: u32) -> &FuncType {
+        &self.types[self.tags[tag as usize] as usize]
+    }
+
     /// The name of a function in the name section.
     pub fn function_name(&self, function: u32) -> Option<&str> {
         let at = self
@@ -90,6 +105,7 @@ impl ModuleInfo {
             ExternIndex::Table(i) => ExternType::Table(self.tables[i as usize]),
             ExternIndex::Memory(i) => ExternType::Memory(self.memories[i as usize]),
             ExternIndex::Global(i) => ExternType::Global(self.globals[i as usize]),
+            ExternIndex::Tag(i) => ExternType::Tag(TagType::new(*self.tag_type(i))),
         }
     }
 }
@@ -128,6 +144,8 @@ pub enum ExternIndex {
     Memory(u32),
     /// A global.
     Global(u32),
+    /// An exception tag.
+    Tag(u32),
 }
 
 /// A data segment.

@@ -38,6 +38,11 @@ impl Translator<'_> {
             BrOnNull { relative_depth } => self.br_on_null(*relative_depth),
             BrOnNonNull { relative_depth } => self.br_on_non_null(*relative_depth),
 
+            // Exceptions.
+            TryTable { try_table } => self.try_table(try_table)?,
+            Throw { tag_index } => self.throw(*tag_index),
+            ThrowRef => self.throw_ref(),
+
             // Parametric.
             Drop => { self.pop(); }
             Select => self.select(),

@@ -10,7 +10,7 @@ use crate::layout::{VmCounts, VmLayout};
 use crate::{
     CompileError, ConstExpr, ConstOp, DataMode, DataSegment, ElementItems, ElementMode, ElementSegment,
     Export, ExternIndex, ExternType, Features, FuncType, GlobalType, HeapType, Import, MemoryType,
-    ModuleInfo, RefType, TableType, ValType, const_expr, limits,
+    ModuleInfo, RefType, TableType, TagType, ValType, const_expr, limits,
 };
 
 /// A module, its functions still in Wasm.
@@ -102,6 +102,11 @@ impl<'a> Reader<'a> {
                     self.info.global_inits.push(init);
                 }
             }
+            Payload::TagSection(tags) => {
+                for tag in tags {
+                    self.info.tags.push(tag?.func_type_idx);
+                }
+            }
             Payload::ExportSection(exports) => {
                 for export in exports {
                     self.export(export?)?;
@@ -160,7 +165,12 @@ impl<'a> Reader<'a> {
                 info.imported_globals += 1;
                 ExternType::Global(ty)
             }
-            wasmparser::TypeRef::Tag(_) => return Err(unexpected("tag")),
+            wasmparser::TypeRef::Tag(ty) => {
+                type_index = Some(ty.func_type_idx);
+                info.tags.push(ty.func_type_idx);
+                info.imported_tags += 1;
+                ExternType::Tag(TagType::new(info.types[ty.func_type_idx as usize]))
+            }
         };
         let (module, name) = (import.module.to_owned(), import.name.to_owned());
         info.imports.push(Import {
@@ -181,7 +191,7 @@ impl<'a> Reader<'a> {
             wasmparser::ExternalKind::Table => ExternIndex::Table(export.index),
             wasmparser::ExternalKind::Memory => ExternIndex::Memory(export.index),
             wasmparser::ExternalKind::Global => ExternIndex::Global(export.index),
-            wasmparser::ExternalKind::Tag => return Err(unexpected("tag")),
+            wasmparser::ExternalKind::Tag => ExternIndex::Tag(export.index),
         };
         self.info.exports.push(Export {
             name: export.name.to_owned(),
@@ -332,6 +342,7 @@ impl<'a> Reader<'a> {
             imported_globals: info.imported_globals,
             defined_globals: info.globals.len() as u32 - info.imported_globals,
             types: info.types.len() as u32,
+            tags: info.tags.len() as u32,
         };
         info.layout = VmLayout::new(counts, self.escaping.into_iter().collect());
         Parsed {

@@ -30,6 +30,8 @@ pub(crate) enum Region {
     FuncRef = 7,
     /// Arrays of arguments and results.
     Args = 8,
+    /// Objects of the reference heap.
+    Heap = 9,
 }
 
 impl Region {
@@ -44,6 +46,7 @@ impl Region {
             Region::Global => "global",
             Region::FuncRef => "function record",
             Region::Args => "arguments",
+            Region::Heap => "reference heap",
         }
     }
 

@@ -21,6 +21,7 @@ use wasmparser::{FuncValidator, FunctionBody, Operator, ValidatorResources};
 use crate::abi::{Imports, clif_type};
 use crate::fuel::Fuel;
 use crate::labels::{BlockSig, Label, LabelKind};
+use crate::op::exceptions::Exceptions;
 use crate::sites::Sites;
 use crate::{CompileError, FuncType, ModuleInfo, Settings, TrapCode, ValType, limits, parse, regions};
 
@@ -30,7 +31,6 @@ pub(crate) struct Env<'a> {
     pub(crate) info: &'a ModuleInfo,
     pub(crate) settings: &'a Settings,
     pub(crate) isa: &'a dyn TargetIsa,
-    pub(crate) budget: &'a limits::Budget,
 }
 
 /// A function in translation.
@@ -48,10 +48,10 @@ pub(crate) struct Translator<'a> {
     pub(crate) offset: u32,
     /// The array for builtins' operands, once there is one.
     pub(crate) builtin_args: Option<StackSlot>,
-    /// How many values calls and branches have carried so far, and returns may.
+    /// How many values calls and branches have carried so far.
     pub(crate) carried: usize,
-    /// How much was taken from the module's budget so far.
-    shared: u64,
+    /// The `try_table`s in scope.
+    pub(crate) exceptions: Exceptions,
     /// The cold blocks that are to call the fuel stub.
     pub(crate) fuel_calls: Vec<(Block, SourceLoc)>,
     /// Immediate offsets and sizes of the stores so far, if fuel is on.
@@ -89,8 +89,8 @@ pub(crate) fn translate(
         sites,
         offset: body.range().start as u32,
         builtin_args: None,
-        carried: ty.results().len(),
-        shared: 0,
+        carried: 0,
+        exceptions: Exceptions::default(),
         fuel_calls: Vec::new(),
         stores: HashSet::new(),
         locals: 0,
@@ -178,24 +178,20 @@ impl<'a> Translator<'a> {
     }
 
     /// Guards against code that grows out of proportion to its bytes.
-    fn check_size(&mut self) -> Result<(), CompileError> {
+    fn check_size(&self) -> Result<(), CompileError> {
         let dfg = &self.b.func.dfg;
         limits::values(dfg.num_values(), self.offset)?;
         limits::blocks(self.locals, dfg.num_blocks(), self.offset)?;
-        limits::carried(self.carried, self.offset)?;
-        self.share(self.carried + self.locals)
-    }
-
-    /// Takes what is new from the module's budget: so many values in all.
-    fn share(&mut self, values: usize) -> Result<(), CompileError> {
-        let before = std::mem::replace(&mut self.shared, values as u64);
-        self.env.budget.take(before, values as u64)
+        limits::carried(self.carried, self.offset)
     }
 
     /// An operator that is not reached: only the structure counts.
     fn dead_operator(&mut self, operator: &Operator<'_>) {
         match operator {
-            Operator::Block { .. } | Operator::Loop { .. } | Operator::If { .. } => {
+            Operator::Block { .. }
+            | Operator::Loop { .. }
+            | Operator::If { .. }
+            | Operator::TryTable { .. } => {
                 self.push_label(LabelKind::Dead, BlockSig::default());
             }
             Operator::Else => {

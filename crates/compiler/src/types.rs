@@ -239,6 +239,35 @@ impl fmt::Display for MemoryType {
     }
 }
 
+/// The type of an exception tag: the values that its exceptions carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct TagType {
+    /// The values, as parameters; there are no results.
+    pub signature: FuncType,
+}
+
+impl TagType {
+    /// A tag whose exceptions carry the parameters of `signature`, which has no results.
+    pub const fn new(signature: FuncType) -> TagType {
+        TagType { signature }
+    }
+}
+
+impl fmt::Display for TagType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(tag")?;
+        if !self.signature.params().is_empty() {
+            f.write_str(" (param")?;
+            for ty in self.signature.params() {
+                write!(f, " {ty}")?;
+            }
+            f.write_str(")")?;
+        }
+        f.write_str(")")
+    }
+}
+
 /// The type of something that is imported or exported.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -251,6 +280,8 @@ pub enum ExternType {
     Memory(MemoryType),
     /// A global.
     Global(GlobalType),
+    /// An exception tag.
+    Tag(TagType),
 }
 
 impl fmt::Display for ExternType {
@@ -260,6 +291,7 @@ impl fmt::Display for ExternType {
             ExternType::Table(ty) => ty.fmt(f),
             ExternType::Memory(ty) => ty.fmt(f),
             ExternType::Global(ty) => ty.fmt(f),
+            ExternType::Tag(ty) => ty.fmt(f),
         }
     }
 }
@@ -282,6 +314,8 @@ mod tests {
         assert_eq!(ExternType::Table(table).to_string(), "(table 1 2 funcref)");
         let table = TableType::new64(RefType::EXTERNREF, 1, None);
         assert_eq!(table.to_string(), "(table i64 1 externref)");
+        let tag = TagType::new(FuncType::new([ValType::I32, ValType::EXNREF], []));
+        assert_eq!(ExternType::Tag(tag).to_string(), "(tag (param i32 exnref))");
         assert_eq!(MemoryType::new(1, None).to_string(), "(memory 1)");
         let bytes = MemoryType::new64(1, Some(2)).with_page_size_log2(0);
         assert_eq!(bytes.to_string(), "(memory i64 1 2 (pagesize 1))");

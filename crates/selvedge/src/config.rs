@@ -23,7 +23,6 @@ pub struct Config {
     pub(crate) max_backtrace_frames: usize,
     pub(crate) signal_handlers: bool,
     pub(crate) features: Features,
-    pub(crate) portable_code: bool,
     pub(crate) max_reference_heap_bytes: usize,
     pub(crate) collect_always: bool,
 }
@@ -49,7 +48,6 @@ impl Config {
             max_backtrace_frames: 64,
             signal_handlers: true,
             features: Features::default(),
-            portable_code: false,
             max_reference_heap_bytes: 1 << 30,
             collect_always: false,
         }
@@ -146,13 +144,6 @@ impl Config {
         self
     }
 
-    /// Whether code uses only what every supported processor has (SSE4.1), and not what this one has more. Guests compute the same
-    /// either way, some of them slower. Default: no.
-    pub fn portable_code(&mut self, on: bool) -> &mut Config {
-        self.portable_code = on;
-        self
-    }
-
     /// Whether modules may use vectors of 128 bits; without them, relaxed ones neither. Default: yes.
     pub fn wasm_simd(&mut self, on: bool) -> &mut Config {
         self.proposal(Proposal::Simd, on)
@@ -189,6 +180,12 @@ impl Config {
     /// Whether modules may compute in constant expressions. Default: yes.
     pub fn wasm_extended_const(&mut self, on: bool) -> &mut Config {
         self.proposal(Proposal::ExtendedConst, on)
+    }
+
+    /// Whether modules may use exceptions, in the form that version 3 of WebAssembly has: tags, `throw`, `try_table`, `exnref`. Default:
+    /// yes.
+    pub fn wasm_exceptions(&mut self, on: bool) -> &mut Config {
+        self.proposal(Proposal::Exceptions, on)
     }
 
     /// Whether a module may have more than one memory. Default: yes.

@@ -86,8 +86,7 @@ impl Engine {
             .memory_style(config.memory_style)
             .opt_level(config.opt_level)
             .parallel(config.parallel_compilation)
-            .features(config.features)
-            .portable(config.portable_code);
+            .features(config.features);
         if config.signal_handlers {
             signals::install()?;
         }

@@ -1,5 +1,6 @@
 //! What can be imported and exported: [`Extern`].
 
+use crate::exception::Tag;
 use crate::func::Func;
 use crate::global::Global;
 use crate::memory::Memory;
@@ -20,6 +21,8 @@ pub enum Extern {
     Memory(Memory),
     /// A global.
     Global(Global),
+    /// An exception tag.
+    Tag(Tag),
 }
 
 impl Extern {
@@ -59,6 +62,15 @@ impl Extern {
         }
     }
 
+    /// The exception tag, if it is one.
+    pub fn into_tag(self) -> Option<Tag> {
+        if let Extern::Tag(tag) = self {
+            Some(tag)
+        } else {
+            None
+        }
+    }
+
     /// Its type. Of a memory or a table, the minimum is the size it has now.
     ///
     /// # Panics
@@ -69,6 +81,7 @@ impl Extern {
             Extern::Table(table) => ExternType::Table(table.ty(store)),
             Extern::Memory(memory) => ExternType::Memory(memory.ty(store)),
             Extern::Global(global) => ExternType::Global(global.ty(store)),
+            Extern::Tag(tag) => ExternType::Tag(tag.ty(store)),
         }
     }
 
@@ -91,8 +104,15 @@ impl Extern {
             ExternIndex::Global(global) => {
                 Extern::Global(Global::new_handle(vm.id, vm.instance_global(instance, global)))
             }
+            ExternIndex::Tag(tag) => Extern::Tag(Tag::new_handle(vm.id, held.tag(tag))),
             other => unreachable!("exports of kind {other:?} are refused by the compiler"),
         }
+    }
+}
+
+impl From<Tag> for Extern {
+    fn from(tag: Tag) -> Extern {
+        Extern::Tag(tag)
     }
 }
 

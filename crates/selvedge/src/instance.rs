@@ -1,6 +1,7 @@
 //! Instances: a module with its imports, ready to be called.
 
 use crate::error::{Error, Result};
+use crate::exception::Tag;
 use crate::externs::Extern;
 use crate::func::{Func, TypedFunc, no_such_function};
 use crate::global::Global;
@@ -132,6 +133,11 @@ impl Instance {
     /// An exported global.
     pub fn get_global(&self, store: impl AsContextMut, name: &str) -> Option<Global> {
         self.get_export(store, name)?.into_global()
+    }
+
+    /// An exported exception tag.
+    pub fn get_tag(&self, store: impl AsContextMut, name: &str) -> Option<Tag> {
+        self.get_export(store, name)?.into_tag()
     }
 
     /// All exports, in the module's order. None with another store.

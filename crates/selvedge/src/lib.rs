@@ -35,6 +35,7 @@ mod backtrace;
 mod config;
 mod engine;
 mod error;
+mod exception;
 mod externs;
 mod func;
 mod global;
@@ -56,6 +57,7 @@ pub use backtrace::{FrameInfo, WasmBacktrace};
 pub use config::Config;
 pub use engine::Engine;
 pub use error::{Chain, Context, Error, Result};
+pub use exception::{Exception, Tag};
 pub use externs::Extern;
 pub use func::{Func, TypedFunc};
 pub use global::Global;
@@ -64,10 +66,10 @@ pub use instance::Instance;
 pub use linker::Linker;
 pub use memory::Memory;
 pub use module::{ExportType, ImportType, Module};
-pub use reference::{ExternRef, OwnedExternRef, RootScope};
+pub use reference::{ExnRef, ExternRef, OwnedExternRef, RootScope};
 pub use selvedge_compiler::{
     CompileError, ExternType, FuelCosts, FuncType, GlobalType, HeapType, MemoryStyle, MemoryType, OptLevel,
-    RefType, TableType, UnknownOperator, ValType,
+    RefType, TableType, TagType, UnknownOperator, ValType,
 };
 pub use store::{
     AsContext, AsContextMut, Caller, FuelPolicy, InterruptHandle, Local, Store, StoreContext, StoreContextMut,

@@ -5,7 +5,7 @@ use crate::externs::Extern;
 use crate::module::ImportType;
 use crate::vm::instance::Linked;
 use crate::vm::store::StoreVm;
-use selvedge_compiler::{ExternType, FuncType, TableType};
+use selvedge_compiler::{ExternType, FuncType, TableType, TagType};
 
 /// A given import, checked against the type that is asked for.
 pub(crate) fn check(vm: &StoreVm, import: &ImportType<'_>, given: Extern) -> Result<Linked> {
@@ -72,6 +72,11 @@ fn describe(vm: &StoreVm, given: Extern) -> Result<(ExternType, Linked)> {
                 Linked::Global(index as u32),
             )
         }
+        Extern::Tag(tag) => {
+            let index = tag.index(vm)?;
+            let ty = TagType::new(vm.tags[index as usize].ty);
+            (ExternType::Tag(ty), Linked::Tag(index))
+        }
     })
 }
 
@@ -88,6 +93,7 @@ fn limits_fit(wanted: (u64, Option<u64>), found: (u64, Option<u64>)) -> bool {
 fn fits(wanted: &ExternType, found: &ExternType) -> bool {
     match (wanted, found) {
         (ExternType::Func(wanted), ExternType::Func(found)) => wanted == found,
+        (ExternType::Tag(wanted), ExternType::Tag(found)) => wanted == found,
         (ExternType::Global(wanted), ExternType::Global(found)) => match wanted.mutable {
             true => wanted == found,
             false => !found.mutable && found.content.matches(&wanted.content),

@@ -5,6 +5,7 @@
 //! refers to any more is freed when the heap has grown enough, or by [`Store::gc`](crate::Store::gc).
 
 use crate::error::Result;
+use crate::exception::Exception;
 use crate::store::{AsContext, AsContextMut, Store, StoreContext, StoreContextMut};
 use crate::vm::roots::{OwnedRoot, Root};
 use crate::vm::store::StoreVm;
@@ -73,6 +74,45 @@ impl ExternRef {
 
 /// As generated code holds it: 0 is null.
 pub(crate) fn extern_word(value: Option<ExternRef>, store: &StoreVm) -> Result<u32> {
+    value.map_or(Ok(0), |value| store.rooted(value.0))
+}
+
+/// A reference to an exception that guests can hold, pass on and throw again. A copyable handle, good for its scope.
+#[derive(Clone, Copy, Debug)]
+pub struct ExnRef(Root);
+
+impl ExnRef {
+    /// A reference to an exception.
+    ///
+    /// # Errors
+    /// An exception of another store.
+    pub fn new(mut store: impl AsContextMut, exception: &Exception) -> Result<ExnRef> {
+        let mut context = store.as_context_mut();
+        let vm = context.vm_mut();
+        let reference = vm.owned(&exception.root)?;
+        Ok(ExnRef(vm.root(reference)))
+    }
+
+    /// The exception, which outlives the scope.
+    ///
+    /// # Errors
+    /// A reference of another store, or one whose scope has ended.
+    pub fn to_exception(&self, mut store: impl AsContextMut) -> Result<Exception> {
+        let mut context = store.as_context_mut();
+        let vm = context.vm_mut();
+        let reference = vm.rooted(self.0)?;
+        Ok(Exception {
+            root: vm.own(reference),
+        })
+    }
+
+    pub(crate) fn of_word(reference: u32, store: &mut StoreVm) -> Option<ExnRef> {
+        (reference != 0).then(|| ExnRef(store.root(reference)))
+    }
+}
+
+/// As generated code holds it: 0 is null.
+pub(crate) fn exn_word(value: Option<ExnRef>, store: &StoreVm) -> Result<u32> {
     value.map_or(Ok(0), |value| store.rooted(value.0))
 }
 

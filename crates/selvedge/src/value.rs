@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::func::Func;
-use crate::reference::{ExternRef, extern_word};
+use crate::reference::{ExnRef, ExternRef, exn_word, extern_word};
 use crate::vector::V128;
 use crate::vm::store::StoreVm;
 use crate::vm::vmctx::ValRaw;
@@ -26,6 +26,8 @@ pub enum Val {
     FuncRef(Option<Func>),
     /// A value of the host's or null.
     ExternRef(Option<ExternRef>),
+    /// An exception or null.
+    ExnRef(Option<ExnRef>),
 }
 
 impl Val {
@@ -39,6 +41,7 @@ impl Val {
             Val::V128(_) => ValType::V128,
             Val::FuncRef(_) => ValType::FUNCREF,
             Val::ExternRef(_) => ValType::EXTERNREF,
+            Val::ExnRef(_) => ValType::EXNREF,
         }
     }
 
@@ -121,6 +124,7 @@ impl Val {
         match heap.top() {
             HeapType::Func => Ok(Val::FuncRef(None)),
             HeapType::Extern => Ok(Val::ExternRef(None)),
+            HeapType::Exn => Ok(Val::ExnRef(None)),
             _ => Err(unsupported(ValType::Ref(RefType::new(true, heap)))),
         }
     }
@@ -138,9 +142,14 @@ impl Val {
             Val::ExternRef(Some(_)) => HeapType::Extern,
             Val::FuncRef(None) => HeapType::NoFunc,
             Val::ExternRef(None) => HeapType::NoExtern,
+            Val::ExnRef(Some(_)) => HeapType::Exn,
+            Val::ExnRef(None) => HeapType::NoExn,
             _ => return Ok(false),
         };
-        let is_null = matches!(self, Val::FuncRef(None) | Val::ExternRef(None));
+        let is_null = matches!(
+            self,
+            Val::FuncRef(None) | Val::ExternRef(None) | Val::ExnRef(None)
+        );
         Ok(RefType::new(is_null, heap).matches(&wanted))
     }
 
@@ -160,6 +169,7 @@ impl Val {
             Val::V128(vector) => ValRaw::from_u128(vector.into()),
             Val::FuncRef(func) => ValRaw::from_u64(func_word(func, store)?),
             Val::ExternRef(value) => ValRaw::from_u32(extern_word(value, store)?),
+            Val::ExnRef(value) => ValRaw::from_u32(exn_word(value, store)?),
         })
     }
 
@@ -174,6 +184,7 @@ impl Val {
             ValType::Ref(reference) => match reference.heap_type().top() {
                 HeapType::Func => Val::FuncRef(func_of_word(raw.u64(), store)),
                 HeapType::Extern => Val::ExternRef(ExternRef::of_word(raw.u32(), store)),
+                HeapType::Exn => Val::ExnRef(ExnRef::of_word(raw.u32(), store)),
                 other => unreachable!("the compiler refuses references to {other}"),
             },
             other => unreachable!("the compiler refuses values of type {other}"),
@@ -215,6 +226,7 @@ val_from! {
     V128(V128, |value| value),
     FuncRef(Func, Some),
     ExternRef(ExternRef, Some),
+    ExnRef(ExnRef, Some),
 }
 
 mod sealed {
@@ -238,7 +250,8 @@ mod sealed {
 pub(crate) use sealed::{Raw, RawList};
 
 /// A Rust type that is a WebAssembly type: `i32`, `u32`, `i64`, `u64`, `f32`, `f64`, [`V128`],
-/// `Option<Func>` for `funcref` and `Func` for `(ref func)`, `Option<ExternRef>` for `externref` and `ExternRef` for `(ref extern)`.
+/// `Option<Func>` for `funcref` and `Func` for `(ref func)`, `Option<ExnRef>` for `exnref`,
+/// `Option<ExternRef>` for `externref` and `ExternRef` for `(ref extern)`.
 pub trait WasmTy: Raw {}
 impl<V: Raw> WasmTy for V {}
 
@@ -313,6 +326,16 @@ impl Raw for ExternRef {
     }
     fn from_raw(raw: ValRaw, store: &mut StoreVm) -> Self {
         ExternRef::of_word(raw.u32(), store).expect("validated: the reference is not null")
+    }
+}
+
+impl Raw for Option<ExnRef> {
+    const TYPE: ValType = ValType::EXNREF;
+    fn to_raw(self, store: &StoreVm) -> Result<ValRaw> {
+        exn_word(self, store).map(ValRaw::from_u32)
+    }
+    fn from_raw(raw: ValRaw, store: &mut StoreVm) -> Self {
+        ExnRef::of_word(raw.u32(), store)
     }
 }
 

@@ -13,6 +13,7 @@
 //! | `fuel.rs` | slices, refills, yields |
 //! | `interrupt.rs`, `deadline.rs` | stopping a guest from another thread, and when its time is over |
 //! | `heap.rs`, `roots.rs`, `collect.rs` | what references name, who holds it, when it goes |
+//! | `throw.rs` | exceptions: the way from a throw to its handler |
 //! | `frames.rs` | walking the guest's frames |
 //! | `trap.rs` | what a trap left behind, as an error with a backtrace |
 //! | `host_stack.rs` | how deep the host's stack may get |
@@ -45,5 +46,6 @@ pub(crate) mod shim;
 pub(crate) mod signals;
 pub(crate) mod store;
 pub(crate) mod table;
+pub(crate) mod throw;
 pub(crate) mod trap;
 pub(crate) mod vmctx;

@@ -14,7 +14,7 @@
 
 use crate::values;
 use crate::{Failure, Options, Report, Skip, modules, spectest};
-use selvedge::{Engine, Error, Instance, Linker, Module, Store, Trap, Val};
+use selvedge::{Engine, Error, Exception, Instance, Linker, Module, Store, Trap, Val};
 use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -162,7 +162,10 @@ impl WastRunner {
             WastDirective::AssertInvalidCustom { .. } | WastDirective::AssertMalformedCustom { .. } => {
                 Err(Stop::unsupported("checks of custom sections"))
             }
-            WastDirective::AssertException { .. } => Err(Stop::unsupported("exceptions")),
+            WastDirective::AssertException { exec, .. } => {
+                let outcome = self.execute(exec)?;
+                self.assert_exception(outcome)
+            }
             WastDirective::AssertSuspension { .. } => Err(Stop::unsupported("suspensions")),
             WastDirective::Thread(_) | WastDirective::Wait { .. } => Err(Stop::unsupported("threads")),
         }
@@ -273,6 +276,21 @@ impl WastRunner {
             Some(trap) => Err(Stop::Failed(format!("expected trap `{expected}`, got `{trap}`"))),
             None => Err(Stop::Failed(format!(
                 "expected trap `{expected}`, got the error: {error:#}"
+            ))),
+        }
+    }
+
+    fn assert_exception(&self, outcome: Outcome) -> Verdict {
+        match outcome {
+            Ok(results) => {
+                let results = values::list(&self.store, &results);
+                Err(Stop::Failed(format!(
+                    "expected an exception, got results {results}"
+                )))
+            }
+            Err(error) if error.is::<Exception>() => Ok(()),
+            Err(error) => Err(Stop::Failed(format!(
+                "expected an exception, got the error: {error:#}"
             ))),
         }
     }

@@ -34,8 +34,12 @@ fn null(heap: &HeapType<'_>) -> Result<Val, Stop> {
         Ok(Val::FuncRef(None))
     } else if is_heap(heap, AbstractHeapType::Extern) {
         Ok(Val::ExternRef(None))
+    } else if is_heap(heap, AbstractHeapType::Exn) {
+        Ok(Val::ExnRef(None))
     } else {
-        Err(Stop::unsupported("null references other than func and extern"))
+        Err(Stop::unsupported(
+            "null references other than func, extern and exn",
+        ))
     }
 }
 
@@ -86,6 +90,7 @@ fn is_match(store: &Store<()>, got: &Val, want: &WastRetCore<'_>) -> Result<bool
         (WastRetCore::V128(want), Val::V128(got)) => is_v128(want, got.to_le_bytes()),
         (WastRetCore::RefNull(heap), Val::FuncRef(None)) => is_null_of(heap, AbstractHeapType::Func),
         (WastRetCore::RefNull(heap), Val::ExternRef(None)) => is_null_of(heap, AbstractHeapType::Extern),
+        (WastRetCore::RefNull(heap), Val::ExnRef(None)) => is_null_of(heap, AbstractHeapType::Exn),
         (WastRetCore::RefFunc(_), Val::FuncRef(got)) => got.is_some(),
         (WastRetCore::RefExtern(None), Val::ExternRef(got)) => got.is_some(),
         (WastRetCore::RefExtern(Some(want)), Val::ExternRef(Some(got))) => {
@@ -187,6 +192,8 @@ impl fmt::Display for Shown<'_> {
             Val::FuncRef(None) => f.write_str("(ref.null func)"),
             Val::FuncRef(Some(_)) => f.write_str("(ref.func)"),
             Val::ExternRef(None) => f.write_str("(ref.null extern)"),
+            Val::ExnRef(None) => f.write_str("(ref.null exn)"),
+            Val::ExnRef(Some(_)) => f.write_str("(ref.exn)"),
             Val::ExternRef(Some(reference)) => match host_value(self.store, reference) {
                 Some(value) => write!(f, "(ref.extern {value})"),
                 None => f.write_str("(ref.extern)"),
@@ -204,6 +211,7 @@ fn null_name(heap: &Option<HeapType<'_>>) -> &'static str {
     match heap {
         Some(heap) if is_heap(heap, AbstractHeapType::Func) => "(ref.null func)",
         Some(heap) if is_heap(heap, AbstractHeapType::Extern) => "(ref.null extern)",
+        Some(heap) if is_heap(heap, AbstractHeapType::Exn) => "(ref.null exn)",
         Some(_) => "(ref.null of another type)",
         None => "(ref.null)",
     }

@@ -38,7 +38,7 @@ impl Translator<'_> {
         self.b.ins().load(ty, flags, args, 0)
     }
 
-    fn store_arg(&mut self, value: Value, args: Value, offset: &mut i32) {
+    pub(crate) fn store_arg(&mut self, value: Value, args: Value, offset: &mut i32) {
         let flags = Region::Args.mutable(self.b.func);
         self.b.ins().store(flags, value, args, *offset);
         *offset += ARG_SLOT_BYTES as i32;
@@ -56,7 +56,7 @@ impl Translator<'_> {
             .get_or_insert_with(|| self.b.create_sized_stack_slot(data))
     }
 
-    fn builtin_code(&mut self) -> Value {
+    pub(crate) fn builtin_code(&mut self) -> Value {
         let flags = Region::Vmctx.anywhere(self.b.func);
         let store = self.b.ins().load(POINTER, flags, self.vmctx, CONTEXT_STORE);
         let flags = Region::Store.anywhere(self.b.func);

@@ -4,9 +4,9 @@
 //! call by reference compares nothing, and `call_indirect` only the signature.
 
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{FuncRef, Inst, InstBuilder, SigRef, Value, types};
-use smallvec::SmallVec;
+use cranelift_codegen::ir::{FuncRef, InstBuilder, SigRef, Value, types};
 
+use super::exceptions::Results;
 use crate::TrapCode;
 use crate::abi::POINTER;
 use crate::layout::{
@@ -24,7 +24,8 @@ pub(crate) struct Callee {
 }
 
 /// Where a callee's code is.
-enum Code {
+#[derive(Clone, Copy)]
+pub(crate) enum Code {
     /// In this image.
     Here(FuncRef),
     /// At an address.
@@ -149,11 +150,8 @@ impl Translator<'_> {
 impl Translator<'_> {
     fn call_callee(&mut self, callee: Callee) {
         let args = self.pop_args(callee.context, callee.ty);
-        let call = match callee.code {
-            Code::Here(function) => self.b.ins().call(function, &args),
-            Code::At(sig, code) => self.b.ins().call_indirect(sig, code, &args),
-        };
-        self.push_results(call, callee.ty);
+        let results = self.emit_call(callee.code, &args);
+        self.push_results(results, callee.ty);
     }
 
     fn return_call_callee(&mut self, callee: Callee) {
@@ -176,8 +174,7 @@ impl Translator<'_> {
     }
 
     /// The results of a call of a function of type `ty`.
-    fn push_results(&mut self, call: Inst, ty: u32) {
-        let results: SmallVec<[Value; 4]> = self.b.inst_results(call).into();
+    fn push_results(&mut self, results: Results, ty: u32) {
         self.carried += results.len();
         for (ty, result) in self.env.info.types[ty as usize].results().iter().zip(&results) {
             self.track(*ty, *result);

@@ -14,7 +14,7 @@ use crate::translate::Translator;
 use crate::{CompileError, TrapCode, limits, parse};
 
 impl<'a> Translator<'a> {
-    fn block_sig(&self, ty: BlockType) -> Result<BlockSig<'a>, CompileError> {
+    pub(crate) fn block_sig(&self, ty: BlockType) -> Result<BlockSig<'a>, CompileError> {
         Ok(match ty {
             BlockType::Empty => BlockSig::default(),
             BlockType::Type(ty) => BlockSig::result(parse::val_type(&self.env.info.types, ty)?),
@@ -102,9 +102,13 @@ impl<'a> Translator<'a> {
             self.leave_to_end();
         }
         let label = self.labels.pop().expect("as above");
-        if let LabelKind::Loop(header) = label.kind {
-            self.b.seal_block(header);
-            self.leave_loop();
+        match label.kind {
+            LabelKind::Loop(header) => {
+                self.b.seal_block(header);
+                self.leave_loop();
+            }
+            LabelKind::Try => self.leave_try(),
+            _ => {}
         }
         if let Some(next) = label.next {
             self.b.seal_block(next);
@@ -139,7 +143,7 @@ impl<'a> Translator<'a> {
     }
 
     /// The code after a label's `end`.
-    fn end_block(&mut self, at: usize) -> Block {
+    pub(crate) fn end_block(&mut self, at: usize) -> Block {
         if let Some(next) = self.labels[at].next {
             return next;
         }
@@ -149,7 +153,7 @@ impl<'a> Translator<'a> {
     }
 
     /// Where a branch to a label goes, and how many values it carries.
-    fn target(&mut self, depth: u32) -> (Block, usize) {
+    pub(crate) fn target(&mut self, depth: u32) -> (Block, usize) {
         let at = self.labels.len() - 1 - depth as usize;
         let arity = self.labels[at].branch_types().len();
         match self.labels[at].kind {
@@ -247,7 +251,6 @@ impl<'a> Translator<'a> {
     /// Returns the topmost `count` operands.
     fn return_top(&mut self, count: usize) {
         self.fuel_flush();
-        self.carried += count;
         let results = self.stack.split_off(self.stack.len() - count);
         self.b.ins().return_(&results);
     }

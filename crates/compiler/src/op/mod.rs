@@ -3,6 +3,7 @@
 mod builtins;
 mod calls;
 mod control;
+pub(crate) mod exceptions;
 mod memory;
 mod numeric;
 mod parametric;

@@ -94,6 +94,11 @@ impl Activation {
         self.link
     }
 
+    /// The context to resume while it is parked.
+    pub(crate) fn parked_sp(&self) -> usize {
+        self.sp
+    }
+
     /// Where the store's `guest_fp` stood when this activation began: the outer one's exit frame.
     pub(crate) fn outer_guest_fp(&self) -> usize {
         self.outer_guest_fp
@@ -514,11 +519,16 @@ unsafe fn end_of_host_poll(
                 Err(payload) => Stop::Panic(payload),
             }
         }
-        Ok(Poll::Ready(Err(mut error))) => {
-            // SAFETY: the caller's promise; store invariant 1.
-            trap::add_backtrace(unsafe { &mut *vm }, &mut error);
-            Stop::Error(error)
-        }
+        // SAFETY: the caller's promise.
+        Ok(Poll::Ready(Err(mut error))) => match unsafe { catch_parked(vm, act, &error) } {
+            Ok(true) => return Poll::Ready(Ok(())),
+            Ok(false) => {
+                // SAFETY: the caller's promise; store invariant 1.
+                trap::add_backtrace(unsafe { &mut *vm }, &mut error);
+                Stop::Error(error)
+            }
+            Err(payload) => Stop::Panic(payload),
+        },
         Err(payload) => Stop::Panic(payload),
     };
     // SAFETY: the caller's promise. A second panic, of a destructor, gives way to the first.
@@ -527,6 +537,29 @@ unsafe fn end_of_host_poll(
         (Stop::Error(_), Err(payload)) => resume_unwind(payload),
         (stop, _) => Poll::Ready(raise_stop(Some(stop))),
     }
+}
+
+/// A pending host function has failed: if that is an exception, whether the guest catches it. It does so when it is resumed.
+///
+/// # Safety
+/// As for [`end_of_host_poll`].
+unsafe fn catch_parked(vm: *mut StoreVm, act: *mut Activation, error: &Error) -> std::thread::Result<bool> {
+    // SAFETY: invariant 2.
+    let pending = unsafe { (*act).pending };
+    // SAFETY: the caller's promise; store invariant 1.
+    let asked_for_fuel = pending.is_some_and(|pending| unsafe { &mut *vm }.is_answer(pending.slots));
+    if asked_for_fuel || !error.is::<super::throw::Exception>() {
+        return Ok(false);
+    }
+    // SAFETY: the caller's promise.
+    catch_unwind(AssertUnwindSafe(|| unsafe { drop_pending(vm, act) }))?;
+    // SAFETY: the caller's promise; store invariant 1.
+    let store = unsafe { &mut *vm };
+    if store.top != act {
+        store.cut_to(act);
+    }
+    // SAFETY: the caller's promise: it is parked in the host call whose future has failed.
+    Ok(unsafe { store.is_caught_parked(act, error) })
 }
 
 /// After a host future is done: when it was asked for fuel, the guest may have to stop for want of it, and is popped.

@@ -14,5 +14,7 @@ pub(crate) const DONE: u64 = 0;
 pub(crate) const EXIT: u64 = 1;
 /// The guest is parked and can be resumed.
 pub(crate) const SUSPEND: u64 = 2;
+/// The guest goes on at a handler of an exception: the `unwind_` fields of [`super::store::VMStoreContext`] say where.
+pub(crate) const UNWIND: u64 = 4;
 /// The guest trapped: the `trap_` fields of [`super::store::VMStoreContext`] say where.
 pub(crate) const EXIT_TRAP: u64 = 3;

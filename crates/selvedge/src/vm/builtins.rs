@@ -29,13 +29,17 @@ struct Call<'a> {
 pub(crate) unsafe extern "sysv64" fn dispatch(vmctx: *mut u8, slots: *mut ValRaw, id: u32) -> u64 {
     // SAFETY: the caller's promise; the instance lives as long as the store.
     let instance = unsafe { InstanceVm::from_vmctx(vmctx) };
+    let Some(builtin) = Builtin::from_u32(id) else {
+        unreachable!("the compiler knows no builtin {id}");
+    };
+    if matches!(builtin, Builtin::Throw | Builtin::ThrowRef) {
+        // SAFETY: the caller's promise.
+        return unsafe { super::throw::run(instance, slots, builtin) };
+    }
     // SAFETY: the caller's promise: the guest is parked, and nobody holds a reference into the store.
     let instance = unsafe { &mut *instance };
     // SAFETY: as above; an instance and its store are separate allocations.
     let store = unsafe { &mut *instance.store() };
-    let Some(builtin) = Builtin::from_u32(id) else {
-        unreachable!("the compiler knows no builtin {id}");
-    };
     let mut operands = [0; Builtin::MAX_OPERANDS as usize];
     for (index, operand) in operands.iter_mut().enumerate().take(operand_count(builtin)) {
         // SAFETY: the caller's promise about the number of slots.

@@ -182,6 +182,11 @@ impl StoreVm {
         &raw mut self.fuel.answer
     }
 
+    /// Whether a host function that writes to `slots` is the one that is asked at zero: nothing is thrown at a fuel check.
+    pub(crate) fn is_answer(&mut self, slots: *mut ValRaw) -> bool {
+        slots == self.answer_slot()
+    }
+
     /// Whether a call waits at a fuel check for the function that is asked at zero.
     pub(crate) fn waits_for_fuel(&mut self) -> bool {
         let (mut act, answer) = (self.top, self.answer_slot());

@@ -34,6 +34,7 @@ pub(crate) enum Linked {
     Table(u32),
     Memory(u32),
     Global(u32),
+    Tag(u32),
 }
 
 /// The memory of a vmctx.
@@ -114,6 +115,13 @@ impl InstanceVm {
 
     fn vmctx(&self) -> *mut u8 {
         self.vmctx.start.as_ptr()
+    }
+
+    /// The store's number of a tag.
+    pub(crate) fn tag(&self, index: u32) -> u32 {
+        let place = self.vmctx.at::<u32>(self.layout().tag_id(index));
+        // SAFETY: written by `link_objects`, inside the vmctx.
+        unsafe { place.read() }
     }
 
     /// The bytes of a data segment; none when it was dropped.
@@ -354,6 +362,18 @@ impl StoreVm {
         for (index, table) in instance.tables.iter().enumerate() {
             let def: *mut VMTable = self.tables[*table as usize].vm();
             instance.vmctx.write(layout.table(index as u32), def);
+        }
+        let info = instance.info();
+        let imported = imports.iter().filter_map(|import| match import {
+            Linked::Tag(tag) => Some(*tag),
+            _ => None,
+        });
+        let mut tags: Vec<u32> = imported.collect();
+        tags.extend(
+            (info.imported_tags..info.tags.len() as u32).map(|tag| self.add_tag(*info.tag_type(tag))),
+        );
+        for (index, tag) in tags.iter().enumerate() {
+            instance.vmctx.write(layout.tag_id(index as u32), *tag);
         }
         let globals = imports.iter().filter_map(|import| match import {
             Linked::Global(global) => Some(*global),

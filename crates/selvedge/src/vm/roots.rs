@@ -112,10 +112,3 @@ impl StoreVm {
         Ok(*root.reference)
     }
 }
-
-impl OwnedRoot {
-    /// Whether the handle is of this store.
-    pub(crate) fn is_of(&self, store: &StoreVm) -> bool {
-        self.store == store.id
-    }
-}

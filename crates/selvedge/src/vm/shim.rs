@@ -8,7 +8,7 @@
 //! go to the future directly.
 
 use super::activation::{Activation, GiveBack, Pending, PendingVTable};
-use super::arch::{DONE, EXIT, SUSPEND};
+use super::arch::{DONE, EXIT, SUSPEND, UNWIND};
 use super::arena::ArenaMark;
 use super::block::Caller;
 use super::host::HostFunc;
@@ -184,9 +184,15 @@ impl<'a> Call<'a> {
     #[cold]
     fn stop(&mut self, stop: Stop) -> u64 {
         self.back();
-        let roots = self.roots;
+        let (roots, slots) = (self.roots, self.slots);
         let store = self.store();
         store.roots.truncate(roots);
+        if let Stop::Error(error) = &stop
+            && !store.is_answer(slots)
+            && store.is_caught(error)
+        {
+            return UNWIND;
+        }
         store.stop = Some(stop);
         EXIT
     }

@@ -55,6 +55,11 @@ pub(crate) struct VMStoreContext {
     pub(crate) trap_fp: usize,
     pub(crate) fault_address: usize,
     pub(crate) trap_fuel: i64,
+    /// Where the handler of an exception is, and with which stack pointer, frame and payload it goes on.
+    pub(crate) unwind_pc: usize,
+    pub(crate) unwind_sp: usize,
+    pub(crate) unwind_fp: usize,
+    pub(crate) unwind_exception: u64,
     /// The store's memories, for the signal handler's question whether a fault lies in one.
     pub(crate) memories: *const *const VMMemory,
     pub(crate) memory_count: usize,
@@ -176,6 +181,10 @@ impl StoreVm {
                 trap_fp: 0,
                 fault_address: 0,
                 trap_fuel: 0,
+                unwind_pc: 0,
+                unwind_sp: 0,
+                unwind_fp: 0,
+                unwind_exception: 0,
                 memories: ptr::null(),
                 memory_count: 0,
                 interrupt: ptr::null(),
@@ -207,6 +216,12 @@ impl StoreVm {
             host_cells: Vec::new(),
             host_refs: Vec::new(),
         }
+    }
+
+    /// A new exception tag.
+    pub(crate) fn add_tag(&mut self, ty: FuncType) -> u32 {
+        self.tags.push(TagEntry::new(ty));
+        self.tags.len() as u32 - 1
     }
 
     /// The pointer generated code carries.

@@ -226,17 +226,37 @@ fn references_are_compared_by_their_host_value() {
 fn what_is_not_supported_is_skipped_by_name() {
     let report = run(r#"
         (module (func (export "f") (param i32)))
-        (assert_exception (invoke "f"))
         (invoke "f" (ref.host 1))"#);
     let skipped: Vec<String> = report.skipped.iter().map(Skip::to_string).collect();
     assert_eq!(
         skipped,
-        [
-            "test.wast:3: skipped: exceptions are not supported",
-            "test.wast:4: skipped: ref.host values are not supported",
-        ]
+        ["test.wast:3: skipped: ref.host values are not supported"]
     );
     assert_eq!(report.failed, []);
+}
+
+#[test]
+fn an_exception_is_neither_a_result_nor_a_trap() {
+    let report = run(r#"
+        (module
+          (tag $e)
+          (func (export "throw") (throw $e))
+          (func (export "return"))
+          (func (export "trap") (unreachable))
+          (func (export "null") (result exnref) (ref.null exn)))
+        (assert_exception (invoke "throw"))
+        (assert_return (invoke "null") (ref.null exn))
+        (assert_exception (invoke "return"))
+        (assert_exception (invoke "trap"))
+        (assert_trap (invoke "throw") "unreachable")"#);
+    assert_eq!(report.passed, 3, "{report:?}");
+    let lines: Vec<usize> = report.failed.iter().map(|failure| failure.line).collect();
+    assert_eq!(lines, [10, 11, 12]);
+    assert!(
+        report.failed[0]
+            .message
+            .contains("expected an exception, got results []")
+    );
 }
 
 #[test]

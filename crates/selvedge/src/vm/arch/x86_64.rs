@@ -31,7 +31,7 @@
 //!
 //! Not saved: MXCSR and the x87 control word. Guests cannot change them.
 
-use super::{EXIT_TRAP, SUSPEND};
+use super::{EXIT_TRAP, SUSPEND, UNWIND};
 use crate::vm::activation::Activation;
 use crate::vm::builtins::dispatch;
 use crate::vm::fuel::refill;
@@ -136,6 +136,8 @@ macro_rules! swap {
             "mov rsi, [rbp - 8]",
             "mov rsi, [rsi]",
             "mov rcx, [rsi + {link}]",
+            "cmp eax, {unwind}",
+            "je 5f",
             "cmp eax, {suspend}",
             "jne 3f",
             // Park: what the guest expects to find again, then the address to go on at.
@@ -159,13 +161,50 @@ macro_rules! swap {
             "mov rsp, [rcx]",
             "pop rbp",
             "ret",
+            "5:", // to the handler of an exception, rsi being the store; frames below it are gone
+            $load_fuel,
+            "mov rax, [rsi + {unwind_exception}]",
+            "mov rcx, [rsi + {unwind_pc}]",
+            "mov rsp, [rsi + {unwind_sp}]",
+            "mov rbp, [rsi + {unwind_fp}]",
+            "xor edx, edx",
+            "jmp rcx",
             ".cfi_endproc",
+            unwind = const UNWIND,
+            unwind_pc = const offset_of!(VMStoreContext, unwind_pc),
+            unwind_sp = const offset_of!(VMStoreContext, unwind_sp),
+            unwind_fp = const offset_of!(VMStoreContext, unwind_fp),
+            unwind_exception = const offset_of!(VMStoreContext, unwind_exception),
             guest_fp = const offset_of!(VMStoreContext, guest_fp),
             link = const offset_of!(VMStoreContext, link),
             suspend = const SUSPEND,
             $($operands)*
         )
     };
+}
+
+/// Where a guest that was parked in a swap goes on when its host function ended with an exception that the guest catches. The
+/// stack is as at "resumed" there.
+#[unsafe(naked)]
+#[unsafe(link_section = "selvedge_text")]
+pub(crate) unsafe extern "sysv64" fn unwind_parked() {
+    naked_asm!(
+        parking_prelude_x86_64!(),
+        "mov rsi, [rsp + 40]", // behind five registers: the vmctx or record
+        "mov rsi, [rsi]",
+        "mov r15, [rsi + {fuel}]", // without fuel r15 is nothing: a call that throws keeps no register
+        "mov rax, [rsi + {unwind_exception}]",
+        "mov rcx, [rsi + {unwind_pc}]",
+        "mov rsp, [rsi + {unwind_sp}]",
+        "mov rbp, [rsi + {unwind_fp}]",
+        "xor edx, edx",
+        "jmp rcx",
+        fuel = const offset_of!(VMStoreContext, fuel),
+        unwind_pc = const offset_of!(VMStoreContext, unwind_pc),
+        unwind_sp = const offset_of!(VMStoreContext, unwind_sp),
+        unwind_fp = const offset_of!(VMStoreContext, unwind_fp),
+        unwind_exception = const offset_of!(VMStoreContext, unwind_exception),
+    )
 }
 
 /// `rdi`: the host record, `rsi`: the slots. Comes back only when the host function succeeded.
