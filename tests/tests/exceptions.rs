@@ -400,3 +400,26 @@ fn exceptions_can_be_switched_off_and_their_older_form_is_refused_by_name() {
     let error = Module::new(&Engine::default(), legacy).unwrap_err();
     assert!(format!("{error:#}").contains("legacy exceptions"), "{error:#}");
 }
+
+/// Work that grows with calls times clauses around them is bounded: such a module compiles, or is refused with the numbers.
+#[test]
+fn many_clauses_around_many_calls_do_not_make_compiling_hang() {
+    let engine = Engine::default();
+    let nested = |depth: usize, clause: &str, calls: usize| {
+        let (open, close) = (format!("try_table {clause} ").repeat(depth), "end ".repeat(depth));
+        format!(
+            "(module (tag $e) (func $f {open} {} {close}))",
+            "call $f ".repeat(calls)
+        )
+    };
+    Module::new(&engine, nested(10_000, "", 10_000)).unwrap();
+    Module::new(&engine, nested(1_000, "(catch $e 0)", 1_000)).unwrap();
+    let error = Module::new(&engine, nested(10_000, "(catch $e 0)", 10_000)).unwrap_err();
+    assert!(error.to_string().contains("calls and branches carry"), "{error}");
+    let tags = "(tag) ".repeat(1_000);
+    let clauses: String = (0..1_000).map(|tag| format!("(catch {tag} 0) ")).collect();
+    let calls = "call $f ".repeat(100);
+    let many = format!("(module {tags} (func $f try_table {clauses} {calls} end))");
+    let error = Module::new(&engine, many).unwrap_err();
+    assert!(error.to_string().contains("calls and branches carry"), "{error}");
+}

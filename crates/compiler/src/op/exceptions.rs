@@ -66,6 +66,10 @@ struct Clause {
 impl<'a> Translator<'a> {
     /// `try_table bt c*`: a block whose calls and throws may go on at the labels of the clauses.
     pub(crate) fn try_table(&mut self, table: &TryTable) -> Result<(), CompileError> {
+        if table.catches.is_empty() {
+            // It catches nothing: a block, that calls need not look through.
+            return self.block(table.ty);
+        }
         self.check_nesting(false)?;
         let sig = self.block_sig(table.ty)?;
         let labels = self.labels.len();
@@ -153,12 +157,7 @@ impl<'a> Translator<'a> {
 
     /// A call of what may throw: the operators' own way to call.
     pub(crate) fn emit_call(&mut self, callee: Code, args: &[Value]) -> Results {
-        if self
-            .exceptions
-            .tries
-            .iter()
-            .any(|r#try| !r#try.clauses.is_empty())
-        {
+        if !self.exceptions.tries.is_empty() {
             return self.try_call(callee, args);
         }
         let call = match callee {
