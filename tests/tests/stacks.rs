@@ -246,3 +246,29 @@ fn overflow_of_the_host_stack_in_a_host_function_still_kills_the_process() {
         "{child:?}"
     );
 }
+
+#[test]
+fn a_store_keeps_its_stack_only_when_told_to() -> Result<()> {
+    // One stack for all: who keeps it keeps it from the others.
+    let engine = Engine::new(Config::new().max_guest_stacks(1))?;
+    let module = Module::new(&engine, r#"(module (func (export "f")))"#)?;
+    let mut store = Store::new(&engine, ());
+    let mut other = Store::new(&engine, ());
+    let instance = Instance::new(&mut store, &module, &[])?;
+    let other_instance = Instance::new(&mut other, &module, &[])?;
+    instance.call::<(), ()>(&mut store, "f", ())?;
+    other_instance.call::<(), ()>(&mut other, "f", ())?;
+    store.keep_stack(true);
+    instance.call::<(), ()>(&mut store, "f", ())?;
+    let error = other_instance
+        .call::<(), ()>(&mut other, "f", ())
+        .expect_err("the only stack is kept");
+    assert!(format!("{error:#}").contains("1 of 1"), "{error:#}");
+    instance.call::<(), ()>(&mut store, "f", ())?;
+    store.keep_stack(false);
+    other_instance.call::<(), ()>(&mut other, "f", ())?;
+    store.keep_stack(true);
+    instance.call::<(), ()>(&mut store, "f", ())?;
+    drop(store);
+    other_instance.call::<(), ()>(&mut other, "f", ())
+}

@@ -26,6 +26,12 @@ impl<T> Store<T> {
         self.as_context_mut().into_parts().1
     }
 
+    /// Sets whether the store keeps its guest stack between calls: see [`Config::keep_stacks`](crate::Config::keep_stacks). A store
+    /// that is told not to gives back at once what it has kept.
+    pub fn keep_stack(&mut self, keep: bool) {
+        self.as_context_mut().vm_mut().set_keep_stack(keep);
+    }
+
     /// Sets the fuel left, in units: about one a guest operator.
     ///
     /// # Errors

@@ -692,6 +692,9 @@ impl StoreVm {
     /// Gets a guest stack, unless there is one already.
     #[inline]
     fn take_stack(&mut self) -> Result<()> {
+        if self.stack.is_some() {
+            return Ok(());
+        }
         let owner = self.context_ptr();
         let stack = self.engine.stacks().take()?;
         stack.header().register(owner.cast());
@@ -701,11 +704,19 @@ impl StoreVm {
         Ok(())
     }
 
+    /// Sets whether the stack stays when nothing is active.
+    pub(crate) fn set_keep_stack(&mut self, keep: bool) {
+        self.keep_stack = keep;
+        self.release_stack_if_idle();
+    }
+
     /// Gives the stack back when nothing is active any more (store invariant 3).
     #[inline]
     fn release_stack_if_idle(&mut self) {
         if self.top.is_null() {
-            self.stack = None; // the pool forgets the owner
+            if !self.keep_stack {
+                self.stack = None; // the pool forgets the owner
+            }
             self.arena.reset();
         }
     }

@@ -7,7 +7,7 @@
 //! 1. A `&mut StoreVm` is never held while user code runs (a host function, a poll, a destructor, a waker) or while
 //!    the guest runs: all of these come back here through the raw pointer.
 //! 2. `top` is the innermost activation, or null; activations form a list through `parent`, last in first out.
-//! 3. The store holds a stack if and only if `top` is not null.
+//! 3. The store holds a stack if `top` is not null, and otherwise only if it was told to keep one.
 //! 4. Objects (instances, memories, tables, globals, function records) live until the store is dropped: handles
 //!    are indices, and generated code holds their addresses.
 
@@ -134,6 +134,8 @@ pub struct StoreVm {
     pub(crate) top: *mut Activation,
     /// The guest stack while something is active (invariant 3), its base and its limit.
     pub(crate) stack: Option<PooledStack>,
+    /// Whether it stays when nothing is active.
+    pub(crate) keep_stack: bool,
     pub(crate) stack_base: usize,
     pub(crate) stack_limit: usize,
     /// The host's stack pointer when the outermost activation was last entered or polled.
@@ -192,6 +194,7 @@ impl StoreVm {
             this: ptr::null_mut(),
             top: ptr::null_mut(),
             stack: None,
+            keep_stack: engine.config().keep_stacks,
             stack_base: 0,
             stack_limit: 0,
             outer_host_sp: 0,
