@@ -25,15 +25,25 @@ static IMPORT_BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
 
 /// The case that `data` stands for: 8 bytes of seed, then what `wasm-smith` chooses by.
 pub fn case(data: &[u8]) -> Option<Case> {
+    make(data, false)
+}
+
+/// As [`case`], with a module that throws and catches: the rival does not.
+pub fn case_with_exceptions(data: &[u8]) -> Option<Case> {
+    make(data, true)
+}
+
+fn make(data: &[u8], exceptions: bool) -> Option<Case> {
     let (seed, data) = data.split_first_chunk::<8>()?;
     let mut u = Unstructured::new(data);
-    let config = config(&mut u).ok()?;
+    let mut config = config(&mut u).ok()?;
+    config.exceptions_enabled = exceptions;
     let budget = if u.arbitrary().ok()? { 300 } else { 20_000 };
     let mut module = wasm_smith::Module::new(config, &mut u).ok()?;
     module.ensure_termination(budget).ok()?;
     let wasm = module.to_bytes();
     let seed = u64::from_le_bytes(*seed);
-    (!may_meet_rival_bug(&wasm)).then_some(Case { wasm, seed })
+    (exceptions || !may_meet_rival_bug(&wasm)).then_some(Case { wasm, seed })
 }
 
 /// Whether the bytes of a select on `i32.eqz` or `ref.is_null` are in a module. `wasmi` 2.0.0 takes the wrong

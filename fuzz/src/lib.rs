@@ -27,7 +27,7 @@ pub mod rival;
 pub mod trace;
 pub mod value;
 
-use case::Case;
+use case::{Case, Setup};
 use trace::{Difference, Trace};
 
 /// How often `wasmi` is asked again when the engines differ.
@@ -53,6 +53,8 @@ pub struct Counts {
     pub calls: u64,
     /// Those of them that trapped.
     pub traps: u64,
+    /// Those of them that ended with an exception that nothing caught.
+    pub exceptions: u64,
     /// Calls of host functions in them.
     pub host_calls: u64,
     /// Traces cut off at a stack overflow.
@@ -64,6 +66,7 @@ impl Counts {
     pub fn add(&mut self, other: Counts) {
         self.calls += other.calls;
         self.traps += other.traps;
+        self.exceptions += other.exceptions;
         self.host_calls += other.host_calls;
         self.cut += other.cut;
     }
@@ -97,6 +100,21 @@ fn rival_repeats(case: &Case, expected: &Trace) -> bool {
     let again = std::iter::repeat_with(|| rival::run(case)).take(REPEATS);
     let mut again = again.flatten();
     again.all(|trace| trace::compare(expected, &trace).is_ok())
+}
+
+/// Makes a case with exceptions of `data` and compares Selvedge with itself over it: the rival has none. One of the setups
+/// collects references at every allocation.
+pub fn run_exceptions(data: &[u8]) -> Outcome {
+    let case = generate::case_with_exceptions(data).filter(|case| !ours::takes_exceptions(case));
+    let Some(case) = case else {
+        return Outcome::Skipped;
+    };
+    let plain = ours::run(&case, Setup::Plain);
+    let others = [Setup::Metered, Setup::Yielding].map(|setup| ours::run(&case, setup));
+    match compare_all(&plain, &others) {
+        Ok(counts) => Outcome::Agreed(counts),
+        Err(difference) => Outcome::Differs(difference.of_case(&case)),
+    }
 }
 
 fn compare_all(expected: &Trace, ours: &[Trace; 2]) -> Result<Counts, Box<Difference>> {

@@ -6,9 +6,9 @@ use crate::host::Host;
 use crate::trace::{End, State, Stop, Trace};
 use crate::value::{Type, Value};
 use selvedge::{
-    AsContextMut, Caller, Config, Engine, Error, Extern, ExternRef, FuelPolicy, Func, FuncType, Global,
-    GlobalType, HeapType, Instance, Linker, Memory, MemoryStyle, MemoryType, Module, OptLevel, RefType,
-    Result, Store, Table, TableType, Trap, Val, ValType,
+    AsContextMut, Caller, Config, Engine, Error, Exception, Extern, ExternRef, ExternType, FuelPolicy, Func,
+    FuncType, Global, GlobalType, HeapType, Instance, Linker, Memory, MemoryStyle, MemoryType, Module,
+    OptLevel, RefType, Result, Store, Table, TableType, Trap, Val, ValType,
 };
 use std::num::NonZero;
 use std::pin::{Pin, pin};
@@ -38,7 +38,7 @@ fn config(setup: Setup) -> Config {
     match setup {
         Setup::Plain => &mut config,
         Setup::Metered => config.memory_style(MemoryStyle::Bounded).fuel(true),
-        Setup::Yielding => config.fuel(true),
+        Setup::Yielding => config.fuel(true).collect_at_every_allocation(true),
         Setup::Waiting => config
             .memory_style(MemoryStyle::Bounded)
             .opt_level(OptLevel::None),
@@ -356,6 +356,22 @@ fn block_on<F: Future>(future: F) -> F::Output {
     panic!("a call was polled {MAX_POLLS} times and is not ready");
 }
 
+/// Whether references to exceptions cross the border to the host, for which there is no neutral value.
+pub fn takes_exceptions(case: &Case) -> bool {
+    let Ok(module) = Module::new(&ENGINES[0], &case.wasm) else {
+        return false;
+    };
+    let is_exception = |ty: &ValType| {
+        ty.as_ref()
+            .is_some_and(|ty| ty.heap_type().top() == HeapType::Exn)
+    };
+    module.exports().any(|export| match export.ty() {
+        ExternType::Func(ty) => ty.params().iter().chain(ty.results()).any(is_exception),
+        ExternType::Global(ty) => is_exception(&ty.content),
+        _ => false,
+    })
+}
+
 fn params_of(ty: &FuncType) -> Vec<Type> {
     let neutral = |ty: &ValType| match ty {
         ValType::I32 => Type::I32,
@@ -402,6 +418,9 @@ fn from_val(store: &impl selvedge::AsContext<Data = Data>, value: Val) -> Value 
 }
 
 fn end_of(error: &Error) -> End {
+    if error.is::<Exception>() {
+        return End::Stopped(Stop::Exception);
+    }
     let Some(trap) = error.downcast_ref::<Trap>() else {
         return match error.root_cause().to_string().as_str() {
             "stop" => End::Stopped(Stop::Host),

@@ -9,6 +9,7 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Stop {
+    Exception,
     Unreachable,
     MemoryOutOfBounds,
     TableOutOfBounds,
@@ -141,6 +142,7 @@ pub fn compare(expected: &Trace, found: &Trace) -> Result<Counts, Box<Difference
         check(traces, &a.what, &a.state, &b.state)?;
         counts.calls += 1;
         counts.traps += u64::from(!matches!(a.end, End::Returned(_)));
+        counts.exceptions += u64::from(matches!(a.end, End::Stopped(Stop::Exception)));
         counts.host_calls = a.host.0;
     }
     check(

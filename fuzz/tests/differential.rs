@@ -2,7 +2,7 @@
 
 use selvedge_fuzz::case::{Case, Numbers, Setup};
 use selvedge_fuzz::trace::{Trace, compare};
-use selvedge_fuzz::{Counts, Outcome, generate, ours, rival, run, run_case};
+use selvedge_fuzz::{Counts, Outcome, generate, ours, rival, run, run_case, run_exceptions};
 use std::time::{Duration, Instant};
 
 /// How long the modules run, in seconds: `SELVEDGE_FUZZ_SECONDS`, or this.
@@ -41,6 +41,30 @@ fn run_or_say(seed: u64) -> Outcome {
         );
         std::panic::resume_unwind(panic)
     })
+}
+
+/// Modules that throw and catch, in three setups of ours. Some calls have to end with an exception.
+#[test]
+fn random_modules_with_exceptions_do_the_same_in_all_setups() {
+    let seconds = number_in("SELVEDGE_FUZZ_SECONDS", DEFAULT_SECONDS);
+    let first = number_in("SELVEDGE_FUZZ_SEED", DEFAULT_SEED);
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    let (mut modules, mut skipped, mut counts) = (0_u64, 0_u64, Counts::default());
+    for seed in first.. {
+        match run_exceptions(&bytes_of(seed)) {
+            Outcome::Agreed(more) => {
+                modules += 1;
+                counts.add(more);
+            }
+            Outcome::Differs(difference) => panic!("module {seed}: {difference}"),
+            _ => skipped += 1,
+        }
+        if Instant::now() > deadline {
+            break;
+        }
+    }
+    println!("{modules} modules, {skipped} skipped, {counts:?}");
+    assert!(modules >= seconds * MODULES_A_SECOND && counts.exceptions > 0);
 }
 
 #[test]
