@@ -142,17 +142,17 @@ mod scoped;
 mod stack;
 mod start;
 mod suspender;
-#[cfg(all(feature = "std", target_arch = "x86_64"))]
+#[cfg(feature = "std")]
 mod team;
 mod trap;
 mod unwind;
 mod value;
 
+pub use arch::TrapHandlerRegs;
 pub use fiber::Fiber;
 pub use gauge::StackGauge;
 pub use on_stack::on_stack;
 pub use parked::FiberResult;
-pub use raw::TrapHandlerRegs;
 pub use scoped::{ScopedFiber, ScopedFiberRef};
 pub use stack::Stack;
 pub use stack::limits::KernelLimit;
@@ -160,7 +160,7 @@ pub use stack::mapped::{GuardedStack, StackError};
 #[cfg(feature = "pool")]
 pub use stack::pool;
 pub use suspender::Suspender;
-#[cfg(all(feature = "std", target_arch = "x86_64"))]
+#[cfg(feature = "std")]
 pub use team::{Member, MemberId, Team, TeamError};
 pub use trap::TrapHandler;
 pub use unwind::ForcedUnwind;

@@ -180,7 +180,7 @@ impl<Input, Yield, Return> Core<Input, Yield, Return> {
 }
 
 /// What a team needs.
-#[cfg(all(feature = "std", target_arch = "x86_64"))]
+#[cfg(feature = "std")]
 impl<Input, Yield, Return> Core<Input, Yield, Return> {
     /// What a transfer needs: where it is parked, and its link.
     pub(crate) fn parked_at(&self) -> (usize, usize) {

@@ -4,17 +4,23 @@
 //! to build another kind of fiber: it takes a base address and not a stack, so that several
 //! activations can nest on one stack.
 //!
-//! On x86-64 a base `B` is 16-aligned, `link = B - 16`, and
+//! A base `B` is 16-aligned, `link = B - 16` holds the parent link P. In the registers of each architecture:
 //!
 //! ```text
-//!   parked parent   [link] = P (8 mod 16); [P] = rbp, [P+8] = return address, [P+16] = rbx,
-//!                   P+24 = its stack pointer. Below P is free to be borrowed.
-//!   go back         rax = word, rdx = sp (0: never comes back), rsp = P; pop rbp; ret
-//!   parked fiber    [sp] = code address
-//!   resume          [link] = P, rsp = sp + 8, rdi = word, rsi = link, jump to [sp]
-//!   new fiber       [B-8] = base_return(), [B-24] = code address, sp = B - 24; the code starts
-//!                   with rsp = link and sets rbp = rsp
-//!   CFI at a base   CFA = [rbp] + 24, return address at CFA-16, rbp at CFA-24, rbx at CFA-8
+//!                   x86-64                     aarch64                    riscv64
+//!   into a fiber    rdi = word, rsi = link     x0 = word, x1 = link       a0 = word, a1 = link
+//!   back            rax = word, rdx = sp       x0 = word, x2 = sp         a0 = word, a2 = sp
+//!   parked fiber    [sp] = code address; the stack pointer is then
+//!                   sp + 8                     sp + 16                    sp + 16
+//!   new fiber       [B-8] = base_return(), [sp] = code address, which starts with the stack pointer at the link; sp is
+//!                   B - 24                     B - 32                     B - 32
+//!   parked parent   its frame record is at
+//!                   P                          P                          P - 16
+//!                   and in it lie, from its start on
+//!                   rbp, return address, rbx   x29, x30, x19              s0, ra, s1
+//!                   and its stack pointer is behind
+//!                   24 bytes                   32                         32
+//!   CFI at a base   rbp = link                 x29 = link                 s0 = link + 16 = B
 //! ```
 //!
 //! | operation | what it does |
@@ -24,17 +30,20 @@
 //! | [`switch_and_link`], [`switch_and_link_direct`] | into a fiber: parks the caller, writes the parent link, passes one word |
 //! | [`switch_yield`] | back to the parent, resumable |
 //! | [`switch_and_reset`] | back to the parent for the last time (`sp` 0) |
-//! | `switch_transfer` | parks a fiber and continues another with its parent (x86-64) |
+//! | [`switch_transfer`] | parks a fiber and continues another with its parent |
 //! | [`switch_and_throw`] | resumes a parked fiber with the flag that says: unwind |
 //! | [`drop_initial_obj`] | drops the object of a fiber that never started |
 //! | [`setup_trap_trampoline`], [`setup_trap_trampoline_raw`] | registers for a signal handler to return with, so that a function runs at a fiber's base |
 //! | [`on_stack`], [`call_on_stack`] | a call on another stack |
 //! | [`prefetch`] | starts to load what a resume touches first |
 //!
-//! [`switch_and_link`] clobbers every register but rsp, rbp and rbx: r12 to r15 too. Code addresses that
-//! are preceded by [`parking_prelude_x86_64`](crate::parking_prelude_x86_64) can be resumed by
-//! [`switch_and_link_direct`], which is faster. For assembly at the base of a fiber there is
-//! [`base_cfi_x86_64`](crate::base_cfi_x86_64).
+//! The constants here say the same. Below its frame record a parked parent's stack is free to be borrowed. An `sp` of 0 on the
+//! way back says that the fiber never comes back.
+//!
+//! [`switch_and_link`] clobbers every register but the stack pointer, the frame pointer, the one that the compiler
+//! reserves (rbx, x19, s1), and those of the platform and the thread: so r12 to r15, x20 to x28, d8 to d15, s2 to s11 and fs0 to
+//! fs11 too. Code addresses that are preceded by `parking_prelude_x86_64!` (`_aarch64`, `_riscv64`) can be resumed by
+//! [`switch_and_link_direct`], which is faster. For assembly at the base of a fiber there is `base_cfi_x86_64!`, and so on.
 
 pub use crate::arch::*;
 
@@ -98,7 +107,6 @@ pub(crate) mod tests {
     }
 
     /// Two fibers that transfer to each other: the object is the place of the other's `sp` and link, and of the own `sp`.
-    #[cfg(target_arch = "x86_64")]
     #[repr(C)]
     struct Partner {
         other: *mut [usize; 2],
@@ -106,7 +114,6 @@ pub(crate) mod tests {
     }
 
     /// Adds 1 to each word and transfers it on; goes to the parent with multiples of 10, and resets when told to unwind.
-    #[cfg(target_arch = "x86_64")]
     unsafe extern "C" fn transferring(mut word: u64, link: usize, partner: *mut Partner) -> ! {
         // SAFETY: `init_stack` put it there.
         let Partner { other, own } = unsafe { partner.read() };
@@ -129,7 +136,6 @@ pub(crate) mod tests {
         }
     }
 
-    #[cfg(target_arch = "x86_64")]
     #[test]
     fn a_transfer_gives_the_parent_to_the_other_and_parks_like_a_suspend() {
         let (area, top) = area();

@@ -76,16 +76,16 @@ pub const BASE_RETURN_OFFSET: usize = 8;
 /// `sp = base - ENTRY_OFFSET` for a fiber made by [`init_entry`].
 pub const ENTRY_OFFSET: usize = 32;
 
-/// From P, the value of a parent link, to the parent's stack pointer at the inline assembly (its CFA).
+/// From the parent's frame record to its stack pointer at the inline assembly (its CFA).
 pub const PARENT_CFA_OFFSET: usize = 32;
 
-/// From a frame record to the frame pointer that names it; P is such a frame pointer.
+/// From a frame record to the frame pointer that names it; P, the value of a parent link, is such a frame pointer.
 pub const FRAME_POINTER_OFFSET: usize = 0;
 
-/// Offset of the parent's return address from P.
+/// Offset of the parent's return address from its frame record.
 pub const PARENT_RETURN_OFFSET: usize = 8;
 
-/// Offset of the parent's saved x19 from P.
+/// Offset of the parent's saved x19 from its frame record.
 pub const PARENT_X19_OFFSET: usize = 16;
 
 /// Size of [`parking_prelude_aarch64`](crate::parking_prelude_aarch64), in bytes.
@@ -292,6 +292,8 @@ unsafe extern "C" fn throw_thunk() {
         "mov x3, sp",
         "str x3, [x1]",
         "orr x1, x1, #1", // the flag
+        // As `entry_cfi`, with an x1 that is 1 too large: `0x7f` is -1.
+        ".cfi_escape 0x0f, 5, 0x71, 0x7f, 0x06, 0x23, 0x20",
         "ldr x16, [x2]",
         "add sp, x2, #16",
         "br x16",
@@ -484,6 +486,78 @@ pub(crate) unsafe fn switch_yield_word(word: Word, link: usize) -> (Word, bool) 
             "ldp x29, x19, [sp], #16",
             inlateout("x0") word => answer,
             inlateout("x1") link => flagged,
+            lateout("x20") _, lateout("x21") _, lateout("x22") _, lateout("x23") _, lateout("x24") _,
+            lateout("x25") _, lateout("x26") _, lateout("x27") _, lateout("x28") _,
+            clobber_abi("C"),
+        );
+    }
+    (answer, flagged & 1 != 0)
+}
+
+/// Parks this fiber and continues another in its place: that has this one's parent from now on.
+///
+/// Writes this fiber's `sp` to `parked`; it is then parked as in [`switch_yield`], and is resumed, thrown or transferred to
+/// like any other; returns as `switch_yield` does. The parent sees nothing of this: its [`switch_and_link`] returns
+/// what the fiber gives that goes back to it, with that one's `sp`. So who resumes must know by other means whose `sp`
+/// that is, and must not resume by a number that it had before.
+///
+/// Cost: less than a switch; no return is predicted.
+///
+/// # Safety
+/// As for [`switch_yield`]; as for [`switch_and_link`] for `sp` and `to`, the link of another fiber; both fibers may run on this
+/// thread. The parent expects what either of them may give it. `parked` can be written, and the fiber at `sp` may read it.
+#[inline(always)]
+pub unsafe fn switch_transfer(
+    word: u64,
+    link: usize,
+    sp: usize,
+    to: usize,
+    parked: *mut usize,
+) -> (u64, bool) {
+    // SAFETY: the caller's promise.
+    let (word, unwind) = unsafe { switch_transfer_word(Word::new(word), link, sp, to, parked) };
+    // SAFETY: `word` came out of x0, which whoever resumes always writes.
+    (unsafe { word.assume_init() }, unwind)
+}
+
+/// [`switch_transfer`] with words that may be partly uninitialised.
+///
+/// # Safety
+/// As for [`switch_transfer`].
+#[inline(always)]
+pub(crate) unsafe fn switch_transfer_word(
+    word: Word,
+    link: usize,
+    sp: usize,
+    to: usize,
+    parked: *mut usize,
+) -> (Word, bool) {
+    let answer: Word;
+    let flagged: usize;
+    // SAFETY: the caller's promise makes `[link]` a parked parent, and `sp` and `to` a parked fiber; x19 and x29 are
+    // restored, the other registers are declared as clobbered.
+    unsafe {
+        asm!(
+            "stp x29, x19, [sp, #-16]!",
+            "adr x5, 2f",
+            "str x5, [sp, #-16]!",
+            "mov x5, sp",
+            "str x5, [x4]", // parked: our sp
+            "ldr x5, [x1]", // P
+            "str x5, [x3]", // the parent is the other's
+            "mov x1, x3",
+            "ldr x16, [x2]",
+            "add sp, x2, #16", // the other stack is live from here
+            "br x16",
+            parking_prelude_aarch64!(),
+            "2:", // sp = sp + 16, x0 = word, x1 = link or link + 1
+            "hint #36", // bti j
+            "ldp x29, x19, [sp], #16",
+            inlateout("x0") word => answer,
+            inlateout("x1") link => flagged,
+            inlateout("x2") sp => _,
+            inlateout("x3") to => _,
+            inlateout("x4") parked => _,
             lateout("x20") _, lateout("x21") _, lateout("x22") _, lateout("x23") _, lateout("x24") _,
             lateout("x25") _, lateout("x26") _, lateout("x27") _, lateout("x28") _,
             clobber_abi("C"),

@@ -74,16 +74,16 @@ pub const BASE_RETURN_OFFSET: usize = 8;
 /// `sp = base - ENTRY_OFFSET` for a fiber made by [`init_entry`].
 pub const ENTRY_OFFSET: usize = 24;
 
-/// From P, the value of a parent link, to the parent's stack pointer at the inline assembly (its CFA).
+/// From the parent's frame record to its stack pointer at the inline assembly (its CFA).
 pub const PARENT_CFA_OFFSET: usize = 24;
 
-/// From a frame record to the frame pointer that names it; P is such a frame pointer.
+/// From a frame record to the frame pointer that names it; P, the value of a parent link, is such a frame pointer.
 pub const FRAME_POINTER_OFFSET: usize = 0;
 
-/// Offset of the parent's return address from P.
+/// Offset of the parent's return address from its frame record.
 pub const PARENT_RETURN_OFFSET: usize = 8;
 
-/// Offset of the parent's saved rbx from P.
+/// Offset of the parent's saved rbx from its frame record.
 pub const PARENT_RBX_OFFSET: usize = 16;
 
 /// Size of [`parking_prelude_x86_64`](crate::parking_prelude_x86_64), in bytes.
@@ -296,7 +296,7 @@ unsafe extern "sysv64" fn fiber_entry() -> ! {
 unsafe extern "C" fn start_entry<M: Main>() -> ! {
     naked_asm!(
         ".cfi_startproc",
-        ".cfi_signal_frame",
+        signal_frame!(),
         called_cfi!(),
         "push rbp", // the prelude
         ".cfi_adjust_cfa_offset 8",

@@ -117,6 +117,37 @@ fn a_fiber_runs_on_its_own_stack_and_keeps_floats() {
     assert_eq!(fiber.resume(4.0), FiberResult::Return(5.5));
 }
 
+/// Does `$switch` while values that depend on `$seed` are alive, as many of each kind as there are registers that calls
+/// preserve.
+macro_rules! keeping {
+    ($seed:expr, $switch:expr, $($number:literal: $whole:ident $float:ident),*) => {
+        $(
+            let $whole = std::hint::black_box($seed + $number);
+            let $float = std::hint::black_box(($seed + $number) as f64);
+        )*
+        $switch;
+        $(assert_eq!(($whole, $float), ($seed + $number, ($seed + $number) as f64));)*
+    };
+}
+
+#[test]
+fn what_is_in_registers_survives_on_both_sides() {
+    fn keep(seed: u64, mut switch: impl FnMut()) {
+        for round in 0..10 {
+            let seed = seed + 100 * round;
+            keeping!(
+                seed, switch(),
+                0: a b, 1: c d, 2: e f, 3: g h, 4: i j, 5: k l, 6: m n, 7: o p, 8: q r, 9: s t, 10: u v, 11: w x, 12: y z
+            );
+        }
+    }
+    let mut fiber = Fiber::<(), (), (), _>::with_stack(stack(), |suspender, ()| {
+        keep(5_000, || suspender.suspend(()));
+    });
+    keep(70_000, || assert_eq!(fiber.resume(()), FiberResult::Yield(())));
+    assert_eq!(fiber.resume(()), FiberResult::Return(()));
+}
+
 #[test]
 fn a_fiber_resumes_fibers_above_and_below_itself() {
     in_both_orders(|suspender, ()| {

@@ -9,6 +9,9 @@ use fibers::{Fiber, GuardedStack, Stack, Suspender};
 /// The variable that tells a test binary that it is the child.
 const CHILD: &str = "FIBERS_TEST_CHILD";
 
+/// The variable that says what runs test binaries of another architecture: the words of cargo's runner.
+const RUNNER: &str = "FIBERS_TEST_RUNNER";
+
 /// Whether this process is the child of a test.
 pub fn is_child() -> bool {
     std::env::var_os(CHILD).is_some()
@@ -17,7 +20,9 @@ pub fn is_child() -> bool {
 /// A command that runs the test with this full name in a child, where [`is_child`]; after `wrapper`, if any.
 pub fn child_command(wrapper: &[&str], name: &str) -> Command {
     let this = std::env::current_exe().expect("a test binary has a path");
-    let mut words = wrapper.iter().map(std::ffi::OsStr::new).chain([this.as_os_str()]);
+    let runner = std::env::var(RUNNER).unwrap_or_default();
+    let words = wrapper.iter().copied().chain(runner.split_whitespace());
+    let mut words = words.map(std::ffi::OsStr::new).chain([this.as_os_str()]);
     let mut command = Command::new(words.next().expect("there is a binary"));
     command.args(words).args([name, "--exact", "--nocapture"]);
     // One thread: what the child's stack looks like does not depend on the harness's number of threads.

@@ -113,6 +113,8 @@ pub unsafe extern "C" fn find_slot_asm() {
 #[unsafe(naked)]
 pub unsafe extern "C" fn find_slot_asm() {
     naked_asm!(
+        ".option push",
+        ".option arch, +m", // which the assembler does not know of outside functions
         "lla t3, {bytes}",
         "ld t3, 0(t3)",
         "fence r, rw", // before the start, as in `slot_of`
@@ -144,6 +146,7 @@ pub unsafe extern "C" fn find_slot_asm() {
         "2:",
         "li t1, 0",
         "jr t2",
+        ".option pop",
         bytes = sym REGION_BYTES,
         start = sym REGION_START,
         granules = sym GRANULES,
