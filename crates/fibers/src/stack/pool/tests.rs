@@ -455,6 +455,7 @@ fn threads_that_end_give_their_stacks_back() {
 }
 
 #[test]
+#[cfg_attr(not(target_arch = "x86_64"), ignore = "emulators count their own mappings")]
 fn too_many_protected_guards_are_an_error_that_names_the_limit() {
     const MAX_STACKS: usize = 40_000;
     let name = "stack::pool::tests::too_many_protected_guards_are_an_error_that_names_the_limit";
@@ -524,6 +525,7 @@ fn keeping_pool(stack_bytes: usize, max_stacks: usize) -> StackPool {
 }
 
 #[test]
+#[cfg_attr(not(target_arch = "x86_64"), ignore = "emulators do not tell what is resident")]
 fn a_thread_that_ends_trims_what_it_returns() {
     let pool = keeping_pool(72 << 10, 16);
     let other = pool.clone();
@@ -536,6 +538,7 @@ fn a_thread_that_ends_trims_what_it_returns() {
 }
 
 #[test]
+#[cfg_attr(not(target_arch = "x86_64"), ignore = "emulators do not tell what is resident")]
 fn trimming_leaves_a_page_to_each_parked_stack_of_any_thread() {
     let pool = keeping_pool(76 << 10, 40);
     let kept = pool.take().unwrap();
@@ -567,6 +570,7 @@ fn trimming_leaves_a_page_to_each_parked_stack_of_any_thread() {
 }
 
 #[test]
+#[cfg_attr(not(target_arch = "x86_64"), ignore = "emulators do not tell what is resident")]
 fn stacks_that_come_back_after_their_pool_is_gone_give_their_memory_back() {
     let pool = keeping_pool(80 << 10, 4);
     let stacks = [(); 3].map(|()| pool.take().unwrap());
@@ -585,6 +589,7 @@ fn stacks_that_come_back_after_their_pool_is_gone_give_their_memory_back() {
 }
 
 #[test]
+#[cfg_attr(not(target_arch = "x86_64"), ignore = "emulators do not lock memory")]
 fn a_guard_in_locked_memory_is_protected_instead() {
     let name = "stack::pool::tests::a_guard_in_locked_memory_is_protected_instead";
     let output = in_child(name, || {
@@ -729,6 +734,7 @@ impl Drop for LastStack {
 }
 
 #[test]
+#[cfg_attr(not(target_arch = "x86_64"), ignore = "emulators do not tell what is resident")]
 fn stacks_in_thread_locals_are_returned_and_trimmed_whatever_the_order() {
     let pool = keeping_pool(84 << 10, 8);
     let other = pool.clone();
