@@ -60,30 +60,30 @@ use crate::trap::TrapHandler;
 /// # What does not compile
 /// A reference that outlives the scope:
 /// ```compile_fail,E0521
-/// # use fibers::{GuardedStack, ScopedFiber};
+/// # use fibers::{GuardedStack, ScopedFiber, Suspender};
 /// let mut stack = GuardedStack::new(64 << 10).unwrap();
 /// let mut kept = None;
-/// ScopedFiber::with_stack(&mut stack, |_, ()| ()).scope(|fiber| kept = Some(fiber));
+/// ScopedFiber::with_stack(&mut stack, |_: &Suspender<(), ()>, ()| ()).scope(|fiber| kept = Some(fiber));
 /// ```
 /// A stack for two fibers, or one that is freed under a fiber:
 /// ```compile_fail,E0499
-/// # use fibers::{GuardedStack, ScopedFiber};
+/// # use fibers::{GuardedStack, ScopedFiber, Suspender};
 /// let mut stack = GuardedStack::new(64 << 10).unwrap();
-/// let one = ScopedFiber::with_stack(&mut stack, |_, ()| ());
-/// let two = ScopedFiber::with_stack(&mut stack, |_, ()| ());
+/// let one = ScopedFiber::with_stack(&mut stack, |_: &Suspender<(), ()>, ()| ());
+/// let two = ScopedFiber::with_stack(&mut stack, |_: &Suspender<(), ()>, ()| ());
 /// one.scope(|mut one| two.scope(|mut two| (one.resume(()), two.resume(()))));
 /// ```
 /// ```compile_fail,E0505
-/// # use fibers::{GuardedStack, ScopedFiber};
+/// # use fibers::{GuardedStack, ScopedFiber, Suspender};
 /// let mut stack = GuardedStack::new(64 << 10).unwrap();
-/// ScopedFiber::with_stack(&mut stack, |_, ()| ()).scope(|mut fiber| { drop(stack); fiber.resume(()) });
+/// ScopedFiber::with_stack(&mut stack, |_: &Suspender<(), ()>, ()| ()).scope(|mut fiber| { drop(stack); fiber.resume(()) });
 /// ```
 /// Borrows that end before the fiber:
 /// ```compile_fail,E0597
-/// # use fibers::{GuardedStack, ScopedFiber};
+/// # use fibers::{GuardedStack, ScopedFiber, Suspender};
 /// let fiber = {
 ///     let number = 5;
-///     ScopedFiber::with_stack(GuardedStack::new(64 << 10).unwrap(), |_, ()| drop(&number))
+///     ScopedFiber::with_stack(GuardedStack::new(64 << 10).unwrap(), |_: &Suspender<(), ()>, ()| drop(&number))
 /// };
 /// fiber.scope(|mut fiber| fiber.resume(()));
 /// ```
@@ -113,9 +113,9 @@ use crate::trap::TrapHandler;
 /// ```
 /// Sending a started fiber, or its suspender, to another thread:
 /// ```compile_fail,E0277
-/// # use fibers::{GuardedStack, ScopedFiber};
+/// # use fibers::{GuardedStack, ScopedFiber, Suspender};
 /// # let mut stack = GuardedStack::new(64 << 10).unwrap();
-/// ScopedFiber::with_stack(&mut stack, |_, ()| ()).scope(|mut fiber| {
+/// ScopedFiber::with_stack(&mut stack, |_: &Suspender<(), ()>, ()| ()).scope(|mut fiber| {
 ///     std::thread::scope(|threads| { threads.spawn(move || fiber.resume(())); });
 /// });
 /// ```
