@@ -525,7 +525,10 @@ fn keeping_pool(stack_bytes: usize, max_stacks: usize) -> StackPool {
 }
 
 #[test]
-#[cfg_attr(not(target_arch = "x86_64"), ignore = "emulators do not tell what is resident")]
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    ignore = "emulators do not tell what is resident"
+)]
 fn a_thread_that_ends_trims_what_it_returns() {
     let pool = keeping_pool(72 << 10, 16);
     let other = pool.clone();
@@ -538,7 +541,10 @@ fn a_thread_that_ends_trims_what_it_returns() {
 }
 
 #[test]
-#[cfg_attr(not(target_arch = "x86_64"), ignore = "emulators do not tell what is resident")]
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    ignore = "emulators do not tell what is resident"
+)]
 fn trimming_leaves_a_page_to_each_parked_stack_of_any_thread() {
     let pool = keeping_pool(76 << 10, 40);
     let kept = pool.take().unwrap();
@@ -570,7 +576,10 @@ fn trimming_leaves_a_page_to_each_parked_stack_of_any_thread() {
 }
 
 #[test]
-#[cfg_attr(not(target_arch = "x86_64"), ignore = "emulators do not tell what is resident")]
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    ignore = "emulators do not tell what is resident"
+)]
 fn stacks_that_come_back_after_their_pool_is_gone_give_their_memory_back() {
     let pool = keeping_pool(80 << 10, 4);
     let stacks = [(); 3].map(|()| pool.take().unwrap());
@@ -734,7 +743,10 @@ impl Drop for LastStack {
 }
 
 #[test]
-#[cfg_attr(not(target_arch = "x86_64"), ignore = "emulators do not tell what is resident")]
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    ignore = "emulators do not tell what is resident"
+)]
 fn stacks_in_thread_locals_are_returned_and_trimmed_whatever_the_order() {
     let pool = keeping_pool(84 << 10, 8);
     let other = pool.clone();
