@@ -676,6 +676,15 @@ pub unsafe fn init_entry(base: usize, entry: usize) -> usize {
     base - ENTRY_OFFSET
 }
 
+/// The stack pointer of the running code.
+#[inline(always)]
+pub(crate) fn stack_pointer() -> usize {
+    let here;
+    // SAFETY: a register is read.
+    unsafe { asm!("mv {}, sp", out(reg) here, options(nomem, nostack, preserves_flags)) };
+    here
+}
+
 /// Starts to load what a resume of a parked fiber touches first. Any values are allowed.
 #[inline(always)]
 pub fn prefetch(sp: usize, link: usize) {
