@@ -1,8 +1,8 @@
 //! Hostile use: what a guest or a careless embedder may try, and what must come of it.
 
 use selvedge::{
-    CallFuture, Caller, Config, Engine, FuelPolicy, Func, FuncType, Instance, Linker, Module, Result, Store,
-    Trap, Val, ValType,
+    CallFuture, Caller, Config, Engine, FuelPolicy, Func, FuncType, GuestCall, Instance, InterruptHandle,
+    Linker, Module, Result, Store, Trap, Val, ValType,
 };
 use selvedge_tests::{drive, in_child, poll_once, wait};
 use std::future::Future;
@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 fn metered() -> Engine {
     Engine::new(Config::new().fuel(true)).unwrap()
@@ -359,4 +360,202 @@ fn a_caller_lent_to_another_thread_can_call() -> Result<()> {
     let instance = linker.instantiate(&mut store, &module)?;
     assert_eq!(instance.call::<(), i32>(&mut store, "run", ())?, 7);
     Ok(())
+}
+
+/// Calls the guest when it is dropped.
+struct CallsWhenDropped<'a>(Caller<'a, Arc<AtomicU32>>);
+
+impl Drop for CallsWhenDropped<'_> {
+    fn drop(&mut self) {
+        let trap = self.0.get_export("trap").and_then(|export| export.into_func());
+        let called = trap.unwrap().call(&mut self.0, &[], &mut []);
+        assert_eq!(trap_of(called), Some(Trap::Interrupt));
+        self.0.data().fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn an_interrupted_call_drops_the_calls_nested_in_it_before_its_own_frames_go() {
+    let test = "an_interrupted_call_drops_the_calls_nested_in_it_before_its_own_frames_go";
+    let output = in_child(test, || {
+        let engine = Engine::default();
+        let module = Module::new(
+            &engine,
+            r#"(module
+                (import "host" "outer" (func $outer))
+                (import "host" "inner" (func $inner))
+                (func (export "inner") call $inner)
+                (func (export "trap") unreachable)
+                (func (export "run") call $outer))"#,
+        )
+        .unwrap();
+        let mut linker = Linker::<Arc<AtomicU32>>::new(&engine);
+        linker
+            .func_wrap_async("host", "inner", async |caller: Caller<'_, Arc<AtomicU32>>, ()| {
+                let _calls = CallsWhenDropped(caller);
+                std::future::pending::<()>().await;
+            })
+            .unwrap();
+        linker
+            .func_wrap_async(
+                "host",
+                "outer",
+                async |caller: Caller<'_, Arc<AtomicU32>>, ()| -> Result<()> {
+                    let mut calls = CallsWhenDropped(caller);
+                    let inner = calls.0.get_export("inner").and_then(|export| export.into_func());
+                    let inner = inner.unwrap().typed::<(), ()>(&calls.0)?;
+                    inner.call_async(&mut calls.0, ()).await
+                },
+            )
+            .unwrap();
+        let dropped = Arc::new(AtomicU32::new(0));
+        let mut store = Store::new(&engine, dropped.clone());
+        let handle = store.interrupt_handle().unwrap();
+        let instance = linker.instantiate(&mut store, &module).unwrap();
+        let mut run = instance.call_async::<_, (), ()>(&mut store, "run", ());
+        assert!(poll_once(Pin::new(&mut run)).is_pending());
+        handle.interrupt();
+        match poll_once(Pin::new(&mut run)) {
+            Poll::Ready(result) => assert_eq!(trap_of(result), Some(Trap::Interrupt)),
+            Poll::Pending => panic!("the call was to end"),
+        }
+        drop(run);
+        assert_eq!(dropped.load(Ordering::SeqCst), 2);
+        let again = instance.call::<(), ()>(&mut store, "trap", ());
+        assert_eq!(trap_of(again), Some(Trap::Unreachable));
+    });
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// A guest that waits once, and then runs for ever.
+fn waits_then_spins() -> (Store<()>, Instance) {
+    let engine = Engine::default();
+    let module = Module::new(
+        &engine,
+        r#"(module
+            (import "host" "wait" (func $wait))
+            (func (export "nothing"))
+            (func (export "wait") call $wait)
+            (func (export "wait_then_spin") call $wait (loop $l (br $l))))"#,
+    )
+    .unwrap();
+    let mut linker = Linker::new(&engine);
+    linker
+        .func_wrap_async("host", "wait", async |_: Caller<'_, ()>, ()| wait(1).await)
+        .unwrap();
+    let mut store = Store::new(&engine, ());
+    let instance = linker.instantiate(&mut store, &module).unwrap();
+    (store, instance)
+}
+
+/// Ends the process when a test hangs.
+fn within_seconds(seconds: u32) {
+    // SAFETY: takes a number: alarm(2).
+    unsafe { libc::alarm(seconds) };
+}
+
+#[test]
+fn the_deadline_of_a_forgotten_call_ends_no_other() {
+    let (mut store, instance) = waits_then_spins();
+    let call = instance.call_async::<_, (), ()>(&mut store, "wait", ());
+    let mut call = call.with_timeout(Duration::from_millis(60));
+    assert!(poll_once(Pin::new(&mut call)).is_pending());
+    std::mem::forget(call);
+    let mut other = instance.call_async::<_, (), ()>(&mut store, "wait", ());
+    assert!(poll_once(Pin::new(&mut other)).is_pending());
+    std::thread::sleep(Duration::from_millis(150));
+    match poll_once(Pin::new(&mut other)) {
+        Poll::Ready(result) => result.unwrap(),
+        Poll::Pending => panic!("it waits but once"),
+    }
+}
+
+/// A waker that does one thing when it is woken, another when it is dropped.
+struct Trouble {
+    panics: bool,
+    interrupts: std::sync::Mutex<Option<InterruptHandle>>,
+}
+
+impl Wake for Trouble {
+    fn wake(self: Arc<Self>) {
+        assert!(!self.panics, "the waker panics");
+    }
+    fn wake_by_ref(self: &Arc<Self>) {}
+}
+
+impl Drop for Trouble {
+    fn drop(&mut self) {
+        if let Some(handle) = self.interrupts.lock().unwrap().take() {
+            handle.interrupt();
+        }
+    }
+}
+
+#[test]
+fn a_waker_that_panics_does_not_keep_a_guest_from_being_stopped() {
+    let test = "a_waker_that_panics_does_not_keep_a_guest_from_being_stopped";
+    let output = in_child(test, || {
+        within_seconds(60);
+        let (mut store, instance) = waits_then_spins();
+        let handle = store.interrupt_handle().unwrap();
+        let mut call = instance.call_async::<_, (), ()>(&mut store, "wait_then_spin", ());
+        let trouble = Trouble {
+            panics: true,
+            interrupts: Default::default(),
+        };
+        let waker = Waker::from(Arc::new(trouble));
+        let mut context = Context::from_waker(&waker);
+        assert!(Pin::new(&mut call).poll(&mut context).is_pending());
+        let other = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            handle.interrupt();
+        });
+        match Pin::new(&mut call).poll(&mut context) {
+            Poll::Ready(result) => assert_eq!(trap_of(result), Some(Trap::Interrupt)),
+            Poll::Pending => panic!("the guest waits but once"),
+        }
+        assert!(other.join().is_err(), "it was woken as well");
+    });
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn a_waker_may_interrupt_its_store_when_it_is_dropped() {
+    let test = "a_waker_may_interrupt_its_store_when_it_is_dropped";
+    let output = in_child(test, || {
+        within_seconds(60);
+        let (mut store, instance) = waits_then_spins();
+        let handle = store.interrupt_handle().unwrap();
+        let mut call = instance.call_async::<_, (), ()>(&mut store, "wait", ());
+        let poll = |call: &mut CallFuture<'_, _, ()>, handle: Option<InterruptHandle>| {
+            let trouble = Trouble {
+                panics: false,
+                interrupts: std::sync::Mutex::new(handle),
+            };
+            Pin::new(call).poll(&mut Context::from_waker(&Waker::from(Arc::new(trouble))))
+        };
+        assert!(poll(&mut call, Some(handle.clone())).is_pending());
+        drop(call);
+        // What the waker asked for came when nothing was left to stop: the next call ends.
+        let mut call = instance.call_async::<_, (), ()>(&mut store, "wait", ());
+        match poll(&mut call, None) {
+            Poll::Ready(result) => assert_eq!(trap_of(result), Some(Trap::Interrupt)),
+            Poll::Pending => panic!("the call was to end"),
+        }
+        drop(call);
+        instance.call::<(), ()>(&mut store, "nothing", ()).unwrap();
+    });
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

@@ -418,12 +418,9 @@ unsafe fn poll_watched(vm: *mut StoreVm, act: *mut Activation, cx: &mut Context<
     // SAFETY: the caller's promise.
     let index = unsafe { index_of(act) };
     if state.stops(index) {
-        // SAFETY: the caller's promise; store invariant 1.
-        let store = unsafe { &mut *vm };
-        if store.top != act {
-            store.cut_to(act);
-        }
-        let error = trap::interrupted(store);
+        // What is above may be a call that the pending future still holds, and will end: nothing is cut off before that is gone.
+        // SAFETY: the caller's promise.
+        let error = trap::interrupted(unsafe { &*vm });
         // SAFETY: the caller's promise.
         unsafe { pop_always(vm, act) };
         return Poll::Ready(Err(error));
@@ -673,6 +670,7 @@ impl StoreVm {
                 self.arena.abandon();
                 self.roots.truncate(pending.roots);
             }
+            self.forget_deadlines();
             self.unlink(parent, outer_guest_fp);
         }
     }
@@ -683,10 +681,10 @@ impl StoreVm {
         self.fuel.forget_owed_yields();
         self.cx.guest_fp = outer_guest_fp;
         self.top = parent;
-        if !self.cx.interrupt.is_null() {
-            self.answer_requests();
-        }
         self.release_stack_if_idle();
+        if !self.cx.interrupt.is_null() {
+            self.answer_requests(); // last: it may drop a waker, which is user code
+        }
     }
 
     /// Gets a guest stack, unless there is one already.

@@ -100,15 +100,20 @@ impl InterruptState {
         self.press();
     }
 
-    /// Makes the guest look, now and until the request is answered.
+    /// Makes the guest look, now and until the request is answered. The waker comes last: it is user code, and may panic.
     fn press(self: &Arc<Self>) {
-        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
         if self.poke() {
             clock::poke_again(self);
         }
+        let waker = self.take_waker();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Takes the waker out of its lock: whatever is done to it may come back here.
+    fn take_waker(&self) -> Option<Waker> {
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Sends the signal, if one is needed. Whether it may have to be sent again.
@@ -125,18 +130,20 @@ impl InterruptState {
 
     /// A call is parked: remembers whom to wake.
     pub(crate) fn remember(&self, waker: &Waker) {
-        let mut slot = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *slot {
-            Some(known) if known.will_wake(waker) => {}
-            slot => *slot = Some(waker.clone()),
+        let slot = || self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot().as_ref().is_some_and(|known| known.will_wake(waker)) {
+            return;
         }
+        // Cloned and dropped without the lock: both are user code.
+        let waker = waker.clone();
+        let known = slot().replace(waker);
+        drop(known);
     }
 
     /// An activation has ended and `left` are left: requests that this answers are over.
     fn answered(&self, left: u32) {
         if left == 0 {
             self.all.store(false, Ordering::SeqCst);
-            self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
         }
         let late = self.late.load(Ordering::SeqCst);
         if late != NONE && late >= left {
@@ -144,6 +151,9 @@ impl InterruptState {
             let _ = self
                 .late
                 .compare_exchange(late, NONE, Ordering::SeqCst, Ordering::SeqCst);
+        }
+        if left == 0 {
+            drop(self.take_waker());
         }
     }
 }
@@ -241,6 +251,14 @@ impl StoreVm {
     pub(crate) fn is_stopped(&self) -> bool {
         // SAFETY: the guest is this thread's, and at a check of its own code.
         !self.cx.interrupt.is_null() && unsafe { must_stop(&self.cx) }
+    }
+
+    /// The innermost activation was forgotten, and with it whoever would take its deadline back.
+    pub(crate) fn forget_deadlines(&self) {
+        if let Some(state) = &self.interrupt {
+            // SAFETY: the activations on the list have not ended.
+            clock::forget(state, unsafe { index_of(self.top) });
+        }
     }
 
     /// An activation has ended.

@@ -127,6 +127,14 @@ pub(super) fn poke_again(state: &Arc<InterruptState>) {
     CLOCK.add(Instant::now() + POKE_AGAIN, Job::Poke { state });
 }
 
+/// Takes back the deadlines of the activation with this index and of those nested in it.
+pub(super) fn forget(ended: &Arc<InterruptState>, outermost: u32) {
+    CLOCK.jobs().due.retain(|_, job| match job {
+        Job::Deadline { state, index } => *index < outermost || state.as_ptr() != Arc::as_ptr(ended),
+        Job::Poke { .. } => true,
+    });
+}
+
 /// A deadline that is being watched, until this is dropped.
 pub(crate) struct Alarm {
     key: Key,
