@@ -104,7 +104,7 @@ impl Ours {
     fn list_exports(&mut self, instance: Instance) {
         let mut exports = instance.exports(&mut self.store);
         exports.sort_by(|a, b| a.0.cmp(&b.0));
-        let funcs = exports.iter().filter_map(|(_, item)| item.into_func());
+        let funcs = exports.iter().filter_map(|(_, item)| item.clone().into_func());
         let funcs = funcs.map(|func| (func, params_of(&func.ty(&self.store))));
         self.store.data_mut().functions = funcs.collect();
         self.exports = exports;
@@ -132,7 +132,10 @@ impl Guest for Ours {
     }
 
     fn functions(&self) -> Vec<Export> {
-        let names = self.exports.iter().filter(|(_, item)| item.into_func().is_some());
+        let names = self
+            .exports
+            .iter()
+            .filter(|(_, item)| item.clone().into_func().is_some());
         let types = self.store.data().functions.iter().map(|(_, types)| types.clone());
         names.map(|(name, _)| name.clone()).zip(types).collect()
     }

@@ -33,11 +33,17 @@ pub enum Builtin {
     Throw = 10,
     /// (exception). As `Throw`; a null traps.
     ThrowRef = 11,
+    /// (memory, index, offset, expected i32, timeout in nanoseconds, none if negative) -> how it ended: see the operator.
+    MemoryAtomicWait32 = 12,
+    /// As `MemoryAtomicWait32`, of an i64.
+    MemoryAtomicWait64 = 13,
+    /// (memory, index, offset, most to wake) -> how many were woken.
+    MemoryAtomicNotify = 14,
 }
 
 impl Builtin {
     /// Every builtin, in the order of the numbers.
-    pub const ALL: [Builtin; 12] = [
+    pub const ALL: [Builtin; 15] = [
         Builtin::MemoryGrow,
         Builtin::MemoryFill,
         Builtin::MemoryCopy,
@@ -50,6 +56,9 @@ impl Builtin {
         Builtin::ElemDrop,
         Builtin::Throw,
         Builtin::ThrowRef,
+        Builtin::MemoryAtomicWait32,
+        Builtin::MemoryAtomicWait64,
+        Builtin::MemoryAtomicNotify,
     ];
 
     /// The most operands that any builtin takes.

@@ -38,10 +38,12 @@ pub enum Proposal {
     RelaxedSimd,
     /// Addition, subtraction and multiplication of integers to 128 bits.
     WideArithmetic,
+    /// Shared memories, and atomic accesses to any.
+    Threads,
 }
 
 impl Proposal {
-    /// Every proposal that can be switched, with whether it is on by default: those of version 3 are.
+    /// Every proposal that can be switched, with whether it is on by default: those of version 3 are, and those that others have on too.
     const DEFAULTS: &[(Proposal, bool)] = &[
         (Proposal::TailCall, true),
         (Proposal::FunctionReferences, true),
@@ -53,6 +55,7 @@ impl Proposal {
         (Proposal::Simd, true),
         (Proposal::RelaxedSimd, true),
         (Proposal::WideArithmetic, false),
+        (Proposal::Threads, true),
     ];
 
     fn flag(self) -> WasmFeatures {
@@ -67,6 +70,7 @@ impl Proposal {
             Proposal::Simd => WasmFeatures::SIMD,
             Proposal::RelaxedSimd => WasmFeatures::RELAXED_SIMD,
             Proposal::WideArithmetic => WasmFeatures::WIDE_ARITHMETIC,
+            Proposal::Threads => WasmFeatures::THREADS,
         }
     }
 }

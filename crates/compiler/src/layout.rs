@@ -50,7 +50,7 @@ pub const IMPORTED_FUNC_BYTES: u32 = 16;
 
 /// Offset in a memory's entry of the address of its definition.
 pub const MEMORY_REF_DEFINITION: i32 = 0;
-/// Offset in a memory's entry of a copy of its base. Only valid, and then constant, for a reserved memory.
+/// Offset in a memory's entry of a copy of its base. Only valid, and then constant, for a reserved or a shared memory.
 pub const MEMORY_REF_BASE: i32 = 8;
 /// Size of a memory's entry in bytes.
 pub const MEMORY_REF_BYTES: u32 = 16;

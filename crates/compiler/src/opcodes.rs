@@ -1,12 +1,12 @@
 //! The table: which operator is translated by what. Vectors have their own.
 
-use cranelift_codegen::ir::Opcode as Clif;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::types::{F32, F64, I8, I16, I32, I64};
+use cranelift_codegen::ir::{AtomicRmwOp as Rmw, Opcode as Clif};
 use wasmparser::Operator;
 
-use crate::CompileError;
 use crate::translate::Translator;
+use crate::{Builtin, CompileError};
 
 mod simd;
 
@@ -97,6 +97,30 @@ impl Translator<'_> {
             MemoryCopy { dst_mem, src_mem } => self.memory_copy(*dst_mem, *src_mem),
             MemoryInit { data_index, mem } => self.memory_init(*mem, *data_index),
             DataDrop { data_index } => self.data_drop(*data_index),
+
+            // Atomics.
+            MemoryAtomicNotify { memarg } => self.atomic_notify(memarg),
+            MemoryAtomicWait32 { memarg } => self.atomic_wait(Builtin::MemoryAtomicWait32, memarg),
+            MemoryAtomicWait64 { memarg } => self.atomic_wait(Builtin::MemoryAtomicWait64, memarg),
+            AtomicFence { .. } => self.atomic_fence(),
+            I32AtomicLoad { memarg } | I32AtomicLoad8U { memarg } | I32AtomicLoad16U { memarg } => self.atomic_load(I32, memarg),
+            I64AtomicLoad { memarg } | I64AtomicLoad8U { memarg } | I64AtomicLoad16U { memarg } | I64AtomicLoad32U { memarg } => self.atomic_load(I64, memarg),
+            I32AtomicStore { memarg } | I32AtomicStore8 { memarg } | I32AtomicStore16 { memarg }
+            | I64AtomicStore { memarg } | I64AtomicStore8 { memarg } | I64AtomicStore16 { memarg } | I64AtomicStore32 { memarg } => self.atomic_store(memarg),
+            I32AtomicRmwAdd { memarg } | I32AtomicRmw8AddU { memarg } | I32AtomicRmw16AddU { memarg }
+            | I64AtomicRmwAdd { memarg } | I64AtomicRmw8AddU { memarg } | I64AtomicRmw16AddU { memarg } | I64AtomicRmw32AddU { memarg } => self.atomic_rmw(Rmw::Add, memarg),
+            I32AtomicRmwSub { memarg } | I32AtomicRmw8SubU { memarg } | I32AtomicRmw16SubU { memarg }
+            | I64AtomicRmwSub { memarg } | I64AtomicRmw8SubU { memarg } | I64AtomicRmw16SubU { memarg } | I64AtomicRmw32SubU { memarg } => self.atomic_rmw(Rmw::Sub, memarg),
+            I32AtomicRmwAnd { memarg } | I32AtomicRmw8AndU { memarg } | I32AtomicRmw16AndU { memarg }
+            | I64AtomicRmwAnd { memarg } | I64AtomicRmw8AndU { memarg } | I64AtomicRmw16AndU { memarg } | I64AtomicRmw32AndU { memarg } => self.atomic_rmw(Rmw::And, memarg),
+            I32AtomicRmwOr { memarg } | I32AtomicRmw8OrU { memarg } | I32AtomicRmw16OrU { memarg }
+            | I64AtomicRmwOr { memarg } | I64AtomicRmw8OrU { memarg } | I64AtomicRmw16OrU { memarg } | I64AtomicRmw32OrU { memarg } => self.atomic_rmw(Rmw::Or, memarg),
+            I32AtomicRmwXor { memarg } | I32AtomicRmw8XorU { memarg } | I32AtomicRmw16XorU { memarg }
+            | I64AtomicRmwXor { memarg } | I64AtomicRmw8XorU { memarg } | I64AtomicRmw16XorU { memarg } | I64AtomicRmw32XorU { memarg } => self.atomic_rmw(Rmw::Xor, memarg),
+            I32AtomicRmwXchg { memarg } | I32AtomicRmw8XchgU { memarg } | I32AtomicRmw16XchgU { memarg }
+            | I64AtomicRmwXchg { memarg } | I64AtomicRmw8XchgU { memarg } | I64AtomicRmw16XchgU { memarg } | I64AtomicRmw32XchgU { memarg } => self.atomic_rmw(Rmw::Xchg, memarg),
+            I32AtomicRmwCmpxchg { memarg } | I32AtomicRmw8CmpxchgU { memarg } | I32AtomicRmw16CmpxchgU { memarg }
+            | I64AtomicRmwCmpxchg { memarg } | I64AtomicRmw8CmpxchgU { memarg } | I64AtomicRmw16CmpxchgU { memarg } | I64AtomicRmw32CmpxchgU { memarg } => self.atomic_cmpxchg(memarg),
 
             // Numbers: constants.
             I32Const { value } => self.i32_const(*value),

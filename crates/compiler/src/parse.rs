@@ -431,6 +431,9 @@ fn memory_type(ty: &wasmparser::MemoryType) -> MemoryType {
     if let Some(log2) = ty.page_size_log2 {
         memory = memory.with_page_size_log2(log2 as u8);
     }
+    if ty.shared {
+        memory = memory.with_shared();
+    }
     memory
 }
 

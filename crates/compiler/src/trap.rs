@@ -31,11 +31,15 @@ pub enum TrapCode {
     Interrupt = 11,
     /// A null where a reference is needed.
     NullReference = 12,
+    /// An atomic access at an address that is not a multiple of its size.
+    UnalignedAtomic = 13,
+    /// A wait on a memory that is not shared.
+    ExpectedSharedMemory = 14,
 }
 
 impl TrapCode {
     /// Every code, in the order of the numbers.
-    pub const ALL: [TrapCode; 12] = [
+    pub const ALL: [TrapCode; 14] = [
         TrapCode::StackOverflow,
         TrapCode::OutOfFuel,
         TrapCode::MemoryOutOfBounds,
@@ -48,12 +52,14 @@ impl TrapCode {
         TrapCode::Unreachable,
         TrapCode::Interrupt,
         TrapCode::NullReference,
+        TrapCode::UnalignedAtomic,
+        TrapCode::ExpectedSharedMemory,
     ];
 
     /// The code of a number, if it is one.
     pub const fn from_u8(number: u8) -> Option<TrapCode> {
         match number {
-            1..=12 => Some(Self::ALL[number as usize - 1]),
+            1..=14 => Some(Self::ALL[number as usize - 1]),
             _ => None,
         }
     }
@@ -75,6 +81,8 @@ impl fmt::Display for TrapCode {
             TrapCode::Unreachable => "unreachable",
             TrapCode::Interrupt => "interrupt",
             TrapCode::NullReference => "null reference",
+            TrapCode::UnalignedAtomic => "unaligned atomic",
+            TrapCode::ExpectedSharedMemory => "expected shared memory",
         })
     }
 }

@@ -148,6 +148,7 @@ pub struct MemoryType {
     /// How many pages it may grow to; `None`: as many as addresses reach, [`MemoryType::most_pages`].
     pub maximum: Option<u64>,
     is_64: bool,
+    is_shared: bool,
     page_size_log2: u8,
 }
 
@@ -161,6 +162,7 @@ impl MemoryType {
             minimum,
             maximum,
             is_64: false,
+            is_shared: false,
             page_size_log2: MemoryType::PAGE_BYTES.trailing_zeros() as u8,
         }
     }
@@ -197,6 +199,24 @@ impl MemoryType {
         }
     }
 
+    /// A memory that several threads may use at once, with i32 addresses.
+    pub const fn shared(minimum: u64, maximum: u64) -> MemoryType {
+        MemoryType::new(minimum, Some(maximum)).with_shared()
+    }
+
+    /// The same, but for several threads at once. It needs a maximum: such a memory does not move.
+    pub const fn with_shared(self) -> MemoryType {
+        MemoryType {
+            is_shared: true,
+            ..self
+        }
+    }
+
+    /// Whether several threads may use it at once.
+    pub const fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
     /// Whether its addresses are i64, not i32.
     pub const fn is_64(&self) -> bool {
         self.is_64
@@ -231,6 +251,9 @@ impl fmt::Display for MemoryType {
         write!(f, "(memory {address}{}", self.minimum)?;
         if let Some(maximum) = self.maximum {
             write!(f, " {maximum}")?;
+        }
+        if self.is_shared {
+            f.write_str(" shared")?;
         }
         if self.page_size() != MemoryType::PAGE_BYTES {
             write!(f, " (pagesize {})", self.page_size())?;
@@ -317,6 +340,7 @@ mod tests {
         let tag = TagType::new(FuncType::new([ValType::I32, ValType::EXNREF], []));
         assert_eq!(ExternType::Tag(tag).to_string(), "(tag (param i32 exnref))");
         assert_eq!(MemoryType::new(1, None).to_string(), "(memory 1)");
+        assert_eq!(MemoryType::shared(1, 2).to_string(), "(memory 1 2 shared)");
         let bytes = MemoryType::new64(1, Some(2)).with_page_size_log2(0);
         assert_eq!(bytes.to_string(), "(memory i64 1 2 (pagesize 1))");
     }

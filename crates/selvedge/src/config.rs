@@ -1,6 +1,7 @@
 //! What an embedder may choose, once for all modules and stores of an engine.
 
 use selvedge_compiler::{Features, FuelCosts, MemoryStyle, OptLevel, Proposal};
+use std::time::Duration;
 
 /// Settings of an [`Engine`](crate::Engine).
 ///
@@ -24,6 +25,7 @@ pub struct Config {
     pub(crate) max_backtrace_frames: usize,
     pub(crate) signal_handlers: bool,
     pub(crate) features: Features,
+    pub(crate) max_blocking_wait: Option<Duration>,
     pub(crate) max_reference_heap_bytes: usize,
     pub(crate) collect_always: bool,
 }
@@ -50,6 +52,7 @@ impl Config {
             max_backtrace_frames: 64,
             signal_handlers: true,
             features: Features::default(),
+            max_blocking_wait: Some(Duration::from_secs(10)),
             max_reference_heap_bytes: 1 << 30,
             collect_always: false,
         }
@@ -211,5 +214,19 @@ impl Config {
     /// Whether a memory may have pages of one byte. Accesses to such a memory are always checked. Default: no.
     pub fn wasm_custom_page_sizes(&mut self, on: bool) -> &mut Config {
         self.proposal(Proposal::CustomPageSizes, on)
+    }
+
+    /// Whether modules may use atomic accesses, and shared memories: [`SharedMemory`](crate::SharedMemory). Default: yes.
+    pub fn wasm_threads(&mut self, on: bool) -> &mut Config {
+        self.proposal(Proposal::Threads, on)
+    }
+
+    /// How long a guest that was entered by a synchronous `call` may block its thread in one `memory.atomic.wait`, whatever it
+    /// asks for, before it traps with [`Trap::Interrupt`](crate::Trap::Interrupt); none: for ever. Neither fuel nor time that the guest
+    /// runs bounds such a wait; an [`InterruptHandle`](crate::InterruptHandle) ends it. Guests entered by `call_async` do not
+    /// block: they are parked, and a deadline or a drop ends them. Default: 10 seconds.
+    pub fn max_blocking_wait(&mut self, time: Option<Duration>) -> &mut Config {
+        self.max_blocking_wait = time;
+        self
     }
 }

@@ -4,13 +4,15 @@ use crate::exception::Tag;
 use crate::func::Func;
 use crate::global::Global;
 use crate::memory::Memory;
+use crate::shared_memory::SharedMemory;
 use crate::store::AsContext;
 use crate::table::Table;
+use crate::vm::shared::MemoryVm;
 use crate::vm::store::StoreVm;
 use selvedge_compiler::{ExternIndex, ExternType};
 
-/// Something that can be imported and exported. A copyable handle.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Something that can be imported and exported. A handle, cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Extern {
     /// A function.
@@ -19,6 +21,8 @@ pub enum Extern {
     Table(Table),
     /// A linear memory.
     Memory(Memory),
+    /// A linear memory that other stores may use too.
+    SharedMemory(SharedMemory),
     /// A global.
     Global(Global),
     /// An exception tag.
@@ -53,6 +57,15 @@ impl Extern {
         }
     }
 
+    /// The shared memory, if it is one.
+    pub fn into_shared_memory(self) -> Option<SharedMemory> {
+        if let Extern::SharedMemory(memory) = self {
+            Some(memory)
+        } else {
+            None
+        }
+    }
+
     /// The global, if it is one.
     pub fn into_global(self) -> Option<Global> {
         if let Extern::Global(global) = self {
@@ -80,6 +93,7 @@ impl Extern {
             Extern::Func(func) => ExternType::Func(func.ty(store)),
             Extern::Table(table) => ExternType::Table(table.ty(store)),
             Extern::Memory(memory) => ExternType::Memory(memory.ty(store)),
+            Extern::SharedMemory(memory) => ExternType::Memory(memory.ty()),
             Extern::Global(global) => ExternType::Global(global.ty(store)),
             Extern::Tag(tag) => ExternType::Tag(tag.ty(store)),
         }
@@ -99,7 +113,11 @@ impl Extern {
             }
             ExternIndex::Table(table) => Extern::Table(Table::new_handle(vm.id, held.tables[table as usize])),
             ExternIndex::Memory(memory) => {
-                Extern::Memory(Memory::new_handle(vm.id, held.memories[memory as usize]))
+                let index = held.memories[memory as usize];
+                match &vm.memories[index as usize] {
+                    MemoryVm::Own(_) => Extern::Memory(Memory::new_handle(vm.id, index)),
+                    MemoryVm::Shared(memory) => Extern::SharedMemory(SharedMemory::of(memory.clone())),
+                }
             }
             ExternIndex::Global(global) => {
                 Extern::Global(Global::new_handle(vm.id, vm.instance_global(instance, global)))
@@ -131,6 +149,12 @@ impl From<Table> for Extern {
 impl From<Memory> for Extern {
     fn from(memory: Memory) -> Extern {
         Extern::Memory(memory)
+    }
+}
+
+impl From<SharedMemory> for Extern {
+    fn from(memory: SharedMemory) -> Extern {
+        Extern::SharedMemory(memory)
     }
 }
 

@@ -8,6 +8,7 @@ use crate::global::Global;
 use crate::link;
 use crate::memory::Memory;
 use crate::module::Module;
+use crate::shared_memory::SharedMemory;
 use crate::store::{AsContextMut, StoreContextMut};
 use crate::table::Table;
 use crate::value::WasmTyList;
@@ -120,9 +121,14 @@ impl Instance {
         self.get_export(store, name)?.into_func()
     }
 
-    /// An exported memory.
+    /// An exported memory that is this store's alone.
     pub fn get_memory(&self, store: impl AsContextMut, name: &str) -> Option<Memory> {
         self.get_export(store, name)?.into_memory()
+    }
+
+    /// An exported memory that other stores may use too.
+    pub fn get_shared_memory(&self, store: impl AsContextMut, name: &str) -> Option<SharedMemory> {
+        self.get_export(store, name)?.into_shared_memory()
     }
 
     /// An exported table.
@@ -243,6 +249,6 @@ fn check_imports(vm: &StoreVm, module: &Module, imports: &[Extern]) -> Result<Ve
     }
     let pairs = module.imports().zip(imports);
     pairs
-        .map(|(import, given)| link::check(vm, &import, *given))
+        .map(|(import, given)| link::check(vm, &import, given))
         .collect()
 }

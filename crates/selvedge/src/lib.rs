@@ -46,6 +46,7 @@ mod linker;
 mod memory;
 mod module;
 mod reference;
+mod shared_memory;
 mod store;
 mod table;
 mod trap;
@@ -71,6 +72,7 @@ pub use selvedge_compiler::{
     CompileError, ExternType, FuelCosts, FuncType, GlobalType, HeapType, MemoryStyle, MemoryType, OptLevel,
     RefType, TableType, TagType, UnknownOperator, ValType,
 };
+pub use shared_memory::SharedMemory;
 pub use store::{
     AsContext, AsContextMut, Caller, FuelPolicy, InterruptHandle, Local, Store, StoreContext, StoreContextMut,
 };
@@ -81,3 +83,4 @@ pub use vector::V128;
 pub use vm::call::{CallFuture, CallValsFuture};
 pub use vm::deadline::{GuestCall, WithDeadline};
 pub use vm::signals::handle_signal;
+pub use vm::waiters::WaitResult;

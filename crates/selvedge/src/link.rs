@@ -1,14 +1,15 @@
 //! Whether what is given fits what a module imports. Spec: core/valid/matching.
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::externs::Extern;
 use crate::module::ImportType;
 use crate::vm::instance::Linked;
+use crate::vm::linear::MemoryLayout;
 use crate::vm::store::StoreVm;
 use selvedge_compiler::{ExternType, FuncType, TableType, TagType};
 
 /// A given import, checked against the type that is asked for.
-pub(crate) fn check(vm: &StoreVm, import: &ImportType<'_>, given: Extern) -> Result<Linked> {
+pub(crate) fn check(vm: &StoreVm, import: &ImportType<'_>, given: &Extern) -> Result<Linked> {
     let (found, linked) = describe(vm, given)?;
     if fits(&import.ty(), &found) {
         Ok(linked)
@@ -39,7 +40,7 @@ fn incompatible(import: &ImportType<'_>, found: &ExternType) -> Error {
 }
 
 /// The type of something given, as it is now, and its place in the store.
-fn describe(vm: &StoreVm, given: Extern) -> Result<(ExternType, Linked)> {
+fn describe(vm: &StoreVm, given: &Extern) -> Result<(ExternType, Linked)> {
     Ok(match given {
         Extern::Func(func) => {
             let entry = func.entry(vm)?;
@@ -59,11 +60,23 @@ fn describe(vm: &StoreVm, given: Extern) -> Result<(ExternType, Linked)> {
         }
         Extern::Memory(memory) => {
             let index = memory.index(vm)?;
-            let held = &vm.memories[index];
+            let held = vm.memories[index]
+                .own()
+                .context("a memory's handle names a shared memory")?;
             (
                 ExternType::Memory(held.current_ty()),
                 Linked::Memory(index as u32),
             )
+        }
+        Extern::SharedMemory(memory) => {
+            let inner = memory.inner();
+            let ty = inner.current_ty();
+            if inner.layout() != MemoryLayout::of(&ty, vm.engine.memory_style()) {
+                return Err(Error::msg(
+                    "the shared memory was made by an engine with another memory style",
+                ));
+            }
+            (ExternType::Memory(ty), Linked::Shared(inner.clone()))
         }
         Extern::Global(global) => {
             let index = global.index(vm)?;
@@ -104,7 +117,9 @@ fn fits(wanted: &ExternType, found: &ExternType) -> bool {
                 && limits_fit((wanted.minimum, wanted.maximum), (found.minimum, found.maximum))
         }
         (ExternType::Memory(wanted), ExternType::Memory(found)) => {
-            (wanted.is_64(), wanted.page_size()) == (found.is_64(), found.page_size())
+            wanted.is_64() == found.is_64()
+                && wanted.is_shared() == found.is_shared()
+                && wanted.page_size() == found.page_size()
                 && limits_fit((wanted.minimum, wanted.maximum), (found.minimum, found.maximum))
         }
         _ => false,

@@ -98,7 +98,7 @@ impl<T: 'static> Linker<T> {
         self.insert(module, name, Definition::Host(Arc::new(func)))
     }
 
-    /// Defines something of a store, for that store.
+    /// Defines something of a store, for that store, or a shared memory, for every store.
     ///
     /// # Errors
     /// The name is defined already; see [`allow_shadowing`](Linker::allow_shadowing).
@@ -207,7 +207,7 @@ impl<T: 'static> Linker<T> {
     /// None where it is not defined, and where a host function's trampolines cannot be made.
     pub fn get(&self, mut store: impl AsContextMut<Data = T>, module: &str, name: &str) -> Option<Extern> {
         match self.find(module, name)? {
-            Definition::Held(item) => Some(*item),
+            Definition::Held(item) => Some(item.clone()),
             Definition::Host(func) => {
                 let mut context = store.as_context_mut();
                 let vm = context.vm_mut();
@@ -252,7 +252,7 @@ impl<T: 'static> Linker<T> {
     fn link(&self, vm: &StoreVm, import: &ImportType<'_>) -> Result<Linked> {
         match self.find(import.module(), import.name()) {
             None => Err(link::unknown(import)),
-            Some(Definition::Held(item)) => link::check(vm, import, *item),
+            Some(Definition::Held(item)) => link::check(vm, import, item),
             Some(Definition::Host(func)) => {
                 link::check_func(import, &func.ty)?;
                 Ok(Linked::Host(func.clone()))

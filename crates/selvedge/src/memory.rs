@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::store::{AsContext, AsContextMut};
 use crate::vm::linear::LinearMemory;
+use crate::vm::shared::MemoryVm;
 use crate::vm::store::StoreVm;
 use selvedge_compiler::MemoryType;
 
@@ -13,6 +14,9 @@ pub struct Memory {
     index: u32,
 }
 
+/// Handles of this type are made only of memories that their store owns.
+const OWN: &str = "the memory is its store's own";
+
 impl Memory {
     pub(crate) fn new_handle(store: u64, index: u32) -> Memory {
         Memory { store, index }
@@ -21,12 +25,17 @@ impl Memory {
     /// A memory of the host's, of `ty.minimum` pages of zeros.
     ///
     /// # Errors
-    /// No address space or memory for it.
+    /// No address space or memory for it, or a shared memory's type.
     pub fn new(mut store: impl AsContextMut, ty: MemoryType) -> Result<Memory> {
         let mut context = store.as_context_mut();
         let vm = context.vm_mut();
+        if ty.is_shared() {
+            return Err(Error::msg(
+                "a shared memory is of no store: see `SharedMemory::new`",
+            ));
+        }
         let memory = LinearMemory::new(&ty, vm.engine.memory_style())?;
-        let index = vm.add_memory(memory);
+        let index = vm.add_memory(MemoryVm::Own(memory));
         Ok(Memory::new_handle(vm.id, index))
     }
 
@@ -39,7 +48,7 @@ impl Memory {
     #[track_caller]
     fn get<'a>(&self, vm: &'a StoreVm) -> &'a LinearMemory {
         match self.index(vm) {
-            Ok(index) => &vm.memories[index],
+            Ok(index) => vm.memories[index].own().expect(OWN),
             Err(error) => panic!("{error}"),
         }
     }
@@ -47,7 +56,7 @@ impl Memory {
     #[track_caller]
     fn get_mut<'a>(&self, vm: &'a mut StoreVm) -> &'a mut LinearMemory {
         match self.index(vm) {
-            Ok(index) => &mut vm.memories[index],
+            Ok(index) => vm.memories[index].own_mut().expect(OWN),
             Err(error) => panic!("{error}"),
         }
     }
@@ -125,7 +134,7 @@ impl Memory {
         let mut context = store.as_context_mut();
         let vm = context.vm_mut();
         let memory = self.index(vm)?;
-        let memory = &mut vm.memories[memory];
+        let memory = vm.memories[memory].own_mut().expect(OWN);
         let size = memory.size_pages();
         memory.grow(delta).ok_or_else(|| {
             let ty = memory.ty();
@@ -142,7 +151,10 @@ impl Memory {
     /// A range beyond the end.
     pub fn read(&self, store: impl AsContext, offset: usize, buffer: &mut [u8]) -> Result<()> {
         let context = store.as_context();
-        let bytes = context.vm().memories[self.index(context.vm())?].as_slice();
+        let bytes = context.vm().memories[self.index(context.vm())?]
+            .own()
+            .expect(OWN)
+            .as_slice();
         let from = bytes.get(offset..).and_then(|bytes| bytes.get(..buffer.len()));
         let from = from.ok_or_else(|| out_of_bounds(offset, buffer.len(), bytes.len()))?;
         buffer.copy_from_slice(from);
@@ -157,7 +169,7 @@ impl Memory {
         let mut context = store.as_context_mut();
         let vm = context.vm_mut();
         let index = self.index(vm)?;
-        let memory = vm.memories[index].as_mut_slice();
+        let memory = vm.memories[index].own_mut().expect(OWN).as_mut_slice();
         let size = memory.len();
         let to = memory
             .get_mut(offset..)

@@ -39,11 +39,15 @@ pub enum Trap {
     Interrupt = 11,
     /// A null where a reference is needed: called by reference, or asserted not to be null.
     NullReference = 12,
+    /// An atomic access at an address that is not a multiple of its size.
+    UnalignedAtomic = 13,
+    /// The guest waits on a memory that is not shared: nobody could wake it.
+    ExpectedSharedMemory = 14,
 }
 
 impl Trap {
     /// Every trap, in the order of the numbers.
-    pub const ALL: [Trap; 12] = [
+    pub const ALL: [Trap; 14] = [
         Trap::StackOverflow,
         Trap::OutOfFuel,
         Trap::MemoryOutOfBounds,
@@ -56,6 +60,8 @@ impl Trap {
         Trap::Unreachable,
         Trap::Interrupt,
         Trap::NullReference,
+        Trap::UnalignedAtomic,
+        Trap::ExpectedSharedMemory,
     ];
 
     /// The trap with this number, as compiled code and the signal handler write it; none for 0 and for unknown ones.
@@ -80,6 +86,8 @@ impl Trap {
             Trap::Interrupt => "interrupted",
             // The specification says "null function reference" of calls and "null reference" of the rest.
             Trap::NullReference => "null function reference: null reference",
+            Trap::UnalignedAtomic => "unaligned atomic",
+            Trap::ExpectedSharedMemory => "expected shared memory",
         }
     }
 }
@@ -133,7 +141,7 @@ mod tests {
     #[test]
     fn unknown_numbers_are_no_trap() {
         assert_eq!(Trap::from_code(0), None);
-        assert_eq!(Trap::from_code(13), None);
+        assert_eq!(Trap::from_code(Trap::ALL.len() as u32 + 1), None);
         assert_eq!(Trap::from_code(u32::MAX), None);
     }
 

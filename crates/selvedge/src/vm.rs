@@ -19,6 +19,7 @@
 //! | `host_stack.rs` | how deep the host's stack may get |
 //! | `signals.rs`, `code.rs` | faults, and which code they lie in |
 //! | `kept.rs` | what stays at its address on the heap |
+//! | `shared.rs`, `waiters.rs`, `wait.rs`, `racing.rs` | shared memories, who waits in them, copies that race |
 //! | `linear.rs`, `table.rs`, `builtins.rs`, `instance.rs` | memories, tables, bulk operations, instantiation |
 
 pub(crate) mod activation;
@@ -41,7 +42,9 @@ pub(crate) mod instance;
 pub(crate) mod interrupt;
 pub(crate) mod kept;
 pub(crate) mod linear;
+pub(crate) mod racing;
 pub(crate) mod roots;
+pub(crate) mod shared;
 pub(crate) mod shim;
 pub(crate) mod signals;
 pub(crate) mod store;
@@ -49,3 +52,5 @@ pub(crate) mod table;
 pub(crate) mod throw;
 pub(crate) mod trap;
 pub(crate) mod vmctx;
+pub(crate) mod wait;
+pub(crate) mod waiters;

@@ -110,7 +110,7 @@ fn guest_memory<T: 'static>(caller: &mut Caller<'_, T>, function: &str) -> Resul
         .and_then(Extern::into_memory)
         .ok_or_else(|| {
             Error::msg(format!(
-                "`{MODULE}::{function}` needs a memory, and the guest exports none named `memory`"
+                "`{MODULE}::{function}` needs a memory, and the guest exports none named `memory` that is not shared"
             ))
         })
 }

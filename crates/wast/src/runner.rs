@@ -14,14 +14,15 @@
 
 use crate::values;
 use crate::{Failure, Options, Report, Skip, modules, spectest};
-use selvedge::{Engine, Error, Exception, Instance, Linker, Module, Store, Trap, Val};
+use selvedge::{Engine, Error, Exception, Instance, Linker, Module, SharedMemory, Store, Trap, Val};
 use std::any::Any;
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::thread::{self, ScopedJoinHandle};
 use wast::lexer::Lexer;
 use wast::parser::{self, ParseBuffer};
 use wast::token::{Id, Span};
-use wast::{QuoteWat, Wast, WastDirective, WastExecute, WastInvoke, Wat};
+use wast::{QuoteWat, Wast, WastDirective, WastExecute, WastInvoke, WastThread, Wat};
 
 /// Why a command did not pass.
 pub(crate) enum Stop {
@@ -56,6 +57,46 @@ pub struct WastRunner {
     current: Option<Instance>,
     definitions: HashMap<String, Module>,
     last_definition: Option<Module>,
+    /// Modules of the script that started this one as a thread: what of them can be shared.
+    shared: SharedModules,
+}
+
+/// Exported shared memories, by the names of their modules.
+type SharedModules = HashMap<String, Vec<(String, SharedMemory)>>;
+
+/// Threads of a script that run, by name.
+type Threads<'scope> = HashMap<String, ScopedJoinHandle<'scope, Report>>;
+
+/// A runner that is not made yet: its store is made on its own thread.
+struct Child {
+    options: Options,
+    shared: SharedModules,
+}
+
+impl Child {
+    fn run(self, name: &str, text: &str, directives: Vec<WastDirective<'_>>) -> Report {
+        let mut report = Report::default();
+        match WastRunner::new(&self.options) {
+            Ok(mut runner) => {
+                runner.shared = self.shared;
+                runner.run_directives(name, text, directives, &mut report);
+            }
+            Err(error) => report = Report::refused(name, format!("cannot set up a store: {error:#}")),
+        }
+        report
+    }
+}
+
+/// Adds what a thread reports.
+fn join(thread: ScopedJoinHandle<'_, Report>, report: &mut Report) {
+    match thread.join() {
+        Ok(other) => {
+            report.passed += other.passed;
+            report.failed.extend(other.failed);
+            report.skipped.extend(other.skipped);
+        }
+        Err(panic) => resume_unwind(panic),
+    }
 }
 
 impl WastRunner {
@@ -78,6 +119,7 @@ impl WastRunner {
             current: None,
             definitions: HashMap::new(),
             last_definition: None,
+            shared: HashMap::new(),
         })
     }
 
@@ -101,29 +143,75 @@ impl WastRunner {
         lexer.allow_confusing_unicode(true); // names.wast is made of it
         let buffer = ParseBuffer::new_with_lexer(lexer)?;
         let script = parser::parse::<Wast<'_>>(&buffer)?;
-        let count = script.directives.len();
-        for (index, directive) in script.directives.into_iter().enumerate() {
-            let span = directive.span();
-            match catch_unwind(AssertUnwindSafe(|| self.command(directive))) {
-                Ok(Ok(())) => report.passed += 1,
-                Ok(Err(Stop::Failed(message))) => report.failed.push(failure(name, text, span, message)),
-                Ok(Err(Stop::Skipped(reason))) => {
-                    let (line, _) = place(text, span);
-                    report.skipped.push(Skip {
-                        file: name.to_owned(),
-                        line,
-                        reason,
-                    });
-                }
-                Err(panic) => {
-                    let rest = count - index - 1;
-                    let message = format!("panicked: {}; {rest} commands not run", panic_words(&*panic));
-                    report.failed.push(failure(name, text, span, message));
-                    break;
+        self.run_directives(name, text, script.directives, report);
+        Ok(())
+    }
+
+    /// Runs commands in order. Threads that a script starts and does not wait for are waited for at the end, and then count.
+    fn run_directives(
+        &mut self,
+        name: &str,
+        text: &str,
+        directives: Vec<WastDirective<'_>>,
+        report: &mut Report,
+    ) {
+        thread::scope(|scope| {
+            let mut threads = Threads::new();
+            let count = directives.len();
+            for (index, directive) in directives.into_iter().enumerate() {
+                let span = directive.span();
+                let ran = catch_unwind(AssertUnwindSafe(|| match directive {
+                    WastDirective::Thread(script) => {
+                        let (id, child) = (script.name.name().to_owned(), self.child(&script)?);
+                        let run = move || child.run(name, text, script.directives);
+                        threads.insert(id, scope.spawn(run));
+                        Ok(())
+                    }
+                    WastDirective::Wait { thread, .. } => {
+                        let started = threads.remove(thread.name());
+                        join(started.ok_or_else(|| unknown("thread", Some(thread)))?, report);
+                        Ok(())
+                    }
+                    directive => self.command(directive),
+                }));
+                match ran {
+                    Ok(Ok(())) => report.passed += 1,
+                    Ok(Err(Stop::Failed(message))) => report.failed.push(failure(name, text, span, message)),
+                    Ok(Err(Stop::Skipped(reason))) => {
+                        let (line, _) = place(text, span);
+                        report.skipped.push(Skip {
+                            file: name.to_owned(),
+                            line,
+                            reason,
+                        });
+                    }
+                    Err(panic) => {
+                        let rest = count - index - 1;
+                        let message = format!("panicked: {}; {rest} commands not run", panic_words(&*panic));
+                        report.failed.push(failure(name, text, span, message));
+                        break;
+                    }
                 }
             }
+            for (_, started) in threads {
+                join(started, report);
+            }
+        });
+    }
+
+    /// What a thread of a script starts with: a store of its own, and the shared memories of one module.
+    fn child(&mut self, thread: &WastThread<'_>) -> Verdict<Child> {
+        let mut shared = HashMap::new();
+        if let Some(id) = thread.shared_module {
+            let exports = self.instance(Some(id))?.exports(&mut self.store);
+            let memories = exports
+                .into_iter()
+                .filter_map(|(name, item)| Some((name, item.into_shared_memory()?)));
+            shared.insert(id.name().to_owned(), memories.collect());
         }
-        Ok(())
+        let mut options = Options::new(self.engine.clone());
+        options.fuel_units = self.fuel_units;
+        Ok(Child { options, shared })
     }
 
     fn command(&mut self, directive: WastDirective<'_>) -> Verdict {
@@ -167,7 +255,9 @@ impl WastRunner {
                 self.assert_exception(outcome)
             }
             WastDirective::AssertSuspension { .. } => Err(Stop::unsupported("suspensions")),
-            WastDirective::Thread(_) | WastDirective::Wait { .. } => Err(Stop::unsupported("threads")),
+            WastDirective::Thread(_) | WastDirective::Wait { .. } => {
+                unreachable!("threads are started by `run_directives`")
+            }
         }
     }
 
@@ -226,6 +316,12 @@ impl WastRunner {
     }
 
     fn register(&mut self, name: &str, id: Option<Id<'_>>) -> Verdict {
+        if let Some(memories) = id.and_then(|id| self.shared.get(id.name())) {
+            for (export, memory) in memories {
+                self.linker.define(name, export, memory.clone())?;
+            }
+            return Ok(());
+        }
         let instance = self.instance(id)?;
         self.linker.instance(&mut self.store, name, instance)?;
         Ok(())

@@ -4,7 +4,8 @@
 //! print nothing: no assertion looks at what they print.
 
 use selvedge::{
-    Error, Global, GlobalType, Linker, Memory, MemoryType, RefType, Store, Table, TableType, Val,
+    Error, Global, GlobalType, Linker, Memory, MemoryType, RefType, SharedMemory, Store, Table, TableType,
+    Val,
 };
 
 /// Defines the module in `linker`, with a table and a memory of `store`.
@@ -16,6 +17,8 @@ pub(crate) fn define(linker: &mut Linker<()>, store: &mut Store<()>) -> Result<(
     linker.define("spectest", "table", table)?;
     let memory = Memory::new(&mut *store, MemoryType::new(1, Some(2)))?;
     linker.define("spectest", "memory", memory)?;
+    let shared = SharedMemory::new(linker.engine(), MemoryType::shared(1, 2))?;
+    linker.define("spectest", "shared_memory", shared)?;
     Ok(())
 }
 

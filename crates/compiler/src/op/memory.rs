@@ -151,7 +151,12 @@ impl Translator<'_> {
     }
 
     fn memory_base(&mut self, memory: u32) -> Value {
-        match self.memory_style(memory) {
+        // A shared memory never moves either.
+        let style = match self.memory_type(memory).is_shared() {
+            true => MemoryStyle::Reserved,
+            false => self.memory_style(memory),
+        };
+        match style {
             MemoryStyle::Reserved => {
                 let flags = Region::Vmctx.anywhere(self.b.func);
                 let offset = self.env.info.layout.memory(memory) as i32 + MEMORY_REF_BASE;

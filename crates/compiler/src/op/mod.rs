@@ -1,5 +1,6 @@
 //! The operators, by the chapters of the specification: core/exec/instructions.
 
+mod atomic;
 mod builtins;
 mod calls;
 mod control;

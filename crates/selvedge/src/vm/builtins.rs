@@ -8,6 +8,7 @@ use super::arch::{DONE, EXIT_TRAP};
 use super::instance::InstanceVm;
 use super::store::StoreVm;
 use super::vmctx::ValRaw;
+use super::{racing, wait};
 use crate::trap::Trap;
 use selvedge_compiler::Builtin;
 use std::ptr;
@@ -27,19 +28,15 @@ struct Call<'a> {
 /// # Safety
 /// `vmctx` is that of the instance whose code runs; `slots` has as many slots as the operation has operands, at least one.
 pub(crate) unsafe extern "sysv64" fn dispatch(vmctx: *mut u8, slots: *mut ValRaw, id: u32) -> u64 {
-    // SAFETY: the caller's promise; the instance lives as long as the store.
-    let instance = unsafe { InstanceVm::from_vmctx(vmctx) };
     let Some(builtin) = Builtin::from_u32(id) else {
         unreachable!("the compiler knows no builtin {id}");
     };
-    if matches!(builtin, Builtin::Throw | Builtin::ThrowRef) {
+    if let Builtin::Throw | Builtin::ThrowRef = builtin {
+        // SAFETY: the caller's promise; the instance lives as long as the store.
+        let instance = unsafe { InstanceVm::from_vmctx(vmctx) };
         // SAFETY: the caller's promise.
         return unsafe { super::throw::run(instance, slots, builtin) };
     }
-    // SAFETY: the caller's promise: the guest is parked, and nobody holds a reference into the store.
-    let instance = unsafe { &mut *instance };
-    // SAFETY: as above; an instance and its store are separate allocations.
-    let store = unsafe { &mut *instance.store() };
     let mut operands = [0; Builtin::MAX_OPERANDS as usize];
     for (index, operand) in operands.iter_mut().enumerate().take(operand_count(builtin)) {
         // SAFETY: the caller's promise about the number of slots.
@@ -47,6 +44,17 @@ pub(crate) unsafe extern "sysv64" fn dispatch(vmctx: *mut u8, slots: *mut ValRaw
         // SAFETY: as above.
         *operand = unsafe { slot.read() }.u64();
     }
+    if let Builtin::MemoryAtomicWait32 | Builtin::MemoryAtomicWait64 | Builtin::MemoryAtomicNotify = builtin {
+        // They run wakers, while no reference into the store may be held.
+        // SAFETY: the caller's promise.
+        return unsafe { wait::run(vmctx, slots, builtin, operands) };
+    }
+    // SAFETY: the caller's promise; the instance lives as long as the store.
+    let instance = unsafe { InstanceVm::from_vmctx(vmctx) };
+    // SAFETY: the caller's promise: the guest is parked, and nobody holds a reference into the store.
+    let instance = unsafe { &mut *instance };
+    // SAFETY: as above; an instance and its store are separate allocations.
+    let store = unsafe { &mut *instance.store() };
     let mut call = Call {
         store,
         instance,
@@ -60,14 +68,16 @@ pub(crate) unsafe extern "sysv64" fn dispatch(vmctx: *mut u8, slots: *mut ValRaw
             }
             DONE
         }
-        Err(trap) => {
-            let store = call.store;
-            // SAFETY: `guest_fp` is the frame record that the swap has just made on the guest's stack.
-            let [frame, site] = unsafe { (store.cx.guest_fp as *const [usize; 2]).read() };
-            store.set_trap(trap, site, frame);
-            EXIT_TRAP
-        }
+        Err(trap) => leave(call.store, trap),
     }
+}
+
+/// Leaves the guest, which called an operation of ours, by a trap at that call.
+pub(super) fn leave(store: &mut StoreVm, trap: Trap) -> u64 {
+    // SAFETY: `guest_fp` is the frame record that the swap has just made on the guest's stack.
+    let [frame, site] = unsafe { (store.cx.guest_fp as *const [usize; 2]).read() };
+    store.set_trap(trap, site, frame);
+    EXIT_TRAP
 }
 
 /// How many slots an operation reads.
@@ -76,9 +86,16 @@ fn operand_count(builtin: Builtin) -> usize {
         Builtin::DataDrop | Builtin::ElemDrop => 1,
         Builtin::MemoryGrow => 2,
         Builtin::TableGrow => 3,
-        Builtin::MemoryFill | Builtin::TableFill => 4,
+        Builtin::MemoryFill | Builtin::TableFill | Builtin::MemoryAtomicNotify => 4,
         _ => 5,
     }
+}
+
+/// Bytes of a memory.
+struct Bytes {
+    start: *mut u8,
+    /// Whether others may access them at the same time.
+    is_shared: bool,
 }
 
 impl Call<'_> {
@@ -113,12 +130,14 @@ impl Call<'_> {
         self.instance.tables[index as usize] as usize
     }
 
-    /// The address of `length` bytes of a memory, if it has them.
-    fn bytes(&mut self, memory: u64, start: u64, length: u64) -> Result<*mut u8, Trap> {
-        let memory = self.memory(memory);
-        let bytes = self.store.memories[memory].as_mut_slice();
+    /// `length` bytes of a memory, if it has them.
+    fn bytes(&mut self, memory: u64, start: u64, length: u64) -> Result<Bytes, Trap> {
+        let memory = &self.store.memories[self.memory(memory)];
         match start.checked_add(length) {
-            Some(end) if end <= bytes.len() as u64 => Ok(bytes[start as usize..].as_mut_ptr()),
+            Some(end) if end <= memory.length_bytes() => Ok(Bytes {
+                start: memory.base().wrapping_add(start as usize),
+                is_shared: memory.is_shared(),
+            }),
             _ => Err(Trap::MemoryOutOfBounds),
         }
     }
@@ -133,8 +152,13 @@ impl Call<'_> {
     fn memory_fill(&mut self, memory: u64, start: u64, value: u8, length: u64) -> Result<(), Trap> {
         let to = self.bytes(memory, start, length)?;
         self.store.charge_bytes(length)?;
-        // SAFETY: `bytes` checked that the memory has `length` bytes there.
-        unsafe { ptr::write_bytes(to, value, length as usize) };
+        if to.is_shared {
+            // SAFETY: `bytes` checked that the memory has `length` bytes there, and it never shrinks.
+            unsafe { racing::fill(to.start, value, length as usize) };
+        } else {
+            // SAFETY: `bytes` checked that the memory, which is this store's alone, has `length` bytes there.
+            unsafe { ptr::write_bytes(to.start, value, length as usize) };
+        }
         Ok(())
     }
 
@@ -150,8 +174,13 @@ impl Call<'_> {
         let from = self.bytes(src_memory, src, length)?;
         let to = self.bytes(dst_memory, dst, length)?;
         self.store.charge_bytes(length)?;
-        // SAFETY: `bytes` checked both ranges; `copy` allows them to overlap.
-        unsafe { ptr::copy(from, to, length as usize) };
+        if from.is_shared || to.is_shared {
+            // SAFETY: `bytes` checked both ranges, and memories do not shrink; they may overlap.
+            unsafe { racing::copy(from.start, to.start, length as usize) };
+        } else {
+            // SAFETY: `bytes` checked both ranges, of memories that are this store's alone; `copy` allows them to overlap.
+            unsafe { ptr::copy(from.start, to.start, length as usize) };
+        }
         Ok(())
     }
 
@@ -171,8 +200,13 @@ impl Call<'_> {
             return Err(Trap::MemoryOutOfBounds);
         };
         self.store.charge_bytes(length)?;
-        // SAFETY: `bytes` checked the destination; a segment's bytes are the module's, not a memory's.
-        unsafe { ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) };
+        if to.is_shared {
+            // SAFETY: `bytes` checked the destination; a segment's bytes are the module's and never written.
+            unsafe { racing::copy(from.as_ptr(), to.start, from.len()) };
+        } else {
+            // SAFETY: `bytes` checked the destination; a segment's bytes are the module's, not a memory's.
+            unsafe { ptr::copy_nonoverlapping(from.as_ptr(), to.start, from.len()) };
+        }
         Ok(())
     }
 

@@ -6,7 +6,8 @@
 
 use super::host::HostFunc;
 use super::kept::Kept;
-use super::linear::LinearMemory;
+use super::racing;
+use super::shared::{MemoryVm, SharedLinear};
 use super::store::StoreVm;
 use super::table::TableVm;
 use super::vmctx::{HostRecord, VMFuncRef, VMImportedFunc, VMMemoryRef, VMTable, ValRaw};
@@ -35,6 +36,8 @@ pub(crate) enum Linked {
     Memory(u32),
     Global(u32),
     Tag(u32),
+    /// A memory of no store.
+    Shared(Arc<SharedLinear>),
 }
 
 /// The memory of a vmctx.
@@ -258,12 +261,12 @@ impl StoreVm {
     /// the specification says, and the instance stays too: its functions may be in tables.
     pub(crate) fn instantiate(&mut self, module: &Module, imports: Vec<Linked>) -> Result<u32> {
         let info = module.info();
-        let (imports, mut memories, mut tables) = split(imports);
+        let (mut memories, mut tables) = self.split(&imports);
         // All are made before one is added, so that a failure leaves nothing in the store.
         let style = self.engine.memory_style();
         let own = info.memories[info.imported_memories as usize..].iter();
         let own_memories = own
-            .map(|ty| LinearMemory::new(ty, style))
+            .map(|ty| MemoryVm::new(ty, style))
             .collect::<Result<Vec<_>>>()?;
         let own = info.tables[info.imported_tables as usize..].iter();
         let own_tables = own.map(|ty| TableVm::new(*ty, 0)).collect::<Result<Vec<_>>>()?;
@@ -293,6 +296,20 @@ impl StoreVm {
         let index = self.instances.len() as u32 - 1;
         self.write_segments(index)?;
         Ok(index)
+    }
+
+    /// The memories and tables among the imports, for the front of the instance's index spaces.
+    fn split(&mut self, imports: &[Linked]) -> (Vec<u32>, Vec<u32>) {
+        let (mut memories, mut tables) = (Vec::new(), Vec::new());
+        for import in imports {
+            match import {
+                Linked::Memory(index) => memories.push(*index),
+                Linked::Shared(memory) => memories.push(self.add_shared(memory)),
+                Linked::Table(index) => tables.push(*index),
+                _ => {}
+            }
+        }
+        (memories, tables)
     }
 
     fn write_header(&mut self, instance: &mut Kept<InstanceVm>) {
@@ -354,7 +371,7 @@ impl StoreVm {
         for (index, memory) in instance.memories.iter().enumerate() {
             let memory = &self.memories[*memory as usize];
             let def = memory.vm();
-            let base = memory.as_slice().as_ptr().cast_mut();
+            let base = memory.base();
             instance
                 .vmctx
                 .write(layout.memory(index as u32), VMMemoryRef { def, base });
@@ -449,14 +466,22 @@ impl StoreVm {
             let is_64 = module.info().memories[memory as usize].is_64();
             let offset = instance.address(offset, is_64) as usize;
             let memory = &mut self.memories[instance.memories[memory as usize] as usize];
-            let to = memory
-                .as_mut_slice()
-                .get_mut(offset..)
-                .and_then(|to| to.get_mut(..data.bytes.len()));
-            let to = to.ok_or_else(|| {
-                Error::from(Trap::MemoryOutOfBounds).context(format!("data segment {segment} does not fit"))
-            })?;
-            to.copy_from_slice(&data.bytes);
+            let length = data.bytes.len();
+            let fits = (offset as u64)
+                .checked_add(length as u64)
+                .is_some_and(|end| end <= memory.length_bytes());
+            if !fits {
+                return Err(Error::from(Trap::MemoryOutOfBounds)
+                    .context(format!("data segment {segment} does not fit")));
+            }
+            match memory.own_mut() {
+                Some(memory) => memory.as_mut_slice()[offset..][..length].copy_from_slice(&data.bytes),
+                None => {
+                    let to = memory.base().wrapping_add(offset);
+                    // SAFETY: inside, as just compared, and a shared memory does not shrink; the segment is never written.
+                    unsafe { racing::copy(data.bytes.as_ptr(), to, length) };
+                }
+            }
             instance.drop_data(segment as u32);
         }
         Ok(())
@@ -487,24 +512,4 @@ impl StoreVm {
             _ => None,
         }
     }
-}
-
-/// Takes the memories and tables out of the imports, for the front of the instance's index spaces.
-fn split(imports: Vec<Linked>) -> (Vec<Linked>, Vec<u32>, Vec<u32>) {
-    let of = |pick: fn(&Linked) -> Option<u32>| imports.iter().filter_map(pick).collect();
-    let memories = of(|import| {
-        if let Linked::Memory(index) = import {
-            Some(*index)
-        } else {
-            None
-        }
-    });
-    let tables = of(|import| {
-        if let Linked::Table(index) = import {
-            Some(*index)
-        } else {
-            None
-        }
-    });
-    (imports, memories, tables)
 }

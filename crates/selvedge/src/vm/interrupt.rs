@@ -28,7 +28,7 @@
 
 mod clock;
 
-pub(crate) use clock::Alarm;
+pub(crate) use clock::{Alarm, WakeUp};
 
 use super::activation::Activation;
 use super::signals;

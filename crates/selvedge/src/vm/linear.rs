@@ -16,24 +16,26 @@
 //! Invariants
 //! 1. `[base, base + length)` is mapped readable and writable, and belongs to this memory alone. What is mapped so behind it, up
 //!    to the end of the host's page, is zero: nobody writes there.
-//! 2. `base` of a reserved memory never changes; of a bounded one only in [`LinearMemory::grow`].
+//! 2. `base` of a reserved or shared memory never changes; of a bounded one only in [`LinearMemory::grow`].
 //! 3. Bytes of a reserved memory between `base + length` and `base + reservation_bytes` fault.
 //!
 //! Who may touch the bytes: the guest of the store that owns the memory, and the host through `&LinearMemory` and `&mut
-//! LinearMemory`, which the store lends only while the guest does not run.
+//! LinearMemory`, which the store lends only while the guest does not run. A shared memory is lent to nobody: `shared.rs`.
 
 use crate::error::{Context, Error, Result};
 use selvedge_compiler::{MemoryStyle, MemoryType, layout};
 use std::io;
 use std::mem::offset_of;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What generated code and the signal handler know of a memory. Its address never changes while the memory lives.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct VMMemory {
     pub(crate) base: *mut u8,
-    pub(crate) length_bytes: u64,
+    /// Atomic because a shared memory grows while others look. Compiled code loads it by one aligned instruction.
+    pub(crate) length_bytes: AtomicU64,
     /// How far from the base a fault is this memory's: the whole mapping.
     pub(crate) reservation_bytes: u64,
 }
@@ -55,7 +57,29 @@ pub(crate) struct LinearMemory {
     /// From `Box::into_raw`; a raw pointer because generated code holds copies of it.
     def: NonNull<VMMemory>,
     ty: MemoryType,
-    style: MemoryStyle,
+    layout: MemoryLayout,
+}
+
+/// What lies behind a memory's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MemoryLayout {
+    /// 4 GiB and the guard.
+    Reserved,
+    /// Nothing: the memory moves when it grows.
+    Bounded,
+    /// As much as the maximum, for a shared memory whose accesses are checked: it does not move.
+    Maximum,
+}
+
+impl MemoryLayout {
+    /// How a memory of this type has to lie for code that was compiled for `style`.
+    pub(crate) fn of(ty: &MemoryType, style: MemoryStyle) -> MemoryLayout {
+        match (style.of(ty), ty.is_shared()) {
+            (MemoryStyle::Reserved, _) => MemoryLayout::Reserved,
+            (_, true) => MemoryLayout::Maximum,
+            (_, false) => MemoryLayout::Bounded,
+        }
+    }
 }
 
 // SAFETY: the memory owns its mapping and its definition, and both are plain bytes that any thread may use.
@@ -71,23 +95,21 @@ impl LinearMemory {
     /// When the type is not valid, or the kernel refuses the addresses or the memory.
     pub(crate) fn new(ty: &MemoryType, style: MemoryStyle) -> Result<LinearMemory> {
         check_type(ty)?;
-        let style = style.of(ty);
-        let length = length_bytes(ty, ty.minimum).with_context(|| {
-            format!(
-                "{} pages of {} bytes are more than this host addresses",
-                ty.minimum,
-                ty.page_size()
-            )
-        })?;
-        let def = match style {
-            MemoryStyle::Reserved => new_reserved(length)?,
-            MemoryStyle::Bounded => new_bounded(length)?,
-            other => return Err(Error::msg(format!("memory style {other:?} is not supported"))),
+        let length = length_bytes(ty, ty.minimum).with_context(|| too_many(ty, ty.minimum))?;
+        let layout = MemoryLayout::of(ty, style);
+        let def = match layout {
+            MemoryLayout::Reserved => new_reserved(length, RESERVATION_BYTES)?,
+            MemoryLayout::Bounded => new_bounded(length)?,
+            MemoryLayout::Maximum => {
+                let most = ty.maximum.context("a shared memory needs a maximum")?;
+                let bytes = length_bytes(ty, most).and_then(whole_pages);
+                new_reserved(length, bytes.with_context(|| too_many(ty, most))?)?
+            }
         };
         Ok(LinearMemory {
             def: NonNull::from(Box::leak(Box::new(def))),
             ty: *ty,
-            style,
+            layout,
         })
     }
 
@@ -101,25 +123,38 @@ impl LinearMemory {
         self.ty
     }
 
+    pub(crate) fn layout(&self) -> MemoryLayout {
+        self.layout
+    }
+
+    /// Where the bytes are. The address stays what it is but for [`grow`](LinearMemory::grow) of a bounded memory.
+    pub(crate) fn base(&self) -> *mut u8 {
+        self.def().base
+    }
+
+    pub(crate) fn length_bytes(&self) -> u64 {
+        self.def().length_bytes.load(Ordering::SeqCst)
+    }
+
     /// The type as it is now: its minimum is the present size.
     pub(crate) fn current_ty(&self) -> MemoryType {
         self.ty.with_limits(self.size_pages(), self.ty.maximum)
     }
 
     pub(crate) fn size_pages(&self) -> u64 {
-        self.def().length_bytes >> self.ty.page_size_log2()
+        self.length_bytes() >> self.ty.page_size_log2()
     }
 
     pub(crate) fn as_slice(&self) -> &[u8] {
         let def = self.def();
         // SAFETY: invariant 1; the guest does not run while this is borrowed (the head).
-        unsafe { std::slice::from_raw_parts(def.base, def.length_bytes as usize) }
+        unsafe { std::slice::from_raw_parts(def.base, self.length_bytes() as usize) }
     }
 
     pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
         let def = self.def();
         // SAFETY: invariant 1; the guest does not run while this is borrowed (the head), and the borrow is unique.
-        unsafe { std::slice::from_raw_parts_mut(def.base, def.length_bytes as usize) }
+        unsafe { std::slice::from_raw_parts_mut(def.base, self.length_bytes() as usize) }
     }
 
     /// Adds zeroed pages and gives the number there was before. None, with nothing changed, when that is more than the
@@ -127,27 +162,41 @@ impl LinearMemory {
     ///
     /// The base of a bounded memory may change.
     pub(crate) fn grow(&mut self, delta_pages: u64) -> Option<u64> {
+        if self.layout != MemoryLayout::Bounded {
+            // SAFETY: the borrow is unique.
+            return unsafe { self.grow_in_place(delta_pages) };
+        }
+        let (old_pages, new) = self.grown(delta_pages)?;
+        let old = self.length_bytes();
+        if new > old {
+            self.grow_bounded(old, new)?;
+        }
+        Some(old_pages)
+    }
+
+    /// [`grow`](LinearMemory::grow) of a memory that does not move, while others read and write it.
+    ///
+    /// # Safety
+    /// Nobody else grows it meanwhile, and it is not bounded.
+    pub(crate) unsafe fn grow_in_place(&self, delta_pages: u64) -> Option<u64> {
+        let (old_pages, new) = self.grown(delta_pages)?;
+        let old = self.length_bytes();
+        if new > old {
+            make_accessible(self.base().wrapping_add(old as usize), new - old).ok()?;
+            self.def().length_bytes.store(new, Ordering::SeqCst);
+        }
+        Some(old_pages)
+    }
+
+    /// The size in pages, and the length in bytes after growing, if the type and the host allow it.
+    fn grown(&self, delta_pages: u64) -> Option<(u64, u64)> {
         let old_pages = self.size_pages();
         let new_pages = old_pages.checked_add(delta_pages)?;
         let most = self.ty.most_pages();
         if new_pages > self.ty.maximum.unwrap_or(most).min(most) {
             return None;
         }
-        if delta_pages > 0 {
-            let (old, new) = (self.def().length_bytes, length_bytes(&self.ty, new_pages)?);
-            match self.style {
-                MemoryStyle::Reserved => self.grow_reserved(old, new)?,
-                MemoryStyle::Bounded => self.grow_bounded(old, new)?,
-                _ => return None, // `new` refuses it
-            }
-        }
-        Some(old_pages)
-    }
-
-    fn grow_reserved(&mut self, old: u64, new: u64) -> Option<()> {
-        make_accessible(self.def().base.wrapping_add(old as usize), new - old).ok()?;
-        self.def_mut().length_bytes = new;
-        Some(())
+        Some((old_pages, length_bytes(&self.ty, new_pages)?))
     }
 
     fn grow_bounded(&mut self, old: u64, new: u64) -> Option<()> {
@@ -159,7 +208,7 @@ impl LinearMemory {
         };
         *self.def_mut() = VMMemory {
             base,
-            length_bytes: new,
+            length_bytes: new.into(),
             reservation_bytes: mapped,
         };
         Some(())
@@ -223,17 +272,28 @@ fn check_type(ty: &MemoryType) -> Result<()> {
     Ok(())
 }
 
-fn new_reserved(length: u64) -> Result<VMMemory> {
-    let base = map(RESERVATION_BYTES, libc::PROT_NONE).with_context(|| {
+fn too_many(ty: &MemoryType, pages: u64) -> String {
+    format!(
+        "{pages} pages of {} bytes are more than this host addresses",
+        ty.page_size()
+    )
+}
+
+/// A memory at the start of a reservation, in which it can grow.
+fn new_reserved(length: u64, reservation_bytes: u64) -> Result<VMMemory> {
+    if reservation_bytes == 0 {
+        return new_bounded(0);
+    }
+    let base = map(reservation_bytes, libc::PROT_NONE).with_context(|| {
         format!(
-            "cannot reserve {RESERVATION_BYTES} bytes of addresses for a memory \
-             ({RESERVATIONS_SEEN} such reservations fit into an address space of 128 TiB)"
+            "cannot reserve {reservation_bytes} bytes of addresses for a memory \
+             ({RESERVATIONS_SEEN} of {RESERVATION_BYTES} bytes fit into an address space of 128 TiB)"
         )
     })?;
     // Owns the mapping from here on, so that an error gives it back.
     let guard = Mapping {
         base,
-        bytes: RESERVATION_BYTES,
+        bytes: reservation_bytes,
     };
     if length > 0 {
         make_accessible(base, length).with_context(|| refused(length))?;
@@ -241,8 +301,8 @@ fn new_reserved(length: u64) -> Result<VMMemory> {
     std::mem::forget(guard);
     Ok(VMMemory {
         base,
-        length_bytes: length,
-        reservation_bytes: RESERVATION_BYTES,
+        length_bytes: length.into(),
+        reservation_bytes,
     })
 }
 
@@ -255,7 +315,7 @@ fn new_bounded(length: u64) -> Result<VMMemory> {
     };
     Ok(VMMemory {
         base,
-        length_bytes: length,
+        length_bytes: length.into(),
         reservation_bytes: mapped,
     })
 }
@@ -445,7 +505,10 @@ mod tests {
         // SAFETY: the memory lives, and nobody writes to its definition.
         let def = unsafe { &*memory.vm() };
         assert_eq!(def.base.cast_const(), memory.as_slice().as_ptr());
-        assert_eq!(def.length_bytes, 2 * MemoryType::PAGE_BYTES);
+        assert_eq!(
+            def.length_bytes.load(Ordering::Relaxed),
+            2 * MemoryType::PAGE_BYTES
+        );
         assert!(def.reservation_bytes >= 6 << 30);
     }
 

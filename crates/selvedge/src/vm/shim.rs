@@ -291,14 +291,14 @@ impl<Fut> Drop for Parked<Fut> {
 }
 
 /// Later polls of a parked future, without its type.
-struct Later<Fut>(Fut);
+pub(crate) struct Later<Fut>(Fut);
 
 impl<Fut, R> Later<Fut>
 where
     Fut: Future<Output = R>,
     R: Ret,
 {
-    const VTABLE: PendingVTable = PendingVTable {
+    pub(crate) const VTABLE: PendingVTable = PendingVTable {
         poll: Self::poll,
         drop: Self::drop,
     };

@@ -21,8 +21,9 @@ use super::host::HostFunc;
 use super::instance::InstanceVm;
 use super::interrupt::InterruptState;
 use super::kept::Kept;
-use super::linear::{LinearMemory, VMMemory};
+use super::linear::VMMemory;
 use super::roots::Roots;
+use super::shared::{MemoryVm, SharedLinear};
 use super::table::TableVm;
 use super::vmctx::{HostRecord, VMFuncRef, ValRaw};
 use crate::engine::Engine;
@@ -151,7 +152,7 @@ pub struct StoreVm {
     pub(crate) engine: Engine,
     pub(crate) funcs: Vec<FuncEntry>,
     func_by_ref: HashMap<usize, u32>,
-    pub(crate) memories: Vec<LinearMemory>,
+    pub(crate) memories: Vec<MemoryVm>,
     memory_list: Vec<*const VMMemory>,
     pub(crate) tables: Vec<Kept<TableVm>>,
     pub(crate) globals: Vec<GlobalEntry>,
@@ -255,12 +256,21 @@ impl StoreVm {
     }
 
     /// Adds a memory and tells the signal handler of it.
-    pub(crate) fn add_memory(&mut self, memory: LinearMemory) -> u32 {
+    pub(crate) fn add_memory(&mut self, memory: MemoryVm) -> u32 {
         self.memory_list.push(memory.vm());
         self.memories.push(memory);
         self.cx.memories = self.memory_list.as_ptr();
         self.cx.memory_count = self.memory_list.len();
         self.memories.len() as u32 - 1
+    }
+
+    /// The index of a shared memory, the same one each time.
+    pub(crate) fn add_shared(&mut self, memory: &Arc<SharedLinear>) -> u32 {
+        let is_known = |held: &MemoryVm| matches!(held, MemoryVm::Shared(held) if Arc::ptr_eq(held, memory));
+        match self.memories.iter().position(is_known) {
+            Some(index) => index as u32,
+            None => self.add_memory(MemoryVm::Shared(memory.clone())),
+        }
     }
 
     pub(crate) fn add_table(&mut self, table: TableVm) -> u32 {

@@ -9,13 +9,13 @@
 //! The walk is linear in the frames it passes, uses no stack, and costs no fuel: each frame was paid for by its call.
 
 use super::activation::Activation;
-use super::arch::{self, EXIT, EXIT_TRAP, UNWIND};
-use super::frames;
+use super::arch::{self, EXIT, UNWIND};
 use super::instance::InstanceVm;
 use super::roots::OwnedRoot;
 use super::store::{Stop, StoreVm};
 use super::trap;
 use super::vmctx::ValRaw;
+use super::{builtins, frames};
 use crate::error::Error;
 use crate::trap::Trap;
 use selvedge_compiler::Builtin;
@@ -55,7 +55,7 @@ pub(crate) unsafe fn run(instance: *mut InstanceVm, slots: *mut ValRaw, builtin:
     let operand = unsafe { slots.read() };
     if builtin == Builtin::ThrowRef {
         return match operand.u32() {
-            0 => store.trap_in_builtin(Trap::NullReference),
+            0 => builtins::leave(store, Trap::NullReference),
             reference => store.throw(reference),
         };
     }
@@ -117,13 +117,6 @@ impl StoreVm {
             // An exception of another store is an error like any other.
             _ => false,
         }
-    }
-
-    fn trap_in_builtin(&mut self, trap: Trap) -> u64 {
-        // SAFETY: `guest_fp` is the frame record that the swap has just made on the guest's stack.
-        let [frame, site] = unsafe { (self.cx.guest_fp as *const [usize; 2]).read() };
-        self.set_trap(trap, site, frame);
-        EXIT_TRAP
     }
 
     /// Looks for what catches the exception in the innermost activation, and notes where the guest goes on.

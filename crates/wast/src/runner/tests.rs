@@ -310,3 +310,41 @@ fn each_command_has_its_fuel_and_a_loop_runs_out_of_it() {
     assert_eq!(line, 4);
     assert!(message.contains("fuel"), "{message}");
 }
+
+/// The shape of the threads proposal's own scripts.
+const THREADS: &str = r#"
+    (module $Mem (memory (export "shared") 1 1 shared))
+    (thread $waits (shared (module $Mem))
+      (register "mem" $Mem)
+      (module (memory (import "mem" "shared") 1 10 shared)
+        (func (export "run") (result i32)
+          (memory.atomic.wait32 (i32.const 0) (i32.const 0) (i64.const -1))))
+      (assert_return (invoke "run") (i32.const 0)))
+    (thread $wakes (shared (module $Mem))
+      (register "mem" $Mem)
+      (module (memory (import "mem" "shared") 1 1 shared)
+        (func (export "run")
+          (loop (br_if 0 (i32.eqz (memory.atomic.notify (i32.const 0) (i32.const 1)))))))
+      (assert_return (invoke "run")))
+    (wait $wakes)
+    (wait $waits)"#;
+
+#[test]
+fn threads_of_a_script_share_memories_and_are_counted() {
+    let report = run(THREADS);
+    assert_eq!(
+        (report.passed, report.failed.as_slice(), report.skipped.as_slice()),
+        (11, [].as_slice(), [].as_slice())
+    );
+}
+
+#[test]
+fn failures_in_threads_and_unknown_threads_are_reported() {
+    let report = run(r#"(module)
+        (thread $T (module (func (export "f"))) (assert_return (invoke "f") (i32.const 1)))
+        (wait $T)
+        (wait $T)"#);
+    let lines: Vec<_> = report.failed.iter().map(|failure| failure.line).collect();
+    assert_eq!(lines, [2, 4], "{report:?}");
+    assert_eq!(report.passed, 4);
+}

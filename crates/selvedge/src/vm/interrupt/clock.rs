@@ -4,6 +4,7 @@
 
 use super::{InterruptState, NONE};
 use crate::error::{Error, Result};
+use crate::vm::waiters::Waiter;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -25,6 +26,16 @@ enum Job {
     Poke {
         state: Weak<InterruptState>,
     },
+    /// The time of a guest that waits on a shared memory is over.
+    Wake {
+        waiter: Weak<Waiter>,
+    },
+}
+
+/// Who is to be told, once the lock is given back.
+enum Due {
+    Press(Arc<InterruptState>),
+    Wake(Arc<Waiter>),
 }
 
 struct Jobs {
@@ -76,9 +87,12 @@ impl Clock {
                     let (_, job) = jobs.due.pop_first().expect("seen above");
                     let late = job.note();
                     drop(jobs); // wakers run, and new jobs are added, without the lock
-                    if let Some(state) = late {
+                    if let Some(due) = late {
                         // A waker of the user's may panic; the others' deadlines do not depend on it.
-                        let _ = catch_unwind(AssertUnwindSafe(|| state.press()));
+                        let _ = catch_unwind(AssertUnwindSafe(|| match due {
+                            Due::Press(state) => state.press(),
+                            Due::Wake(waiter) => waiter.wake_task(),
+                        }));
                     }
                     jobs = self.jobs();
                 }
@@ -89,16 +103,39 @@ impl Clock {
 
 impl Job {
     /// Writes the request, under the clock's lock, so that an [`Alarm`] that is gone leaves none behind. Who is to be pressed.
-    fn note(self) -> Option<Arc<InterruptState>> {
+    fn note(self) -> Option<Due> {
         match self {
-            Job::Poke { state } => state.upgrade(),
+            Job::Wake { waiter } => waiter.upgrade().map(Due::Wake),
+            Job::Poke { state } => state.upgrade().map(Due::Press),
             Job::Deadline { state, index } => {
                 let state = state.upgrade()?;
                 // `NONE` is the largest index.
                 state.late.fetch_min(index, Ordering::SeqCst);
-                Some(state)
+                Some(Due::Press(state))
             }
         }
+    }
+}
+
+/// A time at which a waiter's task is woken, unless this is dropped before.
+pub(crate) struct WakeUp {
+    key: Key,
+}
+
+impl WakeUp {
+    /// # Errors
+    /// The thread that keeps the time cannot be started.
+    pub(crate) fn new(at: Instant, waiter: &Arc<Waiter>) -> Result<WakeUp> {
+        start()?;
+        let waiter = Arc::downgrade(waiter);
+        let key = CLOCK.add(at, Job::Wake { waiter });
+        Ok(WakeUp { key })
+    }
+}
+
+impl Drop for WakeUp {
+    fn drop(&mut self) {
+        CLOCK.jobs().due.remove(&self.key);
     }
 }
 

@@ -1,0 +1,11 @@
+(module
+  (memory 1 2 shared)
+  (func $load (param i32) (result i32) (i32.atomic.load offset=16 (local.get 0)))
+  (func $load8 (param i32) (result i64) (i64.atomic.load8_u (local.get 0)))
+  (func $store16 (param i32 i32) (i32.atomic.store16 offset=1 (local.get 0) (local.get 1)))
+  (func $add (param i32 i64) (result i64) (i64.atomic.rmw.add (local.get 0) (local.get 1)))
+  (func $xchg8 (param i32 i32) (result i32) (i32.atomic.rmw8.xchg_u (local.get 0) (local.get 1)))
+  (func $cmpxchg (param i32 i64 i64) (result i64) (i64.atomic.rmw32.cmpxchg_u (local.get 0) (local.get 1) (local.get 2)))
+  (func $fence (atomic.fence))
+  (func $wait (param i32 i32 i64) (result i32) (memory.atomic.wait32 offset=4 (local.get 0) (local.get 1) (local.get 2)))
+  (func $notify (param i32 i32) (result i32) (memory.atomic.notify (local.get 0) (local.get 1))))
