@@ -168,7 +168,7 @@ pub(super) fn poke_again(state: &Arc<InterruptState>) {
 pub(super) fn forget(ended: &Arc<InterruptState>, outermost: u32) {
     CLOCK.jobs().due.retain(|_, job| match job {
         Job::Deadline { state, index } => *index < outermost || state.as_ptr() != Arc::as_ptr(ended),
-        Job::Poke { .. } => true,
+        Job::Poke { .. } | Job::Wake { .. } => true,
     });
 }
 
