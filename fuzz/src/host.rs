@@ -62,6 +62,11 @@ impl<F: Clone> Host<F> {
         (c.wrapping_mul(3), float, a.wrapping_sub(i64::from(c)))
     }
 
+    pub fn turn(&mut self, a: u128, b: i32) -> u128 {
+        self.note(&[Value::V128(a), Value::I32(b)]);
+        a.rotate_left(b as u32 & 127) ^ u128::from(b as u32)
+    }
+
     /// Whether `stop` stops the guest.
     pub fn stops(&mut self, a: i32) -> bool {
         self.note(&[Value::I32(a)]);

@@ -8,7 +8,7 @@ use crate::value::{Type, Value};
 use selvedge::{
     AsContextMut, Caller, Config, Engine, Error, Exception, Extern, ExternRef, ExternType, FuelPolicy, Func,
     FuncType, Global, GlobalType, HeapType, Instance, Linker, Memory, MemoryStyle, MemoryType, Module,
-    OptLevel, RefType, Result, Store, Table, TableType, Trap, Val, ValType,
+    OptLevel, RefType, Result, Store, Table, TableType, Trap, V128, Val, ValType,
 };
 use std::num::NonZero;
 use std::pin::{Pin, pin};
@@ -34,7 +34,10 @@ static ENGINES: LazyLock<[Engine; 4]> = LazyLock::new(|| {
 
 fn config(setup: Setup) -> Config {
     let mut config = Config::new();
-    config.parallel_compilation(false).max_guest_stacks(64);
+    config
+        .parallel_compilation(false)
+        .max_guest_stacks(64)
+        .wasm_wide_arithmetic(true);
     match setup {
         Setup::Plain => &mut config,
         Setup::Metered => config.memory_style(MemoryStyle::Bounded).fuel(true),
@@ -212,6 +215,10 @@ fn define_functions(linker: &mut Linker<Data>) -> Result<()> {
     linker.func_wrap("host", "blend", |mut caller: Caller<'_, Data>, a: f32, b: f64| {
         caller.data_mut().blend(a, b)
     })?;
+    linker.func_wrap("host", "turn", |mut caller: Caller<'_, Data>, a: V128, b: i32| {
+        let turned = caller.data_mut().turn(a.into(), b);
+        (V128::from(turned), i64::from(b))
+    })?;
     linker.func_wrap(
         "host",
         "stop",
@@ -381,6 +388,7 @@ fn params_of(ty: &FuncType) -> Vec<Type> {
         ValType::I64 => Type::I64,
         ValType::F32 => Type::F32,
         ValType::F64 => Type::F64,
+        ValType::V128 => Type::V128,
         ValType::Ref(ty) if ty.heap_type().top() == HeapType::Func => Type::Func,
         ValType::Ref(ty) if ty.heap_type().top() == HeapType::Extern => Type::Extern,
         other => panic!("modules are made without values of type {other}"),
@@ -394,6 +402,7 @@ fn to_val(store: &mut impl AsContextMut<Data = Data>, value: Value) -> Result<Va
         Value::I64(value) => Val::I64(value),
         Value::F32(bits) => Val::F32(bits),
         Value::F64(bits) => Val::F64(bits),
+        Value::V128(bits) => Val::V128(bits.into()),
         Value::Func(false) => Val::FuncRef(None),
         Value::Func(true) => Val::FuncRef(Some(store.as_context_mut().data().functions[0].0)),
         Value::Extern(None) => Val::ExternRef(None),
@@ -411,6 +420,7 @@ fn from_val(store: &impl selvedge::AsContext<Data = Data>, value: Val) -> Value 
         Val::I64(value) => Value::I64(value),
         Val::F32(bits) => Value::f32(bits),
         Val::F64(bits) => Value::f64(bits),
+        Val::V128(vector) => Value::V128(vector.into()),
         Val::FuncRef(value) => Value::Func(value.is_some()),
         Val::ExternRef(value) => Value::Extern(value.map(|value| {
             let data = value.data(store).ok().and_then(|data| data.downcast_ref());

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use wasmi::{
     AsContextMut, Caller, CompilationMode, Config, Engine, Error, Extern, ExternRef, F32, F64, Func,
     FuncType, Global, Instance, Linker, Memory, MemoryType, Module, Mutability, Nullable, Ref, RefType,
-    Store, Table, TableType, TrapCode, Val, ValType,
+    Store, Table, TableType, TrapCode, V128, Val, ValType,
 };
 
 type Data = Host<Func>;
@@ -19,7 +19,8 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
     config
         .compilation_mode(CompilationMode::Eager)
         .set_max_recursion_depth(30_000)
-        .set_max_stack_height(8 << 20);
+        .set_max_stack_height(8 << 20)
+        .wasm_wide_arithmetic(true);
     Engine::new(&config)
 });
 
@@ -163,6 +164,10 @@ fn define_functions(linker: &mut Linker<Data>) -> Result<(), Error> {
             (x, f64::from_bits(y), z)
         },
     )?;
+    linker.func_wrap("host", "turn", |mut caller: Caller<'_, Data>, a: V128, b: i32| {
+        let turned = caller.data_mut().turn(a.as_u128(), b);
+        (V128::from(turned), i64::from(b))
+    })?;
     linker.func_wrap(
         "host",
         "stop",
@@ -225,7 +230,7 @@ fn params_of(ty: &FuncType) -> Vec<Type> {
         ValType::F64 => Type::F64,
         ValType::FuncRef => Type::Func,
         ValType::ExternRef => Type::Extern,
-        ValType::V128 => panic!("modules are made without vectors"),
+        ValType::V128 => Type::V128,
     };
     ty.params().iter().map(neutral).collect()
 }
@@ -236,6 +241,7 @@ fn to_val(mut store: impl AsContextMut<Data = Data>, value: Value) -> Val {
         Value::I64(value) => Val::I64(value),
         Value::F32(bits) => Val::F32(F32::from(f32::from_bits(bits))),
         Value::F64(bits) => Val::F64(F64::from(f64::from_bits(bits))),
+        Value::V128(bits) => Val::V128(bits.into()),
         Value::Func(false) => Val::FuncRef(Nullable::Null),
         Value::Func(true) => Val::FuncRef(Nullable::Val(store.as_context_mut().data().functions[0].0)),
         Value::Extern(None) => Val::ExternRef(Nullable::Null),
@@ -254,7 +260,7 @@ fn from_val(store: &impl wasmi::AsContext, value: &Val) -> Value {
             let data = value.data(store.as_context()).downcast_ref::<u32>();
             *data.expect("the host makes references to u32 only")
         })),
-        Val::V128(_) => panic!("modules are made without vectors"),
+        Val::V128(vector) => Value::V128(vector.as_u128()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Values and types in neither engine's form.
 
-use crate::case::Numbers;
+use crate::case::{Numbers, mix};
 
 /// The type of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,11 +10,13 @@ pub enum Type {
     I64,
     F32,
     F64,
+    V128,
     Func,
     Extern,
 }
 
-/// A value. Floats are bits; a result that is a NaN is [canonical](Value::f32).
+/// A value. Floats are bits; a result that is a NaN is [canonical](Value::f32). Vectors are bits: modules make the NaNs in them
+/// canonical themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum Value {
@@ -22,6 +24,7 @@ pub enum Value {
     I64(i64),
     F32(u32),
     F64(u64),
+    V128(u128),
     /// Null or not. As an argument: the first exported function.
     Func(bool),
     /// Null or what the host put into it.
@@ -48,6 +51,7 @@ impl Value {
             Value::I64(value) => value as u64,
             Value::F32(bits) => bits.into(),
             Value::F64(bits) => bits,
+            Value::V128(bits) => mix(bits as u64) ^ (bits >> 64) as u64,
             Value::Func(is_some) => is_some.into(),
             Value::Extern(value) => value.map_or(0, |value| 1 + u64::from(value)),
         }
@@ -68,10 +72,27 @@ impl Value {
             Type::F32 => Value::F32((FLOATS[pick % FLOATS.len()] as f32).to_bits()),
             Type::F64 if plain => Value::F64(random),
             Type::F64 => Value::F64(FLOATS[pick % FLOATS.len()].to_bits()),
+            Type::V128 => Value::V128(vector(plain, pick, random, numbers)),
             Type::Func => Value::Func(plain),
             Type::Extern => Value::Extern(plain.then_some(random as u32)),
         }
     }
+}
+
+/// Two halves: of random bits, of lanes that are one of the integers, or of lanes that are one of the floats.
+fn vector(plain: bool, pick: usize, random: u64, numbers: &mut Numbers) -> u128 {
+    let (int, float) = (INTS[pick % INTS.len()], FLOATS[pick % FLOATS.len()]);
+    let single = u64::from((float as f32).to_bits());
+    let low = match pick / 16 % 6 {
+        _ if plain => numbers.next_u64(),
+        0 => int as u64,
+        1 => (int as u32 as u64) << 32 | random & 0xffff_ffff,
+        2 => (int as u16 as u64).wrapping_mul(0x1_0001_0001_0001),
+        3 => (int as u8 as u64).wrapping_mul(0x101_0101_0101_0101),
+        4 => single << 32 | single,
+        _ => float.to_bits(),
+    };
+    u128::from(random) << 64 | u128::from(low)
 }
 
 const INTS: [i64; 16] = [

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use rayon::prelude::*;
 
 use crate::function::{Compiled, Worker};
+use crate::limits::Budget;
 use crate::link::Linker;
 use crate::parse::{Body, Parsed, parse};
 use crate::translate::Env;
@@ -32,9 +33,12 @@ fn compile_valid(wasm: &[u8], settings: &Settings) -> Result<CompiledModule, Com
         info: &info,
         settings,
         isa: &*isa,
+        budget: &Budget::of(wasm.len()),
     };
     let mut linker = Linker::new(info.imported_functions);
-    for compiled in functions(env, bodies) {
+    let compiled = functions(env, bodies);
+    env.budget.check()?;
+    for compiled in compiled {
         linker.function(compiled?)?;
     }
     let image = link(linker, env)?;
@@ -59,7 +63,9 @@ fn functions(env: Env<'_>, bodies: Vec<Body<'_>>) -> Vec<Result<Compiled, Compil
 
 /// Adds the trampolines and resolves what refers to what.
 fn link(mut linker: Linker, env: Env<'_>) -> Result<Image, CompileError> {
-    let Env { info, settings, isa } = env;
+    let Env {
+        info, settings, isa, ..
+    } = env;
     let mut worker = Worker::new();
     let mut entries = vec![None; info.types.len()];
     let mut made = HashMap::new();

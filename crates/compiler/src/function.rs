@@ -70,6 +70,7 @@ impl Worker {
 
     /// Validates and translates a function; the CLIF is left in the context.
     pub(crate) fn translate(&mut self, env: Env<'_>, body: Body<'_>) -> Result<(), CompileError> {
+        env.budget.check()?;
         let index = body.validate.index;
         let ty = env.info.function_type(index);
         self.start(abi::NAMESPACE_FUNCTION, index, abi::wasm_signature(ty));

@@ -5,6 +5,12 @@
 //! left is work that grows with a product: a local is looked up through every loop around it, and each of
 //! them may get a parameter for it; and a call or a branch of two bytes may carry a thousand values. A local
 //! also has a place in a table for each block, and a value where two paths meet before it is read.
+//!
+//! Many small functions make that work anew for each: a module of a few kilobytes can have hundreds that take and
+//! return a thousand values, or declare fifty thousand locals in five bytes. So the functions of a module share a
+//! [`Budget`] in proportion to its bytes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{CompileError, FuncType};
 
@@ -25,6 +31,56 @@ const LOCALS_TIMES_BLOCKS: u64 = 1 << 27;
 const VALUES: u64 = 1 << 22;
 /// The most values that the calls and branches of a function carry, all together.
 const CARRIED: u64 = 1 << 22;
+
+/// What the functions of a module may carry, declare and return together: so many values, whatever its size,
+const SHARED_BASE: u64 = 1 << 17;
+/// and for each of its bytes so many more.
+const SHARED_PER_BYTE: u64 = 64;
+/// A function takes from the budget in pieces of this many values; what is left at its end is not counted.
+const SHARED_STEP: u64 = 256;
+
+/// What the functions of a module share: parameters, results, locals, and values that calls and branches carry.
+///
+/// Functions are compiled in any order, but each of them takes what it takes at the same operators, up to its
+/// end or its own error. So whether all of them together take too much does not depend on the order: if they do,
+/// that is the module's error, whatever else is wrong with it.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    limit: u64,
+    taken: AtomicU64,
+}
+
+impl Budget {
+    /// The budget of a module of this size.
+    pub(crate) fn of(module_bytes: usize) -> Budget {
+        Budget {
+            limit: SHARED_BASE + SHARED_PER_BYTE * module_bytes as u64,
+            taken: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes the steps from `before` to `now` values of one function.
+    pub(crate) fn take(&self, before: u64, now: u64) -> Result<(), CompileError> {
+        let steps = now / SHARED_STEP - before / SHARED_STEP;
+        if steps > 0 {
+            self.taken.fetch_add(steps * SHARED_STEP, Ordering::Relaxed);
+            self.check()?;
+        }
+        Ok(())
+    }
+
+    /// Whether the functions so far took no more than there is.
+    pub(crate) fn check(&self) -> Result<(), CompileError> {
+        // How much too much it is depends on when the others stopped: the least that it can be is told.
+        let taken = self.taken.load(Ordering::Relaxed).min(self.limit + 1);
+        check(
+            "values that the functions carry, declare and return",
+            taken,
+            self.limit,
+            0,
+        )
+    }
+}
 
 pub(crate) fn module_bytes(count: usize) -> Result<(), CompileError> {
     check("bytes in the module", count as u64, MODULE_BYTES, 0)

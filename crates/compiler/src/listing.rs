@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::function::Worker;
+use crate::limits::Budget;
 use crate::parse::parse;
 use crate::translate::Env;
 use crate::{CompileError, Settings, features};
@@ -35,6 +36,7 @@ fn list(wasm: &[u8], settings: &Settings, what: Listing) -> Result<String, Compi
         info: &parsed.info,
         settings,
         isa: &*isa,
+        budget: &Budget::of(wasm.len()),
     };
     let mut worker = Worker::new();
     let mut text = String::new();

@@ -65,6 +65,7 @@ pub struct Settings {
     pub(crate) opt_level: OptLevel,
     pub(crate) parallel: bool,
     pub(crate) verify: bool,
+    pub(crate) portable: bool,
     pub(crate) features: Features,
 }
 
@@ -84,6 +85,7 @@ impl Settings {
             opt_level: OptLevel::Speed,
             parallel: true,
             verify: cfg!(debug_assertions),
+            portable: false,
             features: Features::default(),
         };
         settings.isa()?;
@@ -126,6 +128,13 @@ impl Settings {
         self
     }
 
+    /// Whether code uses only what every supported processor has, and not what this one has more. What guests compute
+    /// is the same either way. Default: no.
+    pub fn portable(mut self, on: bool) -> Settings {
+        self.portable = on;
+        self
+    }
+
     /// Which proposals modules may use. Default: those of version 3 that are supported.
     pub fn features(mut self, features: Features) -> Settings {
         self.features = features;
@@ -138,9 +147,16 @@ impl Settings {
             let target = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
             return Err(CompileError::Target { target });
         }
-        let builder = cranelift_native::builder().map_err(|message| CompileError::Target {
+        let native = cranelift_native::builder_with_options(!self.portable);
+        let mut builder = native.map_err(|message| CompileError::Target {
             target: message.to_owned(),
         })?;
+        if self.portable {
+            for (name, _) in REQUIRED {
+                let known = builder.enable(name);
+                known.unwrap_or_else(|e| panic!("cranelift flag {name}: {e}"));
+            }
+        }
         let isa = builder
             .finish(settings::Flags::new(self.flags()))
             .map_err(|error| CompileError::Target {

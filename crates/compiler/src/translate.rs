@@ -31,6 +31,7 @@ pub(crate) struct Env<'a> {
     pub(crate) info: &'a ModuleInfo,
     pub(crate) settings: &'a Settings,
     pub(crate) isa: &'a dyn TargetIsa,
+    pub(crate) budget: &'a limits::Budget,
 }
 
 /// A function in translation.
@@ -48,8 +49,10 @@ pub(crate) struct Translator<'a> {
     pub(crate) offset: u32,
     /// The array for builtins' operands, once there is one.
     pub(crate) builtin_args: Option<StackSlot>,
-    /// How many values calls and branches have carried so far.
+    /// How many values calls and branches have carried so far, and returns may.
     pub(crate) carried: usize,
+    /// How much was taken from the module's budget so far.
+    shared: u64,
     /// The `try_table`s in scope.
     pub(crate) exceptions: Exceptions,
     /// The cold blocks that are to call the fuel stub.
@@ -89,7 +92,8 @@ pub(crate) fn translate(
         sites,
         offset: body.range().start as u32,
         builtin_args: None,
-        carried: 0,
+        carried: ty.results().len(),
+        shared: 0,
         exceptions: Exceptions::default(),
         fuel_calls: Vec::new(),
         stores: HashSet::new(),
@@ -178,11 +182,18 @@ impl<'a> Translator<'a> {
     }
 
     /// Guards against code that grows out of proportion to its bytes.
-    fn check_size(&self) -> Result<(), CompileError> {
+    fn check_size(&mut self) -> Result<(), CompileError> {
         let dfg = &self.b.func.dfg;
         limits::values(dfg.num_values(), self.offset)?;
         limits::blocks(self.locals, dfg.num_blocks(), self.offset)?;
-        limits::carried(self.carried, self.offset)
+        limits::carried(self.carried, self.offset)?;
+        self.share(self.carried + self.locals)
+    }
+
+    /// Takes what is new from the module's budget: so many values in all.
+    fn share(&mut self, values: usize) -> Result<(), CompileError> {
+        let before = std::mem::replace(&mut self.shared, values as u64);
+        self.env.budget.take(before, values as u64)
     }
 
     /// An operator that is not reached: only the structure counts.

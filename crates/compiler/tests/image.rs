@@ -184,6 +184,17 @@ fn switched_off_proposals_are_refused_by_name_and_place() {
     is_refused("relaxed SIMD", relaxed, &switched(Proposal::RelaxedSimd, false));
     is_refused("SIMD", relaxed, &switched(Proposal::Simd, false));
     compiled(relaxed, &settings());
+    is_refused(
+        "64-bit memories",
+        "(module (memory i64 1))",
+        &switched(Proposal::Memory64, false),
+    );
+    let memories = "(module (memory 1) (memory 1))";
+    is_refused(
+        "multiple memories",
+        memories,
+        &switched(Proposal::MultiMemory, false),
+    );
     is_refused("wide arithmetic", wide, &settings());
     compiled(wide, &switched(Proposal::WideArithmetic, true));
 }
@@ -316,10 +327,7 @@ fn what_is_out_of_proportion_is_refused() {
         (func (result {types}) {zeros} {calls}))"
     );
     let error = compile(&wat::parse_str(wat).unwrap(), &settings()).unwrap_err();
-    assert!(
-        matches!(error, CompileError::TooLarge { limit: 4_194_304, .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, CompileError::TooLarge { .. }), "{error:?}");
 
     // 50 000 locals in 1 000 loops inside each other: raw bytes, the text format would nest too deep.
     let mut body = vec![1, 0xd0, 0x86, 0x03, 0x7f];
@@ -330,6 +338,47 @@ fn what_is_out_of_proportion_is_refused() {
         matches!(error, CompileError::TooLarge { limit: 4_194_304, .. }),
         "{error:?}"
     );
+}
+
+/// What `wat` is refused for, in all ways of compiling alike: what there is too much of, how much is taken.
+fn shared_limit(wat: &str) -> (&'static str, u64) {
+    let wasm = wat::parse_str(wat).unwrap();
+    let alone = compile(&wasm, &settings().parallel(false)).unwrap_err();
+    for _ in 0..3 {
+        assert_eq!(compile(&wasm, &settings()).unwrap_err(), alone);
+    }
+    let CompileError::TooLarge {
+        what, count, limit, ..
+    } = alone
+    else {
+        panic!("{alone:?}")
+    };
+    assert_eq!(count, limit + 1);
+    assert_eq!(limit, (1 << 17) + 64 * wasm.len() as u64);
+    (what, limit)
+}
+
+#[test]
+fn many_small_functions_that_carry_much_are_refused_as_one() {
+    let results = "i32 ".repeat(1000);
+    let body = "(call $f)";
+    let functions = |count: usize, body: &str| format!("(func (result {results}) {body})").repeat(count);
+    let wat = |more: &str| format!("(module (func $f (result {results}) unreachable) {more})");
+    let (what, _) = shared_limit(&wat(&functions(200, body)));
+    assert_eq!(what, "values that the functions carry, declare and return");
+    compiled(&wat(&functions(20, body)), &settings());
+
+    // Whatever else is wrong with it, and wherever.
+    let invalid = "(func (result i32))";
+    shared_limit(&wat(&format!("{invalid} {} {invalid}", functions(200, body))));
+
+    // Declared locals are five bytes.
+    let locals = "i64 ".repeat(30_000);
+    shared_limit(&format!(
+        "(module {})",
+        format!("(func (local {locals}))").repeat(8)
+    ));
+    compiled(&format!("(module (func (local {locals})))"), &settings());
 }
 
 #[test]

@@ -26,6 +26,7 @@ pub struct Config {
     pub(crate) signal_handlers: bool,
     pub(crate) features: Features,
     pub(crate) max_blocking_wait: Option<Duration>,
+    pub(crate) portable_code: bool,
     pub(crate) max_reference_heap_bytes: usize,
     pub(crate) collect_always: bool,
 }
@@ -53,6 +54,7 @@ impl Config {
             signal_handlers: true,
             features: Features::default(),
             max_blocking_wait: Some(Duration::from_secs(10)),
+            portable_code: false,
             max_reference_heap_bytes: 1 << 30,
             collect_always: false,
         }
@@ -154,6 +156,13 @@ impl Config {
     /// How many frames of a trap's backtrace are kept. Default: 64.
     pub fn max_backtrace_frames(&mut self, count: usize) -> &mut Config {
         self.max_backtrace_frames = count;
+        self
+    }
+
+    /// Whether code uses only what every supported processor has (SSE4.1), and not what this one has more. Guests compute the same
+    /// either way, some of them slower. Default: no.
+    pub fn portable_code(&mut self, on: bool) -> &mut Config {
+        self.portable_code = on;
         self
     }
 

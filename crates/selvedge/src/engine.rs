@@ -86,7 +86,8 @@ impl Engine {
             .memory_style(config.memory_style)
             .opt_level(config.opt_level)
             .parallel(config.parallel_compilation)
-            .features(config.features);
+            .features(config.features)
+            .portable(config.portable_code);
         if config.signal_handlers {
             signals::install()?;
         }

@@ -251,6 +251,7 @@ impl<'a> Translator<'a> {
     /// Returns the topmost `count` operands.
     fn return_top(&mut self, count: usize) {
         self.fuel_flush();
+        self.carried += count;
         let results = self.stack.split_off(self.stack.len() - count);
         self.b.ins().return_(&results);
     }
