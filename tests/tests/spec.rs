@@ -337,6 +337,14 @@ const BOUNDED: Settings = Settings {
     fuel_units: None,
 };
 
+/// Code for any processor that is supported: vector operators have other instructions then.
+const PORTABLE: Settings = Settings {
+    configure: |config| {
+        config.portable_code(true);
+    },
+    fuel_units: None,
+};
+
 /// References that a frame forgot to name would be freed under it.
 const COLLECTING: Settings = Settings {
     configure: |config| {
@@ -511,6 +519,11 @@ fn vectors_pass_metered() {
 #[test]
 fn vectors_pass_with_bounded_memories() {
     check(vectors(), &BOUNDED);
+}
+
+#[test]
+fn vectors_pass_in_portable_code() {
+    check(vectors(), &PORTABLE);
 }
 
 #[test]
