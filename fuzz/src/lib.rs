@@ -15,13 +15,19 @@
 //! 2. NaNs are one class. The modules make their own NaNs canonical, so that payloads do not get into memories.
 //! 3. Every module ends: `wasm-smith` counts loops and calls in a global, and traps.
 //! 4. Two setups with fuel have used the same number of units after each step.
+//!
+//! Beside it, [`decode`] gives the compiler bytes that are no module, or hardly one.
 
 #![warn(missing_docs)]
 
 pub mod case;
+pub mod corpus;
+pub mod decode;
 pub mod generate;
 pub mod guest;
 mod host;
+pub mod inputs;
+mod mutate;
 pub mod ours;
 pub mod rival;
 pub mod trace;

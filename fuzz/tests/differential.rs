@@ -1,38 +1,19 @@
 //! The fuzz target on stable: modules of a fixed sequence for some seconds, regressions, and a check of the checker.
 
-use selvedge_fuzz::case::{Case, Numbers, Setup};
+use selvedge_fuzz::case::{Case, Setup};
+use selvedge_fuzz::inputs::Inputs;
 use selvedge_fuzz::trace::{Trace, compare};
 use selvedge_fuzz::{Counts, Outcome, generate, ours, rival, run, run_case, run_exceptions};
-use std::time::{Duration, Instant};
 
-/// How long the modules run, in seconds: `SELVEDGE_FUZZ_SECONDS`, or this.
-const DEFAULT_SECONDS: u64 = 5;
 /// Fewer modules a second than this, and the test has stopped testing.
 const MODULES_A_SECOND: u64 = 1;
-/// The number of the first module: `SELVEDGE_FUZZ_SEED`, or this.
-const DEFAULT_SEED: u64 = 1;
 /// Modules in which `wasmi` 2.0.0 is wrong, each found out by hand: see `rival_bugs`.
 const RIVAL_IS_WRONG: [u64; 1] = [4774];
 
-fn number_in(variable: &str, default: u64) -> u64 {
-    let text = std::env::var(variable);
-    text.map_or(default, |text| {
-        text.parse().unwrap_or_else(|error| panic!("{variable}: {error}"))
-    })
-}
-
-/// The bytes that module number `seed` is made of.
-fn bytes_of(seed: u64) -> Vec<u8> {
-    let mut numbers = Numbers::new(seed);
-    let count = 512 + numbers.next_u64() as usize % 6144;
-    numbers.bytes(count)
-}
-
 /// Runs module number `seed`; an engine's panic names it.
-fn run_or_say(seed: u64) -> Outcome {
-    let bytes = bytes_of(seed);
-    std::panic::catch_unwind(|| run(&bytes)).unwrap_or_else(|panic| {
-        let case = generate::case(&bytes).expect("an engine panics over a case");
+fn run_or_say(seed: u64, bytes: &[u8]) -> Outcome {
+    std::panic::catch_unwind(|| run(bytes)).unwrap_or_else(|panic| {
+        let case = generate::case(bytes).expect("an engine panics over a case");
         println!(
             "module {seed}:\n{}\nan engine panics, seed {:#x}, setups {:?}",
             case.text(),
@@ -46,12 +27,10 @@ fn run_or_say(seed: u64) -> Outcome {
 /// Modules that throw and catch, in three setups of ours. Some calls have to end with an exception.
 #[test]
 fn random_modules_with_exceptions_do_the_same_in_all_setups() {
-    let seconds = number_in("SELVEDGE_FUZZ_SECONDS", DEFAULT_SECONDS);
-    let first = number_in("SELVEDGE_FUZZ_SEED", DEFAULT_SEED);
-    let deadline = Instant::now() + Duration::from_secs(seconds);
+    let mut inputs = Inputs::from_environment();
     let (mut modules, mut skipped, mut counts) = (0_u64, 0_u64, Counts::default());
-    for seed in first.. {
-        match run_exceptions(&bytes_of(seed)) {
+    for (seed, bytes) in &mut inputs {
+        match run_exceptions(&bytes) {
             Outcome::Agreed(more) => {
                 modules += 1;
                 counts.add(more);
@@ -59,23 +38,18 @@ fn random_modules_with_exceptions_do_the_same_in_all_setups() {
             Outcome::Differs(difference) => panic!("module {seed}: {difference}"),
             _ => skipped += 1,
         }
-        if Instant::now() > deadline {
-            break;
-        }
     }
     println!("{modules} modules, {skipped} skipped, {counts:?}");
-    assert!(modules >= seconds * MODULES_A_SECOND && counts.exceptions > 0);
+    assert!(modules >= inputs.seconds * MODULES_A_SECOND && counts.exceptions > 0);
 }
 
 #[test]
 fn random_modules_do_in_both_engines_the_same() {
-    let seconds = number_in("SELVEDGE_FUZZ_SECONDS", DEFAULT_SECONDS);
-    let first = number_in("SELVEDGE_FUZZ_SEED", DEFAULT_SEED);
-    let deadline = Instant::now() + Duration::from_secs(seconds);
+    let mut inputs = Inputs::from_environment();
     let (mut modules, mut skipped, mut doubtful, mut counts) = (0_u64, 0_u64, 0_u64, Counts::default());
     let mut differences = 0;
-    for seed in first.. {
-        match run_or_say(seed) {
+    for (seed, bytes) in &mut inputs {
+        match run_or_say(seed, &bytes) {
             Outcome::Agreed(more) => {
                 modules += 1;
                 counts.add(more);
@@ -88,14 +62,11 @@ fn random_modules_do_in_both_engines_the_same() {
                 println!("module {seed}:\n{difference}");
             }
         }
-        if Instant::now() > deadline {
-            break;
-        }
     }
     println!("{modules} modules ran, {skipped} were skipped, {doubtful} doubtful: {counts:?}");
     assert_eq!(differences, 0, "printed above");
     assert!(
-        modules >= seconds * MODULES_A_SECOND,
+        modules >= inputs.seconds * MODULES_A_SECOND,
         "only {modules} modules ran"
     );
     assert!(

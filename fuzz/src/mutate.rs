@@ -1,0 +1,254 @@
+//! Changes to a module's bytes that keep some of its structure.
+//!
+//! A change of plain bytes is refused at the first size that no longer fits, and nothing behind it is read. So most changes here
+//! take the module apart, as far as that goes, and put it together with sizes that are right:
+//!
+//! ```text
+//!   module     sections, then a rest that is none     swap, drop, double, rename, take one of another module
+//!   section    its bytes                              edit
+//!   code       its bodies                             edit one, double one, drop one, the count adjusted or not
+//!   bytes      a bit, a byte, a number too large, a piece removed or doubled, the end cut off
+//! ```
+
+use arbitrary::{Result, Unstructured};
+
+/// A module's first eight bytes.
+const HEADER_BYTES: usize = 8;
+/// The code section. Spec: core/binary/modules, sections.
+const CODE: u8 = 10;
+/// One more than the greatest section that the specification or a proposal knows.
+const SECTION_IDS: u8 = 15;
+/// The most that a doubled piece adds.
+const MAX_PIECE_BYTES: usize = 256;
+/// Bytes that mean something in many places: the ends of numbers, types, `end`, prefixes of operators.
+const TELLING: [u8; 24] = [
+    0x00, 0x01, 0x02, 0x0b, 0x1f, 0x40, 0x4e, 0x50, 0x5e, 0x5f, 0x60, 0x63, 0x64, 0x69, 0x6f, 0x70, 0x7b,
+    0x7f, 0x80, 0xfb, 0xfc, 0xfd, 0xfe, 0xff,
+];
+/// Numbers at the edges, in LEB128: the largest of 32 bits, of 64, too long, without an end.
+const NUMBERS: [&[u8]; 8] = [
+    &[0xff, 0xff, 0xff, 0xff, 0x0f],
+    &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01],
+    &[0x80, 0x80, 0x80, 0x80, 0x08],
+    &[0x80, 0x80, 0x80, 0x80, 0x00],
+    &[0x80, 0x80, 0x80, 0x80, 0x80, 0x00],
+    &[0xff, 0xff, 0xff, 0xff, 0x7f],
+    &[0x80, 0x80, 0x04],
+    &[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80],
+];
+
+/// `module` with one to eight changes. `other` lends sections.
+pub fn mutate(module: &[u8], other: &[u8], u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
+    let mut bytes = module.to_vec();
+    for _ in 0..u.int_in_range(1..=8)? {
+        match u.int_in_range(0..=9)? {
+            0 => edit(&mut bytes, u)?,
+            1..=3 => bytes = change_sections(&bytes, other, u)?,
+            4..=6 => bytes = change_in_section(&bytes, u)?,
+            _ => bytes = change_in_code(&bytes, u)?,
+        }
+    }
+    Ok(bytes)
+}
+
+/// A section's id and contents.
+#[derive(Clone)]
+struct Section {
+    id: u8,
+    body: Vec<u8>,
+}
+
+/// A module in pieces.
+struct Pieces {
+    header: Vec<u8>,
+    sections: Vec<Section>,
+    /// What is behind the last whole section.
+    rest: Vec<u8>,
+}
+
+impl Pieces {
+    fn of(bytes: &[u8]) -> Pieces {
+        let (header, mut rest) = bytes.split_at(HEADER_BYTES.min(bytes.len()));
+        let mut sections = Vec::new();
+        while let [id, behind @ ..] = rest
+            && let Some((body, behind)) = sized(behind)
+        {
+            sections.push(Section {
+                id: *id,
+                body: body.to_vec(),
+            });
+            rest = behind;
+        }
+        Pieces {
+            header: header.to_vec(),
+            sections,
+            rest: rest.to_vec(),
+        }
+    }
+
+    fn join(&self) -> Vec<u8> {
+        let mut bytes = self.header.clone();
+        for section in &self.sections {
+            bytes.push(section.id);
+            push_sized(&mut bytes, &section.body);
+        }
+        bytes.extend(&self.rest);
+        bytes
+    }
+}
+
+fn change_sections(bytes: &[u8], other: &[u8], u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
+    let mut pieces = Pieces::of(bytes);
+    let sections = &mut pieces.sections;
+    if sections.is_empty() {
+        return Ok(bytes.to_vec());
+    }
+    let (a, b) = (u.choose_index(sections.len())?, u.choose_index(sections.len())?);
+    match u.int_in_range(0..=5)? {
+        0 => sections.swap(a, b),
+        1 => drop(sections.remove(a)),
+        2 => sections.insert(b, sections[a].clone()),
+        3 => sections[a].id = u.int_in_range(0..=SECTION_IDS)?,
+        _ => {
+            let lent = Pieces::of(other).sections;
+            if !lent.is_empty() {
+                let section = u.choose(&lent)?.clone();
+                // In the place of its like, where there is one.
+                match sections.iter().position(|own| own.id == section.id) {
+                    Some(place) => sections[place] = section,
+                    None => sections.insert(a, section),
+                }
+            }
+        }
+    }
+    Ok(pieces.join())
+}
+
+fn change_in_section(bytes: &[u8], u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
+    let mut pieces = Pieces::of(bytes);
+    if pieces.sections.is_empty() {
+        return Ok(bytes.to_vec());
+    }
+    let index = u.choose_index(pieces.sections.len())?;
+    edit(&mut pieces.sections[index].body, u)?;
+    Ok(pieces.join())
+}
+
+fn change_in_code(bytes: &[u8], u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
+    let mut pieces = Pieces::of(bytes);
+    let code = pieces.sections.iter_mut().find(|section| section.id == CODE);
+    if let Some(code) = code
+        && let Some((count, mut bodies)) = bodies(&code.body)
+        && !bodies.is_empty()
+    {
+        let index = u.choose_index(bodies.len())?;
+        match u.int_in_range(0..=7)? {
+            0 => bodies.insert(index, bodies[index].clone()),
+            1 => drop(bodies.remove(index)),
+            _ => edit(&mut bodies[index], u)?,
+        }
+        let count = match u.ratio(1, 8)? {
+            true => count,
+            false => bodies.len() as u32,
+        };
+        code.body.clear();
+        push_number(&mut code.body, count);
+        for body in &bodies {
+            push_sized(&mut code.body, body);
+        }
+    }
+    Ok(pieces.join())
+}
+
+/// The count that a code section states, and its bodies, if they are whole.
+fn bodies(section: &[u8]) -> Option<(u32, Vec<Vec<u8>>)> {
+    let (count, mut rest) = number(section)?;
+    let mut bodies = Vec::new();
+    while !rest.is_empty() {
+        let (body, behind) = sized(rest)?;
+        bodies.push(body.to_vec());
+        rest = behind;
+    }
+    Some((count, bodies))
+}
+
+/// Changes plain bytes.
+fn edit(bytes: &mut Vec<u8>, u: &mut Unstructured<'_>) -> Result<()> {
+    if bytes.is_empty() {
+        bytes.push(u.arbitrary()?);
+        return Ok(());
+    }
+    let at = u.choose_index(bytes.len())?;
+    let piece = at..(at + u.int_in_range(1..=MAX_PIECE_BYTES)?).min(bytes.len());
+    match u.int_in_range(0..=8)? {
+        0 | 1 => bytes[at] ^= 1 << u.int_in_range(0..=7)?,
+        2 => bytes[at] = u.arbitrary()?,
+        3 | 4 => bytes[at] = *u.choose(&TELLING)?,
+        5 => drop(bytes.splice(at..=at, u.choose(&NUMBERS)?.iter().copied())),
+        6 => drop(bytes.drain(piece)),
+        7 => {
+            let doubled = bytes[piece].to_vec();
+            bytes.splice(at..at, doubled);
+        }
+        _ => bytes.truncate(at),
+    }
+    Ok(())
+}
+
+/// A number of 32 bits in LEB128, and what is behind it.
+fn number(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let mut value = 0_u64;
+    for (index, byte) in bytes.iter().take(5).enumerate() {
+        value |= u64::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            return Some((u32::try_from(value).ok()?, &bytes[index + 1..]));
+        }
+    }
+    None
+}
+
+fn push_number(bytes: &mut Vec<u8>, mut value: u32) {
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}
+
+/// What a size in front tells to take, and what is behind that.
+fn sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (size, rest) = number(bytes)?;
+    rest.split_at_checked(size as usize)
+}
+
+fn push_sized(bytes: &mut Vec<u8>, body: &[u8]) {
+    push_number(bytes, body.len() as u32);
+    bytes.extend(body);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::corpus::MODULES;
+
+    #[test]
+    fn a_module_taken_apart_and_joined_is_as_it_was() {
+        let module = wat::parse_str(r#"(module (memory 1) (func (param i32)) (func) (data "x"))"#);
+        let module = module.expect("well-formed");
+        let pieces = Pieces::of(&module);
+        assert!(pieces.sections.len() > 3 && pieces.rest.is_empty());
+        assert_eq!(pieces.join(), module);
+        let code = pieces.sections.iter().find(|section| section.id == CODE);
+        let (count, bodies) = bodies(&code.expect("it has functions").body).expect("it is whole");
+        assert_eq!((count, bodies.len()), (2, 2));
+    }
+
+    #[test]
+    fn a_module_is_changed_by_the_bytes_alone() {
+        let choices: Vec<u8> = (0..512_u32).map(|it| (it * 7919 >> 3) as u8).collect();
+        let [module, other] = [&MODULES[1000], &MODULES[2000]];
+        let change = || mutate(module, other, &mut Unstructured::new(&choices)).expect("enough to choose by");
+        assert_eq!(change(), change());
+        assert_ne!(&change(), module);
+    }
+}
