@@ -28,6 +28,23 @@ fn futures_are_send_when_the_data_is() {
 }
 
 #[test]
+fn instantiating_is_send_when_the_data_is() {
+    fn is_send<T: Send>(future: T) -> T {
+        future
+    }
+    let engine = Engine::default();
+    let module = Module::new(&engine, "(module (func $start) (start $start))").expect("a module");
+    let linker = Linker::<u32>::new(&engine);
+    let mut store = Store::new(&engine, 1);
+    for _ in 0..2 {
+        let (instance, _) = selvedge_tests::drive(is_send(linker.instantiate_async(&mut store, &module)));
+        instance.expect("an instance");
+        let (instance, _) = selvedge_tests::drive(is_send(Instance::new_async(&mut store, &module, &[])));
+        instance.expect("an instance");
+    }
+}
+
+#[test]
 fn a_future_is_three_words() {
     assert_eq!(
         size_of::<CallFuture<'_, [u64; 100], [u64; 100]>>(),

@@ -48,8 +48,11 @@ impl Instance {
         imports: &[Extern],
     ) -> Result<Instance> {
         let mut context = store.as_context_mut();
-        let linked = check_imports(context.vm(), module, imports)?;
-        Instance::link_async(context.reborrow(), module, linked).await
+        let (instance, start) = {
+            let linked = check_imports(context.vm(), module, imports)?;
+            Instance::link_async(context.reborrow(), module, linked)?
+        };
+        Instance::started(instance, start).await
     }
 
     /// With imports that were checked already.
@@ -66,15 +69,25 @@ impl Instance {
         Ok(instance)
     }
 
-    /// As [`link`](Instance::link), with a start function that may wait.
-    pub(crate) async fn link_async<T>(
-        mut context: StoreContextMut<'_, T>,
+    /// As [`link`](Instance::link), with a start function that may wait: its call, for [`started`](Instance::started). What was
+    /// linked is not part of the future that awaits it, which is `Send` for that.
+    pub(crate) fn link_async<'s, T>(
+        mut context: StoreContextMut<'s, T>,
         module: &Module,
         imports: Vec<Linked>,
-    ) -> Result<Instance> {
+    ) -> Result<(Instance, Option<CallFuture<'s, T, ()>>)> {
         let (instance, start) = Instance::allocate(&mut context, module, imports)?;
+        let call = start.map(|start| CallFuture::new(context.start_typed(Ok(start), ())));
+        Ok((instance, call))
+    }
+
+    /// The instance, when its start function has run.
+    pub(crate) async fn started<T>(
+        instance: Instance,
+        start: Option<CallFuture<'_, T, ()>>,
+    ) -> Result<Instance> {
         if let Some(start) = start {
-            let ran = CallFuture::<T, ()>::new(context.start_typed(Ok(start), ())).await;
+            let ran = start.await;
             ran.map_err(|error| error.context("running the start function"))?;
         }
         Ok(instance)

@@ -240,8 +240,11 @@ impl<T: 'static> Linker<T> {
         module: &Module,
     ) -> Result<Instance> {
         let mut context = store.as_context_mut();
-        let linked = self.link_all(context.vm(), module)?;
-        Instance::link_async(context.reborrow(), module, linked).await
+        let (instance, start) = {
+            let linked = self.link_all(context.vm(), module)?;
+            Instance::link_async(context.reborrow(), module, linked)?
+        };
+        Instance::started(instance, start).await
     }
 
     fn link_all(&self, vm: &StoreVm, module: &Module) -> Result<Vec<Linked>> {
