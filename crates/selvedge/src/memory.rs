@@ -139,9 +139,12 @@ impl Memory {
         memory.grow(delta).ok_or_else(|| {
             let ty = memory.ty();
             let maximum = ty.maximum.unwrap_or(ty.most_pages());
-            Error::msg(format!(
-                "memory of {size} pages cannot grow by {delta}: its maximum is {maximum} pages"
-            ))
+            let is_allowed = size.checked_add(delta).is_some_and(|pages| pages <= maximum);
+            let reason = match is_allowed {
+                true => "the system refuses".to_owned(),
+                false => format!("its maximum is {maximum} pages"),
+            };
+            Error::msg(format!("memory of {size} pages cannot grow by {delta}: {reason}"))
         })
     }
 

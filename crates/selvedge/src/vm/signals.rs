@@ -43,8 +43,8 @@ use std::cell::{Cell, OnceCell};
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 const SIGNALS: [c_int; 4] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL];
 /// What handled `SIGNALS` before (invariant 3); null stands for the default action.
@@ -61,27 +61,30 @@ const NO_ROOM: &[u8] =
 /// Installs the handler, once a process.
 ///
 /// # Errors
-/// When the kernel refuses; the same at each call.
+/// When the kernel refuses; the next call goes on where this one stopped.
 pub(crate) fn install() -> Result<()> {
-    static INSTALLED: OnceLock<std::result::Result<(), i32>> = OnceLock::new();
-    let result = INSTALLED.get_or_init(|| install_all().map_err(|error| error.raw_os_error().unwrap_or(0)));
-    result.map_err(|errno| {
-        Error::new(io::Error::from_raw_os_error(errno)).context("cannot install the handlers of guest faults")
-    })
+    /// How many of `SIGNALS` have the handler. None gets it twice: it would hand on to itself.
+    static INSTALLED: Mutex<usize> = Mutex::new(0);
+    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    while *installed < SIGNALS.len() {
+        install_one(*installed)
+            .map_err(|error| Error::new(error).context("cannot install the handlers of guest faults"))?;
+        *installed += 1;
+    }
+    Ok(())
 }
 
-fn install_all() -> io::Result<()> {
-    for (signal, slot) in SIGNALS.into_iter().zip(&PREVIOUS) {
-        let before = change_action(signal, None)?;
-        slot.store(Box::leak(Box::new(before)), Ordering::Release); // invariant 3
-        let mut ours = default_action();
-        ours.sa_sigaction = handle as *const () as usize;
-        // SA_NODEFER: a fault within is not held back, which would kill the process unseen by the handler before us.
-        ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
-        let replaced = change_action(signal, Some(&ours))?;
-        if replaced.sa_sigaction != before.sa_sigaction {
-            slot.store(Box::leak(Box::new(replaced)), Ordering::Release); // another thread came in between
-        }
+fn install_one(index: usize) -> io::Result<()> {
+    let (signal, slot) = (SIGNALS[index], &PREVIOUS[index]);
+    let before = change_action(signal, None)?;
+    slot.store(Box::leak(Box::new(before)), Ordering::Release); // invariant 3
+    let mut ours = default_action();
+    ours.sa_sigaction = handle as *const () as usize;
+    // SA_NODEFER: a fault within is not held back, which would kill the process unseen by the handler before us.
+    ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
+    let replaced = change_action(signal, Some(&ours))?;
+    if replaced.sa_sigaction != before.sa_sigaction {
+        slot.store(Box::leak(Box::new(replaced)), Ordering::Release); // another thread came in between
     }
     Ok(())
 }

@@ -1,0 +1,281 @@
+//! Fuel through every control structure: what a path costs, counted by hand, and how often it yields on its way.
+
+use selvedge::{Config, Engine, FuelPolicy, Instance, Module, Result, Store};
+use selvedge_tests::drive;
+use std::num::NonZeroU64;
+
+/// A function `f` of one i32, in a module, and what it does with its argument.
+struct Case {
+    name: &'static str,
+    module: &'static str,
+    /// Arguments; for each of them, units spent in all, and units spent when the last check is passed.
+    paths: fn(i32) -> (u64, u64),
+    arguments: &'static [i32],
+}
+
+/// Entering a function.
+const ENTRY: u64 = 1;
+
+/// As the guest counts: an operator that does something is a unit. A function that calls looks at its entry, before it pays
+/// for that; a loop at its header.
+const CASES: &[Case] = &[
+    Case {
+        name: "br",
+        module: r#"(module (func (export "f") (param i32) (result i32)
+            (block $out (br $out) (drop (i32.const 1))) (i32.const 1)))"#,
+        // br, const
+        paths: |_| (ENTRY + 2, 0),
+        arguments: &[0],
+    },
+    Case {
+        name: "br_if",
+        module: r#"(module (func (export "f") (param i32) (result i32)
+            (block $out (br_if $out (local.get 0)) (drop (i32.const 5)) (drop (i32.const 5))) (i32.const 1)))"#,
+        // get, br_if; two consts where it goes on; const
+        paths: |n| (ENTRY + 2 + if n == 0 { 2 } else { 0 } + 1, 0),
+        arguments: &[0, 1, -1],
+    },
+    Case {
+        name: "br_if with a value, out of a loop",
+        module: r#"(module (func (export "f") (param i32) (result i32)
+            (block $out (result i32)
+              (loop $again
+                (drop (br_if $out (i32.const 7) (i32.eqz (local.get 0))))
+                (local.set 0 (i32.sub (local.get 0) (i32.const 1)))
+                (br $again))
+              unreachable)))"#,
+        // const, get, eqz, br_if; get, const, sub, set, br
+        paths: |n| (ENTRY + 9 * n as u64 + 4, ENTRY + 9 * n as u64),
+        arguments: &[0, 1, 2, 100],
+    },
+    Case {
+        name: "br_table",
+        module: r#"(module (func (export "f") (param i32) (result i32)
+            (block $a (block $b (block $c (br_table $c $b $a (local.get 0)))
+              (drop (i32.const 1)))
+              (drop (i32.const 1)) (drop (i32.const 1)))
+            (i32.const 9)))"#,
+        // get, br_table; then one const, two, and one, from where it leads
+        paths: |n| (ENTRY + 2 + [4, 3, 1][(n as usize).min(2)], 0),
+        arguments: &[0, 1, 2, 3, -1],
+    },
+    Case {
+        name: "br_table with values, back to a loop",
+        module: r#"(module (func (export "f") (param i32) (result i32)
+            (block $out (result i32)
+              (loop $again (result i32)
+                (local.set 0 (i32.sub (local.get 0) (i32.const 1)))
+                (br_if $again (i32.gt_s (local.get 0) (i32.const 0)))
+                (br_table $out $out (i32.const 3) (local.get 0))))))"#,
+        // get, const, sub, set, get, const, gt, br_if; at the end const, get, br_table
+        paths: |n| (ENTRY + 8 * n as u64 + 3, ENTRY + 8 * (n as u64 - 1)),
+        arguments: &[1, 2, 50],
+    },
+    Case {
+        name: "loop",
+        module: r#"(module (func (export "f") (param i32) (result i32)
+            (loop $l (br_if $l (local.tee 0 (i32.sub (local.get 0) (i32.const 1))))) (i32.const 0)))"#,
+        // get, const, sub, tee, br_if; const
+        paths: |n| (ENTRY + 5 * n as u64 + 1, ENTRY + 5 * (n as u64 - 1)),
+        arguments: &[1, 2, 3, 1000],
+    },
+    Case {
+        name: "a loop in a loop",
+        module: r#"(module (func (export "f") (param i32) (result i32) (local $i i32)
+            (loop $o (local.set $i (i32.const 3))
+              (loop $l (br_if $l (local.tee $i (i32.sub (local.get $i) (i32.const 1)))))
+              (br_if $o (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))
+            (i32.const 0)))"#,
+        // const, set; three turns of five; five. The last check is the inner loop's, third turn.
+        paths: |n| (ENTRY + 22 * n as u64 + 1, ENTRY + 22 * (n as u64 - 1) + 2 + 10),
+        arguments: &[1, 2, 70],
+    },
+    Case {
+        name: "if and else",
+        module: r#"(module (func (export "f") (param i32) (result i32)
+            (if (result i32) (local.get 0)
+              (then (i32.const 1))
+              (else (i32.add (i32.const 1) (i32.const 2))))))"#,
+        // get, if; const, or const, const, add
+        paths: |n| (ENTRY + 2 + if n == 0 { 3 } else { 1 }, 0),
+        arguments: &[0, 1],
+    },
+    Case {
+        name: "if without else",
+        module: r#"(module (func (export "f") (param i32) (result i32)
+            (if (local.get 0) (then (drop (i32.const 1)) (drop (i32.const 1)))) (i32.const 1)))"#,
+        // get, if; two consts; const
+        paths: |n| (ENTRY + 2 + if n == 0 { 0 } else { 2 } + 1, 0),
+        arguments: &[0, 1],
+    },
+    Case {
+        name: "return out of blocks",
+        module: r#"(module (func (export "f") (param i32) (result i32)
+            (block (loop (if (local.get 0) (then (return (i32.const 3))))))
+            (i32.add (i32.const 1) (i32.const 1))))"#,
+        // get, if; const, or const, const, add. The loop is entered once.
+        paths: |n| (ENTRY + 2 + if n == 0 { 3 } else { 1 }, ENTRY),
+        arguments: &[0, 1],
+    },
+    Case {
+        name: "a chain of calls",
+        module: r#"(module (func $f (export "f") (param i32) (result i32)
+            (if (i32.eqz (local.get 0)) (then (return (i32.const 0))))
+            (call $f (i32.sub (local.get 0) (i32.const 1)))))"#,
+        // get, eqz, if; get, const, sub, call; at the end const. The innermost entry is the last check.
+        paths: |n| ((ENTRY + 7) * n as u64 + ENTRY + 4, (ENTRY + 7) * n as u64),
+        arguments: &[0, 1, 2, 100],
+    },
+    Case {
+        name: "a tree of calls",
+        module: r#"(module (func $f (export "f") (param i32) (result i32)
+            (if (result i32) (i32.lt_u (local.get 0) (i32.const 2))
+              (then (local.get 0))
+              (else (i32.add (call $f (i32.sub (local.get 0) (i32.const 1)))
+                             (call $f (i32.sub (local.get 0) (i32.const 2))))))))"#,
+        paths: |n| {
+            let (mut spent, mut last_check) = (0, 0);
+            tree(n, &mut spent, &mut last_check);
+            (spent, last_check)
+        },
+        arguments: &[0, 1, 2, 3, 12],
+    },
+    Case {
+        name: "an indirect call",
+        module: r#"(module (type $t (func (param i32) (result i32))) (table funcref (elem $g))
+            (func $g (type $t) (local.get 0))
+            (func (export "f") (type $t) (call_indirect (type $t) (local.get 0) (i32.const 0))))"#,
+        // get, const, call_indirect; the callee is a leaf: it does not look
+        paths: |_| (ENTRY + 3 + ENTRY + 1, 0),
+        arguments: &[0],
+    },
+    Case {
+        name: "tail calls",
+        module: r#"(module (func $f (export "f") (param i32) (result i32)
+            (if (i32.eqz (local.get 0)) (then (return (i32.const 0))))
+            (return_call $f (i32.sub (local.get 0) (i32.const 1)))))"#,
+        // as the chain of calls
+        paths: |n| ((ENTRY + 7) * n as u64 + ENTRY + 4, (ENTRY + 7) * n as u64),
+        arguments: &[0, 1, 2, 10_000],
+    },
+];
+
+/// What the tree of calls costs, as its guest spends it.
+fn tree(n: i32, spent: &mut u64, last_check: &mut u64) {
+    *last_check = *spent;
+    // get, const, lt, if
+    *spent += ENTRY + 4;
+    if n < 2 {
+        *spent += 1;
+        return;
+    }
+    for less in [1, 2] {
+        // get, const, sub, call
+        *spent += 4;
+        tree(n - less, spent, last_check);
+    }
+    *spent += 1;
+}
+
+fn set_up(module: &str) -> Result<(Store<()>, Instance)> {
+    let engine = Engine::new(Config::new().fuel(true))?;
+    let module = Module::new(&engine, module)?;
+    let mut store = Store::new(&engine, ());
+    store.set_fuel(0)?;
+    let instance = Instance::new(&mut store, &module, &[])?;
+    Ok((store, instance))
+}
+
+const FUEL: u64 = 1 << 40;
+
+#[test]
+fn every_path_costs_its_operators() -> Result<()> {
+    for case in CASES {
+        let (mut store, instance) = set_up(case.module)?;
+        for &argument in case.arguments {
+            store.set_fuel(FUEL)?;
+            instance.call::<i32, i32>(&mut store, "f", argument)?;
+            let (cost, _) = (case.paths)(argument);
+            assert_eq!(FUEL - store.get_fuel()?, cost, "{}, f({argument})", case.name);
+            store.set_fuel(cost)?;
+            instance.call::<i32, i32>(&mut store, "f", argument)?;
+            assert_eq!(store.get_fuel()?, 0, "{}: exactly enough is enough", case.name);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_path_yields_once_for_each_slice_that_a_check_finds_used_up() -> Result<()> {
+    for case in CASES {
+        let (mut store, instance) = set_up(case.module)?;
+        for &argument in case.arguments {
+            let (cost, last_check) = (case.paths)(argument);
+            for every in [1, 2, 7, 8, 9, 64, 1000] {
+                store.set_fuel(FUEL)?;
+                let policy = NonZeroU64::new(every).expect("not zero");
+                store.set_fuel_policy(FuelPolicy::Yield { every: policy })?;
+                let call = instance.call_async::<_, i32, i32>(&mut store, "f", argument);
+                let (result, pending) = drive(call);
+                result?;
+                let what = format!("{}, f({argument}), a yield every {every}", case.name);
+                assert_eq!(pending, last_check.saturating_sub(1) / every, "{what}");
+                assert_eq!(FUEL - store.get_fuel()?, cost, "{what}: yields cost nothing");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The operands and the operator, and units for what it moves: 64 bytes each, or an element.
+#[test]
+fn bulk_operations_cost_what_they_move() -> Result<()> {
+    let module = |operation: &str| {
+        format!(
+            r#"(module (memory 4) (table $t 1000 funcref)
+                (data $d "{}") (elem $e func {})
+                (func $f (export "f") (param i32) {operation}))"#,
+            "x".repeat(640),
+            "$f ".repeat(100),
+        )
+    };
+    let bytes = |n: u64| n / 64;
+    let elements = |n: u64| n;
+    let operations: [(&str, fn(u64) -> u64, &[i32]); 6] = [
+        ("memory.fill (i32.const 0) (i32.const 1)", bytes, &[0, 64, 65_536]),
+        (
+            "memory.copy (i32.const 64) (i32.const 0)",
+            bytes,
+            &[0, 64, 65_536],
+        ),
+        ("memory.init $d (i32.const 0) (i32.const 0)", bytes, &[0, 64, 640]),
+        (
+            "table.fill $t (i32.const 0) (ref.null func)",
+            elements,
+            &[0, 1, 1000],
+        ),
+        (
+            "table.copy $t $t (i32.const 1) (i32.const 0)",
+            elements,
+            &[0, 1, 999],
+        ),
+        (
+            "table.init $t $e (i32.const 0) (i32.const 0)",
+            elements,
+            &[0, 1, 100],
+        ),
+    ];
+    for (operation, units, lengths) in operations {
+        let (mut store, instance) = set_up(&module(&format!("({operation} (local.get 0))")))?;
+        for &length in lengths {
+            store.set_fuel(FUEL)?;
+            instance.call::<i32, ()>(&mut store, "f", length)?;
+            let expected = ENTRY + 3 + 1 + units(length as u64);
+            assert_eq!(FUEL - store.get_fuel()?, expected, "{operation}, {length}");
+            store.set_fuel(expected)?;
+            instance.call::<i32, ()>(&mut store, "f", length)?;
+            assert_eq!(store.get_fuel()?, 0, "{operation}: exactly enough is enough");
+        }
+    }
+    Ok(())
+}
