@@ -227,7 +227,10 @@ fn every_path_yields_once_for_each_slice_that_a_check_finds_used_up() -> Result<
     Ok(())
 }
 
-/// The operands and the operator, and units for what it moves: 64 bytes each, or an element.
+/// An operator with its operands but the length, units by length, and lengths.
+type Operation = (&'static str, fn(u64) -> u64, &'static [i32]);
+
+/// A unit for 64 bytes each, or for an element.
 #[test]
 fn bulk_operations_cost_what_they_move() -> Result<()> {
     let module = |operation: &str| {
@@ -239,9 +242,9 @@ fn bulk_operations_cost_what_they_move() -> Result<()> {
             "$f ".repeat(100),
         )
     };
-    let bytes = |n: u64| n / 64;
-    let elements = |n: u64| n;
-    let operations: [(&str, fn(u64) -> u64, &[i32]); 6] = [
+    let bytes: fn(u64) -> u64 = |n| n / 64;
+    let elements: fn(u64) -> u64 = |n| n;
+    let operations: [Operation; 6] = [
         ("memory.fill (i32.const 0) (i32.const 1)", bytes, &[0, 64, 65_536]),
         (
             "memory.copy (i32.const 64) (i32.const 0)",

@@ -282,11 +282,8 @@ fn threads_of_the_c_library_enter_guests_and_overflow() {
             // SAFETY: the call succeeded.
             let thread = unsafe { thread.assume_init() };
             // SAFETY: a thread that nobody has joined yet.
-            assert_eq!(
-                unsafe { libc::pthread_join(thread, ptr::null_mut()) },
-                0,
-                "round {round}"
-            );
+            let joined = unsafe { libc::pthread_join(thread, ptr::null_mut()) };
+            assert_eq!(joined, 0, "round {round}");
         }
         let after = selvedge_tests::mapping_count();
         assert!(after <= before + 40, "{before} mappings, then {after}");
