@@ -27,6 +27,22 @@ impl<Input, Yield> Suspender<Input, Yield> {
     /// Suspends the fiber: its resume returns `value`. Returns what the next resume gives.
     ///
     /// Unwinds instead when the fiber is dropped meanwhile ([`ForcedUnwind`](crate::ForcedUnwind)).
+    ///
+    /// Another thread, and another fiber, cannot do it:
+    /// ```compile_fail,E0277
+    /// use fibers::{Fiber, GuardedStack};
+    /// let stack = GuardedStack::new(1 << 16).unwrap();
+    /// Fiber::<(), (), (), _>::with_stack(stack, |suspender, ()| {
+    ///     std::thread::scope(|threads| { threads.spawn(|| suspender.suspend(())); });
+    /// });
+    /// ```
+    /// ```compile_fail,E0521
+    /// use fibers::{Fiber, GuardedStack};
+    /// let stack = || GuardedStack::new(1 << 16).unwrap();
+    /// Fiber::<(), (), (), _>::with_stack(stack(), move |outer, ()| {
+    ///     Fiber::<(), (), (), _>::with_stack(stack(), move |_, ()| outer.suspend(())).resume(());
+    /// });
+    /// ```
     // Inlined, so that the return predictor stays in step: see the head of the architecture's file.
     #[inline(always)]
     pub fn suspend(&self, value: Yield) -> Input {

@@ -228,7 +228,7 @@ fn read(path: &CStr, mut each: impl FnMut(u8) -> bool) {
     unsafe { libc::close(file) };
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "std"))]
 mod tests {
     use super::*;
 
