@@ -7,7 +7,7 @@ use selvedge::{
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -483,5 +483,106 @@ fn shared_memories_link_only_with_shared_ones_and_their_limits() -> Result<()> {
     config.wasm_threads(false);
     let error = Module::new(&Engine::new(&config)?, "(module (memory 1 2 shared))").expect_err("it is off");
     assert!(error.to_string().contains("threads"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn a_wait_that_is_forgotten_ends_with_the_next_call_or_with_its_store() -> Result<()> {
+    let mut context = Context::from_waker(Waker::noop());
+    for engine in engines() {
+        let shared = Shared::new(engine)?;
+        let (mut store, instance) = shared.guest()?;
+        let mut forget = |store: &mut Store<()>| {
+            let mut call = instance.call_async::<_, _, i32>(store, "wait", (4, 0, 60_000_000_000_i64));
+            assert!(pin!(&mut call).poll(&mut context).is_pending());
+            std::mem::forget(call);
+        };
+        forget(&mut store);
+        assert_eq!(instance.call::<_, i32>(&mut store, "notify", (4, -1))?, 0);
+        forget(&mut store);
+        drop(store);
+        assert_eq!(shared.memory.atomic_notify(4, 1)?, 0);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_parked_wait_is_interrupted_from_another_thread() -> Result<()> {
+    for engine in engines() {
+        let shared = Shared::new(engine)?;
+        let (mut store, instance) = shared.guest()?;
+        let handle = store.interrupt_handle()?;
+        let stopper = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(20));
+            handle.interrupt();
+        });
+        let stopped = block_on(instance.call_async::<_, _, i32>(&mut store, "wait", (4, 0, -1_i64)));
+        assert_eq!(trap_of(stopped), Some(Trap::Interrupt));
+        assert_eq!(shared.memory.atomic_notify(4, 1)?, 0);
+        stopper.join().expect("no panic");
+        assert_eq!(instance.call::<_, i32>(&mut store, "notify", (4, 1))?, 0);
+    }
+    Ok(())
+}
+
+/// Who is told that its time is over was not counted, and who was counted is told so.
+#[test]
+fn as_many_waits_are_woken_as_notifies_say() -> Result<()> {
+    const WAITS: i64 = 400;
+    let shared = Shared::new(Engine::default())?;
+    let done = AtomicBool::new(false);
+    let wait = |is_parked: bool| -> Result<u32> {
+        let (mut store, instance) = shared.guest()?;
+        let mut woken = 0;
+        for nanos in (0..WAITS).map(|round| 1 + round * 97) {
+            let arguments = (0, 0, nanos);
+            let how: i32 = match is_parked {
+                true => block_on(instance.call_async(&mut store, "wait", arguments))?,
+                false => instance.call(&mut store, "wait", arguments)?,
+            };
+            assert!(how == 0 || how == 2, "ended by {how}");
+            woken += u32::from(how == 0);
+        }
+        Ok(woken)
+    };
+    let (woken, counted) = thread::scope(|scope| {
+        let notifier = scope.spawn(|| {
+            let mut counted = 0;
+            while !done.load(Ordering::SeqCst) {
+                counted += shared.memory.atomic_notify(0, 2).expect("a valid address");
+            }
+            counted
+        });
+        let wait = &wait;
+        let waiters = [true, true, false].map(|is_parked| scope.spawn(move || wait(is_parked)));
+        let woken = waiters.map(thread::ScopedJoinHandle::join);
+        done.store(true, Ordering::SeqCst);
+        (woken, notifier.join().expect("no panic"))
+    });
+    let mut sum = 0;
+    for woken in woken {
+        sum += woken.expect("no panic")?;
+    }
+    assert_eq!(sum, counted);
+    Ok(())
+}
+
+#[test]
+fn a_shared_memory_outlives_its_engine() -> Result<()> {
+    for engine in engines() {
+        let Shared {
+            engine,
+            module,
+            memory,
+        } = Shared::new(engine)?;
+        let bytes = memory.data();
+        drop((engine, module));
+        assert_eq!(memory.grow(3)?, 1);
+        bytes[65_535].store(7, Ordering::SeqCst);
+        assert_eq!(memory.data()[65_535].load(Ordering::SeqCst), 7);
+        assert_eq!(memory.data()[4 * 65_536 - 1].load(Ordering::SeqCst), 0);
+        let now = Some(Duration::ZERO);
+        assert_eq!(memory.atomic_wait32(0, 0, now)?, WaitResult::TimedOut);
+    }
     Ok(())
 }

@@ -50,6 +50,10 @@ pub(crate) struct PendingVTable {
     ///
     /// Safety: as for `poll`, and nobody uses it afterwards.
     pub(crate) drop: unsafe fn(*mut u8),
+    /// The future was forgotten: gives up its place where others would still count on it. Drops nothing and runs no user code.
+    ///
+    /// Safety: as for `poll`, and nobody uses it afterwards.
+    pub(crate) forget: unsafe fn(*mut u8),
 }
 
 /// A host future that an activation waits for.
@@ -667,6 +671,8 @@ impl StoreVm {
                 ..
             } = *unsafe { &*self.top };
             if let Some(pending) = pending {
+                // SAFETY: invariant 3: it lies there; the activation ends here, and nobody reaches it afterwards.
+                unsafe { (pending.vtable.forget)(pending.future) };
                 self.arena.abandon();
                 self.roots.truncate(pending.roots);
             }

@@ -301,6 +301,7 @@ where
     pub(crate) const VTABLE: PendingVTable = PendingVTable {
         poll: Self::poll,
         drop: Self::drop,
+        forget: Self::forget,
     };
 
     /// # Safety
@@ -335,6 +336,12 @@ where
         // SAFETY: the caller's promise.
         unsafe { drop_in_place(future.cast::<Fut>()) };
     }
+
+    /// A user's future that was forgotten is left as it lies.
+    ///
+    /// # Safety
+    /// [`PendingVTable::forget`].
+    unsafe fn forget(_: *mut u8) {}
 }
 
 /// The body of every shim: `$body` with panics caught, then settled.

@@ -7,7 +7,7 @@
 //!
 //! Nothing of this runs on the guest's stack, and no lock is held while a waker is cloned, woken or dropped.
 
-use super::activation::{Activation, Pending};
+use super::activation::{Activation, Pending, PendingVTable};
 use super::arch::{DONE, EXIT, SUSPEND};
 use super::builtins;
 use super::instance::InstanceVm;
@@ -257,7 +257,7 @@ impl Wait {
         unsafe { place.cast::<Waiting>().as_ptr().write(waiting) };
         let pending = Pending {
             future: place.as_ptr().cast(),
-            vtable: &Later::<Waiting>::VTABLE,
+            vtable: &Waiting::VTABLE,
             slots,
             mark,
             roots: store.roots.mark(),
@@ -278,6 +278,26 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
+    const VTABLE: PendingVTable = PendingVTable {
+        forget: Waiting::forget,
+        ..Later::<Waiting>::VTABLE
+    };
+
+    /// A call that was forgotten waits no more: no notify is spent on it.
+    ///
+    /// # Safety
+    /// [`PendingVTable::forget`].
+    unsafe fn forget(future: *mut u8) {
+        // SAFETY: the caller's promise: a `Waiting` lies there, and nobody else refers to it.
+        let waiting = unsafe { &mut *future.cast::<Waiting>() };
+        waiting.give_up(); // the waker stays in the waiter, which is not dropped
+    }
+
+    fn give_up(&mut self) {
+        self.wake_up = None;
+        self.shared.waiters.leave(self.address, &self.waiter);
+    }
+
     /// How it ended, if it did. One look at the clock: who is told that the time is over has left the queue, and no later notify
     /// counts it.
     fn end(&self) -> Option<WaitResult> {
@@ -308,8 +328,7 @@ impl Future for Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.wake_up = None;
-        self.shared.waiters.leave(self.address, &self.waiter);
+        self.give_up();
     }
 }
 
