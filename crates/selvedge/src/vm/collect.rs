@@ -34,7 +34,7 @@ impl StoreVm {
         let reference = match self.heap.new_external(value) {
             Ok(reference) => Some(reference),
             Err(value) => {
-                self.collect();
+                self.collect_if_worthwhile();
                 self.heap.new_external(value).ok()
             }
         };
@@ -48,7 +48,7 @@ impl StoreVm {
         let reference = match self.heap.new_exception(tag, slots) {
             Some(reference) => Some(reference),
             None => {
-                self.collect();
+                self.collect_if_worthwhile();
                 self.heap.new_exception(tag, slots)
             }
         };
@@ -61,9 +61,16 @@ impl StoreVm {
         }
     }
 
+    fn collect_if_worthwhile(&mut self) {
+        if self.heap.is_collection_worthwhile() {
+            self.collect();
+        }
+    }
+
     /// Publishes where the region is, or says that it is full.
     fn allocated(&mut self, reference: Option<u32>) -> Result<u32> {
         self.cx.heap_base = self.heap.base();
+        self.heap.set_refused(reference.is_none());
         reference.ok_or_else(|| {
             Error::msg(format!(
                 "the reference heap is full: {} of {} bytes in use",

@@ -33,8 +33,14 @@ use std::any::Any;
 const GRAIN_BYTES: usize = 16;
 /// Words of 8 bytes in it.
 const GRAIN_WORDS: usize = GRAIN_BYTES / 8;
-/// Free lists: of 16, 32 .. 512 bytes, and one of all that is larger.
-const CLASSES: usize = 33;
+/// Free lists: of 16, 32 .. 512 bytes; then one for each power of two, of blocks up to the next one.
+const CLASSES: usize = EXACT_CLASSES + 23;
+/// The lists whose blocks all have one size.
+const EXACT_CLASSES: usize = 32;
+/// How many blocks of a list are looked at, where they may be too small: a guest decides how long it is.
+const LOOKED_AT: usize = 16;
+/// A full region is worth a collection when this part of it was allocated since the last.
+const WORTH_COLLECTING: usize = 16;
 /// What may be allocated at least between two collections.
 const MIN_BETWEEN_COLLECTIONS: usize = 64 << 10;
 /// Offset in an exception of its first value.
@@ -92,6 +98,8 @@ pub(crate) struct Heap {
     /// How many lie between two collections.
     between_collections: usize,
     limit_bytes: usize,
+    /// Whether the last allocation was refused.
+    refused: bool,
     hosts: Vec<Option<HostValue>>,
     free_hosts: Vec<u32>,
     /// Host values whose objects died (invariant 3).
@@ -111,6 +119,7 @@ impl Heap {
             allocated_bytes: 0,
             between_collections: MIN_BETWEEN_COLLECTIONS,
             limit_bytes: limit_bytes.min(u32::MAX as usize & !(GRAIN_BYTES - 1)),
+            refused: false,
             hosts: Vec::new(),
             free_hosts: Vec::new(),
             dead: Vec::new(),
@@ -156,6 +165,17 @@ impl Heap {
     /// Whether so much was allocated that a collection is worth its time.
     pub(crate) fn is_collection_due(&self) -> bool {
         self.allocated_bytes >= self.between_collections
+    }
+
+    /// Whether to collect now that the region is full. A guest that keeps it nearly full would have it done for every few bytes, and pays
+    /// for none: it is refused instead. The allocation after a refusal is not, so that what has become free since is found.
+    pub(crate) fn is_collection_worthwhile(&self) -> bool {
+        self.refused || self.allocated_bytes >= self.limit_bytes / WORTH_COLLECTING
+    }
+
+    /// Notes how an allocation ended.
+    pub(crate) fn set_refused(&mut self, refused: bool) {
+        self.refused = refused;
     }
 
     /// A new external object; gives the value back when the region is full.
@@ -237,23 +257,37 @@ impl Heap {
 
     /// A block from the lists: of its own class, else a larger one whose rest stays free.
     fn take_free(&mut self, bytes: usize) -> Option<u32> {
-        for class in class(bytes)..CLASSES - 1 {
+        let own = class(bytes);
+        if own >= EXACT_CLASSES
+            && let Some(block) = self.take_large_enough(own, bytes)
+        {
+            return Some(self.split(block, bytes));
+        }
+        // All of these are large enough.
+        for class in own + usize::from(own >= EXACT_CLASSES)..CLASSES {
             let block = self.free[class];
             if block != 0 {
                 self.free[class] = self.next_free(block);
                 return Some(self.split(block, bytes));
             }
         }
-        // Of the large ones, the first that is large enough.
-        let (mut before, mut block) = (0, self.free[CLASSES - 1]);
-        while block != 0 {
+        None
+    }
+
+    /// The first block of a class that is large enough, among those looked at.
+    fn take_large_enough(&mut self, class: usize, bytes: usize) -> Option<u32> {
+        let (mut before, mut block) = (0, self.free[class]);
+        for _ in 0..LOOKED_AT {
+            if block == 0 {
+                return None;
+            }
             let next = self.next_free(block);
             if self.header(block).bytes() >= bytes {
                 match before {
-                    0 => self.free[CLASSES - 1] = next,
+                    0 => self.free[class] = next,
                     before => self.words[index(before) + 1] = u64::from(next),
                 }
-                return Some(self.split(block, bytes));
+                return Some(block);
             }
             (before, block) = (block, next);
         }
@@ -373,7 +407,12 @@ fn index(offset: u32) -> usize {
 
 /// The free list for blocks of this size.
 fn class(bytes: usize) -> usize {
-    (bytes / GRAIN_BYTES - 1).min(CLASSES - 1)
+    let grains = bytes / GRAIN_BYTES;
+    if grains <= EXACT_CLASSES {
+        grains - 1
+    } else {
+        EXACT_CLASSES + (grains / EXACT_CLASSES).ilog2() as usize
+    }
 }
 
 #[cfg(test)]
@@ -453,7 +492,7 @@ mod tests {
             random = random
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
-            let count = (random >> 33) as usize % 60;
+            let count = (random >> 33) as usize % 200;
             let slots = vec![ValRaw::from_u64(round); count];
             if let Some(object) = heap.new_exception(1, &slots) {
                 live.push((object, count));
