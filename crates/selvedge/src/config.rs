@@ -20,6 +20,7 @@ pub struct Config {
     pub(crate) keep_stacks: bool,
     pub(crate) max_host_stack_bytes: usize,
     pub(crate) memory_style: MemoryStyle,
+    pub(crate) max_pooled_memories: usize,
     pub(crate) opt_level: OptLevel,
     pub(crate) parallel_compilation: bool,
     pub(crate) max_backtrace_frames: usize,
@@ -48,6 +49,7 @@ impl Config {
             keep_stacks: false,
             max_host_stack_bytes: 1 << 20,
             memory_style: MemoryStyle::Reserved,
+            max_pooled_memories: 1024,
             opt_level: OptLevel::Speed,
             parallel_compilation: true,
             max_backtrace_frames: 64,
@@ -113,6 +115,13 @@ impl Config {
     /// How memories are laid out and checked. Default: reserved, unchecked.
     pub fn memory_style(&mut self, style: MemoryStyle) -> &mut Config {
         self.memory_style = style;
+        self
+    }
+
+    /// How many reserved memories are kept for the next instances when those that had them are gone. Kept ones are addresses,
+    /// 6 GiB each, and at most five mappings; what guests wrote goes back to the kernel at once. Default: 1024.
+    pub fn max_pooled_memories(&mut self, count: usize) -> &mut Config {
+        self.max_pooled_memories = count;
         self
     }
 

@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::vm::arch;
 use crate::vm::code::{ModuleCode, RuntimeSlots};
+use crate::vm::linear::MemoryPool;
 use crate::vm::signals;
 use fibers::pool::{PoolConfig, StackPool};
 use selvedge_compiler::{CompiledModule, FuncType, MemoryStyle, Settings, compile_host_trampolines};
@@ -23,6 +24,7 @@ struct Inner {
     config: Config,
     settings: Settings,
     stacks: StackPool,
+    memories: Arc<MemoryPool>,
     trampolines: Mutex<HashMap<FuncType, HostCode>>,
 }
 
@@ -101,6 +103,7 @@ impl Engine {
                 config: config.clone(),
                 settings,
                 stacks,
+                memories: MemoryPool::new(config.max_pooled_memories),
                 trampolines: Mutex::default(),
             }),
         })
@@ -131,6 +134,10 @@ impl Engine {
     #[inline(always)]
     pub(crate) fn stacks(&self) -> &StackPool {
         &self.inner.stacks
+    }
+
+    pub(crate) fn memories(&self) -> &Arc<MemoryPool> {
+        &self.inner.memories
     }
 
     /// The trampolines of a signature, compiled when first asked for.

@@ -34,7 +34,7 @@ impl Memory {
                 "a shared memory is of no store: see `SharedMemory::new`",
             ));
         }
-        let memory = LinearMemory::new(&ty, vm.engine.memory_style())?;
+        let memory = LinearMemory::new(&ty, vm.engine.memory_style(), vm.engine.memories())?;
         let index = vm.add_memory(MemoryVm::Own(memory));
         Ok(Memory::new_handle(vm.id, index))
     }

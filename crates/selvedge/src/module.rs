@@ -3,11 +3,12 @@
 use crate::engine::{self, Engine};
 use crate::error::Result;
 use crate::vm::code::ModuleCode;
+use crate::vm::linear::Image;
 use selvedge_compiler::{ExternIndex, ExternType, FuncType, ModuleInfo, compile};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A compiled module, ready to be instantiated any number of times, in any store of its engine. Cheap to clone.
 #[derive(Clone)]
@@ -21,6 +22,8 @@ struct Inner {
     /// The process-wide number of each of the module's types.
     type_ids: Vec<u32>,
     exports: HashMap<String, ExternIndex>,
+    /// First contents of each memory that has an image, made when the module is first instantiated.
+    images: OnceLock<Box<[Option<Arc<Image>>]>>,
 }
 
 impl fmt::Debug for Module {
@@ -56,6 +59,7 @@ impl Module {
                 code,
                 type_ids,
                 exports,
+                images: OnceLock::new(),
             }),
         })
     }
@@ -112,6 +116,17 @@ impl Module {
 
     pub(crate) fn export(&self, name: &str) -> Option<ExternIndex> {
         self.inner.exports.get(name).copied()
+    }
+
+    /// What a memory holds at first, if its data segments were made an image; else they are to be copied.
+    pub(crate) fn image(&self, memory: u32) -> Option<&Arc<Image>> {
+        let images = self.inner.images.get_or_init(|| {
+            let engine = &self.inner.engine;
+            let memories = 0..self.info().memories.len() as u32;
+            let image = |memory| Image::of(self.info(), memory, engine.memory_style(), engine.memories());
+            memories.map(|memory| image(memory).map(Arc::new)).collect()
+        });
+        images[memory as usize].as_ref()
     }
 
     /// The code of a defined function.

@@ -45,7 +45,7 @@ impl SharedMemory {
     /// # Errors
     /// A type that is not shared, or no address space or memory for it.
     pub fn new(engine: &Engine, ty: MemoryType) -> Result<SharedMemory> {
-        let inner = SharedLinear::new(&ty, engine.memory_style())?;
+        let inner = SharedLinear::new(&ty, engine.memory_style(), engine.memories())?;
         Ok(SharedMemory::of(Arc::new(inner)))
     }
 

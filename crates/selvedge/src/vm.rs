@@ -20,6 +20,7 @@
 //! | `signals.rs`, `code.rs` | faults, and which code they lie in |
 //! | `kept.rs` | what stays at its address on the heap |
 //! | `shared.rs`, `waiters.rs`, `wait.rs`, `racing.rs` | shared memories, who waits in them, copies that race |
+//! | `linear/` | where memories lie: a pool of reservations, images, a slab |
 //! | `linear.rs`, `table.rs`, `builtins.rs`, `instance.rs` | memories, tables, bulk operations, instantiation |
 
 pub(crate) mod activation;

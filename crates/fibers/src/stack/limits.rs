@@ -42,6 +42,15 @@ pub enum KernelLimit {
     Unknown,
 }
 
+impl KernelLimit {
+    /// The limit that a call has met which has failed just now, with `ENOMEM`.
+    ///
+    /// `address_bytes` and `writable_bytes` are what the call would have added to the process. Reads a few files of `/proc`.
+    pub fn met_by(address_bytes: usize, writable_bytes: usize) -> KernelLimit {
+        met_by(address_bytes, writable_bytes)
+    }
+}
+
 impl fmt::Display for KernelLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {

@@ -253,6 +253,24 @@ pub(crate) fn table_init(
     Ok(())
 }
 
+/// Copies a data segment.
+fn copy_data(memory: &mut MemoryVm, offset: u64, data: &[u8]) -> std::result::Result<(), Trap> {
+    let end = offset.checked_add(data.len() as u64);
+    if end.is_none_or(|end| end > memory.length_bytes()) {
+        return Err(Trap::MemoryOutOfBounds);
+    }
+    let offset = offset as usize;
+    match memory.own_mut() {
+        Some(memory) => memory.as_mut_slice()[offset..][..data.len()].copy_from_slice(data),
+        None => {
+            let to = memory.base().wrapping_add(offset);
+            // SAFETY: inside, as just compared, and a shared memory does not shrink; the segment is never written.
+            unsafe { racing::copy(data.as_ptr(), to, data.len()) };
+        }
+    }
+    Ok(())
+}
+
 impl StoreVm {
     /// Makes an instance of `module` with imports that match its types. The start function is left to the caller.
     ///
@@ -264,9 +282,14 @@ impl StoreVm {
         let (mut memories, mut tables) = self.split(&imports);
         // All are made before one is added, so that a failure leaves nothing in the store.
         let style = self.engine.memory_style();
-        let own = info.memories[info.imported_memories as usize..].iter();
+        let pool = self.engine.memories().clone();
+        let own = info
+            .memories
+            .iter()
+            .zip(0..)
+            .skip(info.imported_memories as usize);
         let own_memories = own
-            .map(|ty| MemoryVm::new(ty, style))
+            .map(|(ty, index)| MemoryVm::new(ty, style, &pool, module.image(index)))
             .collect::<Result<Vec<_>>>()?;
         let own = info.tables[info.imported_tables as usize..].iter();
         let own_tables = own.map(|ty| TableVm::new(*ty, 0)).collect::<Result<Vec<_>>>()?;
@@ -439,12 +462,21 @@ impl StoreVm {
         }
     }
 
-    /// Copies the active segments: elements, then data, each in order.
+    /// Writes the active segments: elements, then data, each in order.
     fn write_segments(&mut self, index: u32) -> Result<()> {
         let instance = self.instances[index as usize].as_ptr();
         // SAFETY: kept by this store at an address of its own; nothing below makes or drops an instance.
         let instance = unsafe { &mut *instance };
         let module = instance.module.clone();
+        let written = self.write_elements(instance, &module).map_err(|error| (0, error));
+        let written = written.and_then(|()| self.write_data(instance, &module));
+        written.map_err(|(segment, error)| {
+            self.take_images_back(instance, &module, segment);
+            error
+        })
+    }
+
+    fn write_elements(&mut self, instance: &mut InstanceVm, module: &Module) -> Result<()> {
         for (segment, element) in module.info().elements.iter().enumerate() {
             let segment = segment as u32;
             if let ElementMode::Active { table, ref offset } = element.mode {
@@ -459,32 +491,56 @@ impl StoreVm {
                 instance.drop_elements(segment);
             }
         }
+        Ok(())
+    }
+
+    /// Copies the data segments, but for those that images hold. The first that does not fit is named beside the error.
+    fn write_data(
+        &mut self,
+        instance: &mut InstanceVm,
+        module: &Module,
+    ) -> std::result::Result<(), (usize, Error)> {
         for (segment, data) in module.info().data.iter().enumerate() {
             let DataMode::Active { memory, ref offset } = data.mode else {
                 continue;
             };
-            let is_64 = module.info().memories[memory as usize].is_64();
-            let offset = instance.address(offset, is_64) as usize;
-            let memory = &mut self.memories[instance.memories[memory as usize] as usize];
-            let length = data.bytes.len();
-            let fits = (offset as u64)
-                .checked_add(length as u64)
-                .is_some_and(|end| end <= memory.length_bytes());
-            if !fits {
-                return Err(Error::from(Trap::MemoryOutOfBounds)
-                    .context(format!("data segment {segment} does not fit")));
-            }
-            match memory.own_mut() {
-                Some(memory) => memory.as_mut_slice()[offset..][..length].copy_from_slice(&data.bytes),
-                None => {
-                    let to = memory.base().wrapping_add(offset);
-                    // SAFETY: inside, as just compared, and a shared memory does not shrink; the segment is never written.
-                    unsafe { racing::copy(data.bytes.as_ptr(), to, length) };
-                }
+            if module.image(memory).is_none() {
+                let is_64 = module.info().memories[memory as usize].is_64();
+                let offset = instance.address(offset, is_64);
+                let memory = &mut self.memories[instance.memories[memory as usize] as usize];
+                copy_data(memory, offset, &data.bytes).map_err(|trap| {
+                    let what = format!("data segment {segment} does not fit");
+                    (segment, Error::from(trap).context(what))
+                })?;
             }
             instance.drop_data(segment as u32);
         }
         Ok(())
+    }
+
+    /// A segment did not fit: images held also those that come after it, which must not be there. Somebody may see the memory
+    /// yet, by a function that an element segment put into a table of another instance.
+    #[cold]
+    fn take_images_back(&mut self, instance: &InstanceVm, module: &Module, segment: usize) {
+        let info = module.info();
+        for memory in info.imported_memories..info.memories.len() as u32 {
+            let Some(image) = module.image(memory) else {
+                continue;
+            };
+            let place = instance.memories[memory as usize] as usize;
+            let bytes = self.memories[place].own_mut().expect("a memory with an image");
+            bytes.as_mut_slice()[image.range()].fill(0);
+        }
+        for data in &info.data[..segment] {
+            match data.mode {
+                DataMode::Active { memory, ref offset } if module.image(memory).is_some() => {
+                    let offset = instance.address(offset, false);
+                    let memory = &mut self.memories[instance.memories[memory as usize] as usize];
+                    copy_data(memory, offset, &data.bytes).expect("an image's segment fits");
+                }
+                _ => {}
+            }
+        }
     }
 
     /// The handle index of a function of an instance.

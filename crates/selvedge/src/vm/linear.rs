@@ -10,23 +10,36 @@
 //! In the *reserved* style a 32-bit index plus an offset below 2 GiB cannot leave the reservation: an access is not
 //! checked, one beyond the length faults, and the signal handler asks whether the address lies in a reservation. The page
 //! at the end is for the bytes of an access that begins at the last such address. In the *bounded* style compiled code
-//! compares with the length, and the memory may move when it grows. A memory with 64-bit addresses or with pages of one byte
-//! is always bounded; its length need not be a multiple of the host's page size, but its mapping is.
+//! compares with the length, and the memory may move when it grows: small ones lie in a slab (`linear/slab.rs`). A memory with 64-bit addresses or with pages of one byte
+//! is always bounded; its length need not be a multiple of the host's page size, but its place is.
 //!
 //! Invariants
 //! 1. `[base, base + length)` is mapped readable and writable, and belongs to this memory alone. What is mapped so behind it, up
 //!    to the end of the host's page, is zero: nobody writes there.
 //! 2. `base` of a reserved or shared memory never changes; of a bounded one only in [`LinearMemory::grow`].
 //! 3. Bytes of a reserved memory between `base + length` and `base + reservation_bytes` fault.
+//! 4. A memory's bytes are zero, or its module's image, before its own guest or host writes them: addresses are used again
+//!    (`linear/pool.rs`), bytes never.
 //!
 //! Who may touch the bytes: the guest of the store that owns the memory, and the host through `&LinearMemory` and `&mut
 //! LinearMemory`, which the store lends only while the guest does not run. A shared memory is lent to nobody: `shared.rs`.
 
+mod image;
+mod mapping;
+mod pool;
+mod slab;
+
+pub(crate) use image::Image;
+pub(crate) use pool::MemoryPool;
+
 use crate::error::{Context, Error, Result};
+use mapping::{Access, Mapping};
+use pool::Slot;
 use selvedge_compiler::{MemoryStyle, MemoryType, layout};
-use std::io;
-use std::mem::offset_of;
+use slab::{Block, Slab};
+use std::mem::{self, offset_of};
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What generated code and the signal handler know of a memory. Its address never changes while the memory lives.
@@ -48,16 +61,78 @@ const _: () = {
 /// For the last bytes of an access that begins just below the end of the guard.
 const OVERRUN_BYTES: u64 = 64 << 10;
 const RESERVATION_BYTES: u64 = MemoryStyle::RESERVED_BYTES + MemoryStyle::GUARD_BYTES + OVERRUN_BYTES;
-/// How many reserved memories an address space of 2^47 bytes was seen to hold beside everything else.
-const RESERVATIONS_SEEN: u64 = 21_843;
-
-/// A linear memory. Dropping it unmaps it.
+/// A linear memory. Dropping it gives its addresses to the next one, or back to the kernel.
 #[derive(Debug)]
 pub(crate) struct LinearMemory {
     /// From `Box::into_raw`; a raw pointer because generated code holds copies of it.
     def: NonNull<VMMemory>,
     ty: MemoryType,
     layout: MemoryLayout,
+    backing: Backing,
+    pool: Arc<MemoryPool>,
+}
+
+/// Whose the addresses are.
+#[derive(Debug)]
+enum Backing {
+    /// No bytes.
+    Nothing,
+    /// A reservation of the pool's.
+    Slot(Slot),
+    /// Of the slab.
+    Block(Block),
+    /// A mapping of its own.
+    Own(Mapping),
+}
+
+impl Backing {
+    /// Room for a bounded memory.
+    fn bounded(length: u64, pool: &MemoryPool) -> Result<Backing> {
+        if length == 0 {
+            return Ok(Backing::Nothing);
+        }
+        if let Some(bytes) = Slab::block_bytes(length)
+            && let Ok(block) = pool.slab.take(bytes)
+        {
+            return Ok(Backing::Block(block));
+        }
+        let mapped = whole_pages(length).with_context(|| refused(length))?;
+        let own = Mapping::new(mapped, Access::ReadWrite).with_context(|| refused(length))?;
+        Ok(Backing::Own(own))
+    }
+
+    /// Room for a memory that does not move, up to `most` bytes.
+    fn maximum(length: u64, most: u64) -> Result<Backing> {
+        if most == 0 {
+            return Ok(Backing::Nothing);
+        }
+        let reserve = || format!("cannot reserve {most} bytes of addresses for a memory");
+        let own = Mapping::new(most, Access::None).with_context(reserve)?;
+        if length > 0 {
+            own.open(0, length).with_context(|| refused(length))?;
+        }
+        Ok(Backing::Own(own))
+    }
+
+    /// The first byte, and how many there may be.
+    fn place(&self) -> (*mut u8, u64) {
+        match self {
+            // Slices of no bytes want an address that is not null.
+            Backing::Nothing => (ptr::without_provenance_mut(MemoryType::PAGE_BYTES as usize), 0),
+            Backing::Slot(slot) => (slot.mapping().base(), slot.mapping().bytes()),
+            Backing::Block(block) => (block.base, block.bytes),
+            Backing::Own(mapping) => (mapping.base(), mapping.bytes()),
+        }
+    }
+
+    /// Gives everything back, of a memory that has `length` bytes.
+    fn give_back(self, pool: &MemoryPool, length: u64) {
+        match self {
+            Backing::Slot(slot) => pool.give_back(slot, length),
+            Backing::Block(block) => pool.slab.put(block, length),
+            Backing::Nothing | Backing::Own(_) => {}
+        }
+    }
 }
 
 /// What lies behind a memory's bytes.
@@ -88,28 +163,46 @@ unsafe impl Send for LinearMemory {}
 unsafe impl Sync for LinearMemory {}
 
 impl LinearMemory {
-    /// A memory of `ty.minimum` pages, all zero, in the style that `style` means for its type. The only place where linear
-    /// memories come from.
+    /// A memory of `ty.minimum` pages, all zero, in the style that `style` means for its type.
     ///
     /// # Errors
     /// When the type is not valid, or the kernel refuses the addresses or the memory.
-    pub(crate) fn new(ty: &MemoryType, style: MemoryStyle) -> Result<LinearMemory> {
+    pub(crate) fn new(ty: &MemoryType, style: MemoryStyle, pool: &Arc<MemoryPool>) -> Result<LinearMemory> {
+        LinearMemory::with_image(ty, style, pool, None)
+    }
+
+    /// As [`new`](LinearMemory::new), holding an image that was made for this type and style. The only place where linear
+    /// memories come from.
+    pub(crate) fn with_image(
+        ty: &MemoryType,
+        style: MemoryStyle,
+        pool: &Arc<MemoryPool>,
+        image: Option<&Arc<Image>>,
+    ) -> Result<LinearMemory> {
         check_type(ty)?;
         let length = length_bytes(ty, ty.minimum).with_context(|| too_many(ty, ty.minimum))?;
         let layout = MemoryLayout::of(ty, style);
-        let def = match layout {
-            MemoryLayout::Reserved => new_reserved(length, RESERVATION_BYTES)?,
-            MemoryLayout::Bounded => new_bounded(length)?,
+        let backing = match layout {
+            MemoryLayout::Reserved => Backing::Slot(pool.take(length, image)?),
+            MemoryLayout::Bounded => Backing::bounded(length, pool)?,
             MemoryLayout::Maximum => {
                 let most = ty.maximum.context("a shared memory needs a maximum")?;
                 let bytes = length_bytes(ty, most).and_then(whole_pages);
-                new_reserved(length, bytes.with_context(|| too_many(ty, most))?)?
+                Backing::maximum(length, bytes.with_context(|| too_many(ty, most))?)?
             }
+        };
+        let (base, reservation_bytes) = backing.place();
+        let def = VMMemory {
+            base,
+            length_bytes: length.into(),
+            reservation_bytes,
         };
         Ok(LinearMemory {
             def: NonNull::from(Box::leak(Box::new(def))),
             ty: *ty,
             layout,
+            backing,
+            pool: pool.clone(),
         })
     }
 
@@ -182,7 +275,11 @@ impl LinearMemory {
         let (old_pages, new) = self.grown(delta_pages)?;
         let old = self.length_bytes();
         if new > old {
-            make_accessible(self.base().wrapping_add(old as usize), new - old).ok()?;
+            match &self.backing {
+                Backing::Slot(slot) => slot.mapping().open(old, new - old).ok()?,
+                Backing::Own(mapping) => mapping.open(old, new - old).ok()?,
+                Backing::Nothing | Backing::Block(_) => return None, // has no room
+            }
             self.def().length_bytes.store(new, Ordering::SeqCst);
         }
         Some(old_pages)
@@ -200,18 +297,33 @@ impl LinearMemory {
     }
 
     fn grow_bounded(&mut self, old: u64, new: u64) -> Option<()> {
-        let (old_mapped, mapped) = (self.def().reservation_bytes, whole_pages(new)?);
-        let base = match old {
-            0 => map(mapped, libc::PROT_READ | libc::PROT_WRITE).ok()?,
-            _ if mapped == old_mapped => self.def().base,
-            _ => remap(self.def().base, old_mapped, mapped).ok()?,
-        };
+        match &mut self.backing {
+            Backing::Own(mapping) => {
+                let mapped = whole_pages(new)?;
+                if mapped != mapping.bytes() {
+                    mapping.resize(mapped).ok()?;
+                }
+            }
+            // What lies behind the length in a block is zero.
+            Backing::Block(block) if new <= block.bytes => {}
+            _ => self.move_to(Backing::bounded(new, &self.pool).ok()?, old),
+        }
+        let (base, reservation_bytes) = self.backing.place();
         *self.def_mut() = VMMemory {
             base,
             length_bytes: new.into(),
-            reservation_bytes: mapped,
+            reservation_bytes,
         };
         Some(())
+    }
+
+    /// Copies the bytes to another place, which is large enough, and gives the one they had back.
+    fn move_to(&mut self, backing: Backing, length: u64) {
+        let (to, _) = backing.place();
+        // SAFETY: invariant 1 for the bytes there are; the new place is larger, its own, and nobody's yet.
+        unsafe { ptr::copy_nonoverlapping(self.base(), to, length as usize) };
+        let old = mem::replace(&mut self.backing, backing);
+        old.give_back(&self.pool, length);
     }
 
     fn def(&self) -> &VMMemory {
@@ -229,16 +341,8 @@ impl Drop for LinearMemory {
     fn drop(&mut self) {
         // SAFETY: `def` came out of a box in `new`, and nobody uses a memory after its store.
         let def = unsafe { Box::from_raw(self.def.as_ptr()) };
-        if def.reservation_bytes > 0 {
-            // SAFETY: the mapping is this memory's (invariant 1), and ends with it.
-            let result = unsafe { libc::munmap(def.base.cast(), def.reservation_bytes as usize) };
-            debug_assert_eq!(
-                result,
-                0,
-                "munmap of a linear memory failed: {}",
-                io::Error::last_os_error()
-            );
-        }
+        let backing = mem::replace(&mut self.backing, Backing::Nothing);
+        backing.give_back(&self.pool, def.length_bytes.into_inner());
     }
 }
 
@@ -279,91 +383,8 @@ fn too_many(ty: &MemoryType, pages: u64) -> String {
     )
 }
 
-/// A memory at the start of a reservation, in which it can grow.
-fn new_reserved(length: u64, reservation_bytes: u64) -> Result<VMMemory> {
-    if reservation_bytes == 0 {
-        return new_bounded(0);
-    }
-    let base = map(reservation_bytes, libc::PROT_NONE).with_context(|| {
-        format!(
-            "cannot reserve {reservation_bytes} bytes of addresses for a memory \
-             ({RESERVATIONS_SEEN} of {RESERVATION_BYTES} bytes fit into an address space of 128 TiB)"
-        )
-    })?;
-    // Owns the mapping from here on, so that an error gives it back.
-    let guard = Mapping {
-        base,
-        bytes: reservation_bytes,
-    };
-    if length > 0 {
-        make_accessible(base, length).with_context(|| refused(length))?;
-    }
-    std::mem::forget(guard);
-    Ok(VMMemory {
-        base,
-        length_bytes: length.into(),
-        reservation_bytes,
-    })
-}
-
-fn new_bounded(length: u64) -> Result<VMMemory> {
-    let mapped = whole_pages(length).with_context(|| refused(length))?;
-    let base = match mapped {
-        // Nothing is mapped; slices of no bytes want an address that is not null.
-        0 => ptr::without_provenance_mut(MemoryType::PAGE_BYTES as usize),
-        _ => map(mapped, libc::PROT_READ | libc::PROT_WRITE).with_context(|| refused(length))?,
-    };
-    Ok(VMMemory {
-        base,
-        length_bytes: length.into(),
-        reservation_bytes: mapped,
-    })
-}
-
 fn refused(length: u64) -> String {
     format!("cannot get {length} bytes for a memory")
-}
-
-/// A mapping until somebody else owns it.
-struct Mapping {
-    base: *mut u8,
-    bytes: u64,
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours; whoever takes it over forgets this.
-        unsafe { libc::munmap(self.base.cast(), self.bytes as usize) };
-    }
-}
-
-fn map(bytes: u64, protection: libc::c_int) -> io::Result<*mut u8> {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-    let base = unsafe { libc::mmap(ptr::null_mut(), bytes as usize, protection, flags, -1, 0) };
-    if base == libc::MAP_FAILED {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(base.cast())
-    }
-}
-
-/// Enlarges a bounded memory's mapping, moving it where there is no room behind it.
-fn remap(base: *mut u8, old: u64, new: u64) -> io::Result<*mut u8> {
-    // SAFETY: the mapping is the memory's, which is borrowed uniquely: nobody keeps an address into it.
-    let base = unsafe { libc::mremap(base.cast(), old as usize, new as usize, libc::MREMAP_MAYMOVE) };
-    if base == libc::MAP_FAILED {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(base.cast())
-    }
-}
-
-/// Makes pages of a reservation, which were never touched, readable and writable.
-fn make_accessible(start: *mut u8, bytes: u64) -> Result<()> {
-    // SAFETY: the pages lie in a reserved memory's own mapping; they get more rights, not fewer.
-    unsafe { region::protect(start, bytes as usize, region::Protection::READ_WRITE) }?;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -376,8 +397,12 @@ mod tests {
     const MEMORY32_PAGES: u64 = 1 << 16;
     const STYLES: [MemoryStyle; 2] = [MemoryStyle::Reserved, MemoryStyle::Bounded];
 
+    fn new(ty: &MemoryType, style: MemoryStyle) -> Result<LinearMemory> {
+        LinearMemory::new(ty, style, &MemoryPool::new(4))
+    }
+
     fn memory(minimum: u64, maximum: Option<u64>, style: MemoryStyle) -> LinearMemory {
-        LinearMemory::new(&MemoryType::new(minimum, maximum), style).unwrap()
+        new(&MemoryType::new(minimum, maximum), style).unwrap()
     }
 
     #[test]
@@ -440,7 +465,7 @@ mod tests {
 
     #[test]
     fn a_memory_of_64_bit_addresses_grows_beyond_four_gibibytes() {
-        let mut memory = LinearMemory::new(&MemoryType::new64(0, None), MemoryStyle::Reserved).unwrap();
+        let mut memory = new(&MemoryType::new64(0, None), MemoryStyle::Reserved).unwrap();
         let pages = MEMORY32_PAGES + 1;
         assert_eq!(memory.grow(pages), Some(0));
         *memory.as_mut_slice().last_mut().unwrap() = 5;
@@ -450,17 +475,17 @@ mod tests {
 
     #[test]
     fn growing_beyond_the_host_fails_and_changes_nothing() {
-        let mut memory = LinearMemory::new(&MemoryType::new64(1, None), MemoryStyle::Reserved).unwrap();
+        let mut memory = new(&MemoryType::new64(1, None), MemoryStyle::Reserved).unwrap();
         for delta in [1 << 32, 1 << 47, (1 << 48) - 1, 1 << 48, u64::MAX] {
             assert_eq!(memory.grow(delta), None, "{delta}");
         }
         assert_eq!(memory.size_pages(), 1);
         let bytes = MemoryType::new64(1, None).with_page_size_log2(0);
-        let mut memory = LinearMemory::new(&bytes, MemoryStyle::Reserved).unwrap();
+        let mut memory = new(&bytes, MemoryStyle::Reserved).unwrap();
         for delta in [1 << 62, i64::MAX as u64 - 1, u64::MAX - 1] {
             assert_eq!(memory.grow(delta), None, "{delta}");
         }
-        let error = LinearMemory::new(&MemoryType::new64(1 << 48, None), MemoryStyle::Reserved).unwrap_err();
+        let error = new(&MemoryType::new64(1 << 48, None), MemoryStyle::Reserved).unwrap_err();
         assert!(
             format!("{error:#}").contains("281474976710656 pages"),
             "{error:#}"
@@ -471,7 +496,7 @@ mod tests {
     fn pages_of_one_byte_are_counted_exactly() {
         for style in STYLES {
             let ty = MemoryType::new(3, Some(10_000)).with_page_size_log2(0);
-            let mut memory = LinearMemory::new(&ty, style).unwrap();
+            let mut memory = new(&ty, style).unwrap();
             assert_eq!(memory.as_slice(), [0; 3]);
             memory.as_mut_slice().fill(7);
             assert_eq!(memory.grow(1), Some(3));
@@ -516,9 +541,7 @@ mod tests {
     fn types_beyond_the_limits_are_refused_with_numbers() {
         let error = |minimum, maximum| {
             let ty = MemoryType::new(minimum, maximum);
-            LinearMemory::new(&ty, MemoryStyle::Bounded)
-                .unwrap_err()
-                .to_string()
+            new(&ty, MemoryStyle::Bounded).unwrap_err().to_string()
         };
         assert_eq!(
             error(65_537, None),
@@ -578,7 +601,7 @@ mod tests {
                 };
                 // SAFETY: the struct lives through the call.
                 assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
-                let error = LinearMemory::new(&MemoryType::new(1, None), MemoryStyle::Reserved).unwrap_err();
+                let error = new(&MemoryType::new(1, None), MemoryStyle::Reserved).unwrap_err();
                 let text = format!("{error:#}");
                 assert!(
                     text.contains(&RESERVATION_BYTES.to_string()) && text.contains("21843"),
@@ -593,6 +616,49 @@ mod tests {
         // More than the address space holds at a time.
         for _ in 0..25_000 {
             drop(memory(1, None, MemoryStyle::Reserved));
+        }
+    }
+
+    #[test]
+    fn a_pool_keeps_no_more_than_it_may_and_none_that_it_cannot_clean() {
+        let pool = MemoryPool::new(2);
+        let ty = MemoryType::new(1, None);
+        let make = || LinearMemory::new(&ty, MemoryStyle::Reserved, &pool).unwrap();
+        drop([make(), make(), make()]);
+        assert_eq!(pool.idle_count(), 2);
+        let mut memory = make();
+        assert_eq!(pool.idle_count(), 1);
+        memory.as_mut_slice().fill(7);
+        // The kernel does not take locked pages back.
+        // SAFETY: pages of the memory's own.
+        assert_eq!(unsafe { libc::mlock(memory.base().cast(), PAGE) }, 0);
+        drop(memory);
+        assert_eq!(pool.idle_count(), 1);
+        for _ in 0..3 {
+            assert!(make().as_slice().iter().all(|&byte| byte == 0));
+        }
+    }
+
+    #[test]
+    fn a_bounded_memory_moves_from_the_slab_to_a_mapping_and_leaves_nothing() {
+        let pool = MemoryPool::new(0);
+        let ty = MemoryType::new(1, None);
+        for _ in 0..3 {
+            let mut memory = LinearMemory::new(&ty, MemoryStyle::Bounded, &pool).unwrap();
+            for pages in 1..40usize {
+                assert!(
+                    memory.as_slice()[(pages - 1) * PAGE..]
+                        .iter()
+                        .all(|&byte| byte == 0)
+                );
+                memory.as_mut_slice().fill(pages as u8);
+                assert_eq!(memory.grow(1), Some(pages as u64));
+                assert!(
+                    memory.as_slice()[..pages * PAGE]
+                        .iter()
+                        .all(|&byte| byte == pages as u8)
+                );
+            }
         }
     }
 }

@@ -9,7 +9,7 @@
 //! 1. The base never changes and the length never shrinks, so a range that was found inside stays inside.
 //! 2. Only [`SharedLinear::grow`] changes the length, under its lock.
 
-use super::linear::{LinearMemory, MemoryLayout, VMMemory};
+use super::linear::{Image, LinearMemory, MemoryLayout, MemoryPool, VMMemory};
 use super::waiters::Waiters;
 use crate::error::{Error, Result};
 use selvedge_compiler::{MemoryStyle, MemoryType};
@@ -26,7 +26,7 @@ pub(crate) struct SharedLinear {
 impl SharedLinear {
     /// # Errors
     /// A type that is not shared or not valid, or no addresses or memory.
-    pub(crate) fn new(ty: &MemoryType, style: MemoryStyle) -> Result<SharedLinear> {
+    pub(crate) fn new(ty: &MemoryType, style: MemoryStyle, pool: &Arc<MemoryPool>) -> Result<SharedLinear> {
         if !ty.is_shared() {
             return Err(Error::msg(format!("{ty} is not the type of a shared memory")));
         }
@@ -34,7 +34,7 @@ impl SharedLinear {
             return Err(Error::msg("a shared memory needs a maximum"));
         }
         Ok(SharedLinear {
-            memory: LinearMemory::new(ty, style)?,
+            memory: LinearMemory::new(ty, style, pool)?,
             growing: Mutex::new(()),
             waiters: Waiters::default(),
         })
@@ -106,14 +106,19 @@ pub(crate) enum MemoryVm {
 }
 
 impl MemoryVm {
-    /// A memory as a module defines it.
+    /// A memory as a module defines it, with its image if it has one.
     ///
     /// # Errors
     /// No addresses or memory for it.
-    pub(crate) fn new(ty: &MemoryType, style: MemoryStyle) -> Result<MemoryVm> {
+    pub(crate) fn new(
+        ty: &MemoryType,
+        style: MemoryStyle,
+        pool: &Arc<MemoryPool>,
+        image: Option<&Arc<Image>>,
+    ) -> Result<MemoryVm> {
         match ty.is_shared() {
-            true => Ok(MemoryVm::Shared(Arc::new(SharedLinear::new(ty, style)?))),
-            false => Ok(MemoryVm::Own(LinearMemory::new(ty, style)?)),
+            true => Ok(MemoryVm::Shared(Arc::new(SharedLinear::new(ty, style, pool)?))),
+            false => Ok(MemoryVm::Own(LinearMemory::with_image(ty, style, pool, image)?)),
         }
     }
 
@@ -172,12 +177,16 @@ mod tests {
     use super::*;
     use std::sync::atomic::Ordering;
 
+    fn new(ty: &MemoryType, style: MemoryStyle) -> Result<SharedLinear> {
+        SharedLinear::new(ty, style, &MemoryPool::new(4))
+    }
+
     const STYLES: [MemoryStyle; 2] = [MemoryStyle::Reserved, MemoryStyle::Bounded];
 
     #[test]
     fn a_shared_memory_grows_in_place_while_others_use_it() {
         for style in STYLES {
-            let memory = SharedLinear::new(&MemoryType::shared(1, 65), style).unwrap();
+            let memory = new(&MemoryType::shared(1, 65), style).unwrap();
             let first = &memory.bytes()[0];
             std::thread::scope(|scope| {
                 for _ in 0..4 {
@@ -200,17 +209,17 @@ mod tests {
 
     #[test]
     fn a_type_that_is_not_shared_is_refused() {
-        let error = SharedLinear::new(&MemoryType::new(1, Some(2)), MemoryStyle::Reserved).err();
+        let error = new(&MemoryType::new(1, Some(2)), MemoryStyle::Reserved).err();
         assert!(error.unwrap().to_string().contains("(memory 1 2)"));
         let endless = MemoryType::new(1, None).with_shared();
-        assert!(SharedLinear::new(&endless, MemoryStyle::Bounded).is_err());
+        assert!(new(&endless, MemoryStyle::Bounded).is_err());
     }
 
     #[test]
     fn pages_of_one_byte_can_be_shared() {
         for style in STYLES {
             let ty = MemoryType::shared(3, 10_000).with_page_size_log2(0);
-            let memory = SharedLinear::new(&ty, style).unwrap();
+            let memory = new(&ty, style).unwrap();
             assert_eq!(memory.grow(9_000), Some(3));
             assert_eq!(memory.bytes().len(), 9_003);
             assert_eq!(memory.bytes()[9_002].load(Ordering::Relaxed), 0);

@@ -380,11 +380,17 @@ impl SharedLinear {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vm::linear::MemoryPool;
     use selvedge_compiler::{MemoryStyle, MemoryType};
 
     #[test]
     fn a_parked_wait_whose_time_is_over_is_not_counted_by_a_notify() {
-        let shared = SharedLinear::new(&MemoryType::shared(1, 1), MemoryStyle::Reserved).unwrap();
+        let shared = SharedLinear::new(
+            &MemoryType::shared(1, 1),
+            MemoryStyle::Reserved,
+            &MemoryPool::new(0),
+        )
+        .unwrap();
         let shared = Arc::new(shared);
         for nanos in 0..20_000 {
             let waiter = Arc::<Waiter>::default();

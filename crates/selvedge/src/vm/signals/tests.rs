@@ -3,7 +3,7 @@
 use super::*;
 use crate::vm::child;
 use crate::vm::code::{ModuleCode, RuntimeSlots};
-use crate::vm::linear::{LinearMemory, VMMemory};
+use crate::vm::linear::{LinearMemory, MemoryPool, VMMemory};
 use fibers::pool::{PoolConfig, PooledStack, StackPool};
 use selvedge_compiler::image::RUNTIME_SLOTS_BYTES;
 use selvedge_compiler::{CompiledModule, FaultSite, Image, MemoryStyle, MemoryType, ModuleInfo};
@@ -61,7 +61,12 @@ impl Guest {
             ..PoolConfig::default()
         };
         let stack = StackPool::new(config).unwrap().take().unwrap();
-        let memory = LinearMemory::new(&MemoryType::new(1, None), MemoryStyle::Reserved).unwrap();
+        let memory = LinearMemory::new(
+            &MemoryType::new(1, None),
+            MemoryStyle::Reserved,
+            &MemoryPool::new(0),
+        )
+        .unwrap();
         let list = Box::new([memory.vm().cast_const()]);
         // SAFETY: integers and raw pointers.
         let mut store = Box::new(unsafe { std::mem::zeroed::<VMStoreContext>() });
