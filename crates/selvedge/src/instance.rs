@@ -99,12 +99,14 @@ impl Instance {
         module: &Module,
         imports: Vec<Linked>,
     ) -> Result<(Instance, Option<Target<(), ()>>)> {
-        let vm = context.vm_mut();
+        let vm = context.vm();
         if !vm.engine.same(module.engine()) {
             return Err(Error::msg(
                 "the module was compiled by another engine than the store's",
             ));
         }
+        context.check_instance(module)?;
+        let vm = context.vm_mut();
         let index = vm.instantiate(module, imports)?;
         let instance = Instance { store: vm.id, index };
         let start = module.info().start.map(|start| {

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::store::{AsContext, AsContextMut};
+use crate::vm::limits::Grow;
 use crate::vm::linear::LinearMemory;
 use crate::vm::shared::MemoryVm;
 use crate::vm::store::StoreVm;
@@ -25,15 +26,16 @@ impl Memory {
     /// A memory of the host's, of `ty.minimum` pages of zeros.
     ///
     /// # Errors
-    /// No address space or memory for it, or a shared memory's type.
+    /// No address space or memory for it, a shared memory's type, or the store's limiter refuses.
     pub fn new(mut store: impl AsContextMut, ty: MemoryType) -> Result<Memory> {
         let mut context = store.as_context_mut();
-        let vm = context.vm_mut();
         if ty.is_shared() {
             return Err(Error::msg(
                 "a shared memory is of no store: see `SharedMemory::new`",
             ));
         }
+        context.check_new_memory(&ty)?;
+        let vm = context.vm_mut();
         let memory = LinearMemory::new(&ty, vm.engine.memory_style(), vm.engine.memories())?;
         let index = vm.add_memory(MemoryVm::Own(memory));
         Ok(Memory::new_handle(vm.id, index))
@@ -129,12 +131,13 @@ impl Memory {
     /// Adds `delta` pages of zeros and answers the old size in pages.
     ///
     /// # Errors
-    /// Beyond the maximum, or no memory; nothing changed then.
+    /// Beyond the maximum, refused by the store's limiter, or no memory; nothing changed then.
     pub fn grow(&self, mut store: impl AsContextMut, delta: u64) -> Result<u64> {
         let mut context = store.as_context_mut();
+        let index = self.index(context.vm())?;
+        context.check_growth(Grow::Memory { index, pages: delta })?;
         let vm = context.vm_mut();
-        let memory = self.index(vm)?;
-        let memory = vm.memories[memory].own_mut().expect(OWN);
+        let memory = vm.memories[index].own_mut().expect(OWN);
         let size = memory.size_pages();
         memory.grow(delta).ok_or_else(|| {
             let ty = memory.ty();

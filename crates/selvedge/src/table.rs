@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::store::{AsContext, AsContextMut};
 use crate::value::Val;
+use crate::vm::limits::Grow;
 use crate::vm::store::StoreVm;
 use crate::vm::table::TableVm;
 use crate::vm::vmctx::ValRaw;
@@ -35,6 +36,7 @@ impl Table {
     /// An `init` of another type than the elements', or more elements than the limit.
     pub fn new(mut store: impl AsContextMut, ty: TableType, init: Val) -> Result<Table> {
         let mut context = store.as_context_mut();
+        context.check_new_table(&ty)?;
         let vm = context.vm_mut();
         let table = TableVm::new(ty, element(init, ty, vm)?)?;
         let index = vm.add_table(table);
@@ -113,8 +115,13 @@ impl Table {
     /// Beyond the maximum, no memory, or an `init` of another type or store; nothing changed then.
     pub fn grow(&self, mut store: impl AsContextMut, delta: u64, init: Val) -> Result<u64> {
         let mut context = store.as_context_mut();
+        let table = self.index(context.vm())?;
+        context.check_growth(Grow::Table {
+            index: table,
+            elements: delta,
+            init: 0,
+        })?;
         let vm = context.vm_mut();
-        let table = self.index(vm)?;
         let word = element(init, vm.tables[table].ty, vm)?;
         let table = &mut vm.tables[table];
         let size = table.len();

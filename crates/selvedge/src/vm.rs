@@ -11,6 +11,7 @@
 //! | `shim.rs`, `host.rs` | host functions: values in, values out, panics caught |
 //! | `arena.rs` | the place of parked host futures |
 //! | `fuel.rs` | slices, refills, yields |
+//! | `limits.rs` | asking the host before something grows |
 //! | `interrupt.rs`, `deadline.rs` | stopping a guest from another thread, and when its time is over |
 //! | `heap.rs`, `roots.rs`, `collect.rs` | what references name, who holds it, when it goes |
 //! | `throw.rs` | exceptions: the way from a throw to its handler |
@@ -42,6 +43,7 @@ pub(crate) mod host_stack;
 pub(crate) mod instance;
 pub(crate) mod interrupt;
 pub(crate) mod kept;
+pub(crate) mod limits;
 pub(crate) mod linear;
 pub(crate) mod racing;
 pub(crate) mod roots;

@@ -22,6 +22,7 @@
 use super::arch::{self, DONE, EXIT, EXIT_TRAP, SUSPEND};
 use super::arena::ArenaMark;
 use super::interrupt::{Running, index_of};
+use super::limits::Grow;
 use super::store::{Stop, StoreVm};
 use super::vmctx::{VMFuncRef, ValRaw};
 use super::{host_stack, trap};
@@ -66,6 +67,8 @@ pub(crate) struct Pending {
     pub(crate) mark: ArenaMark,
     /// Where the scope of the references that the host function makes begins.
     pub(crate) roots: usize,
+    /// What the guest grows if the future, the limiter's, grants it.
+    pub(crate) grow: Option<Grow>,
 }
 
 /// One call from the host into the guest.
@@ -476,7 +479,7 @@ unsafe fn poll_on(vm: *mut StoreVm, act: *mut Activation, cx: &mut Context<'_>) 
             other => return other,
         }
         // SAFETY: as above.
-        if let Err(error) = unsafe { settle_fuel(vm, act, pending.slots) } {
+        if let Err(error) = unsafe { settle(vm, act, pending) } {
             return Poll::Ready(Err(error));
         }
     } else {
@@ -563,17 +566,22 @@ unsafe fn catch_parked(vm: *mut StoreVm, act: *mut Activation, error: &Error) ->
     Ok(unsafe { store.is_caught_parked(act, error) })
 }
 
-/// After a host future is done: when it was asked for fuel, the guest may have to stop for want of it, and is popped.
+/// After a host future is done: when it was asked for fuel, the guest may have to stop for want of it, and is popped; when it was
+/// asked whether something may grow, that is done.
 ///
 /// # Safety
 /// As for [`pop`], with nothing pending.
-unsafe fn settle_fuel(vm: *mut StoreVm, act: *mut Activation, slots: *mut ValRaw) -> Result<()> {
+unsafe fn settle(vm: *mut StoreVm, act: *mut Activation, pending: Pending) -> Result<()> {
     // SAFETY: the caller's promise; store invariant 1.
     let store = unsafe { &mut *vm };
-    let Err(trap) = store.settle_answer(slots) else {
+    let settled = match pending.grow {
+        Some(grow) => store.settle_growth(grow, pending.slots),
+        None => store.settle_answer(pending.slots),
+    };
+    let Err(trap) = settled else {
         return Ok(());
     };
-    // SAFETY: parked at a fuel check, whose frame record `guest_fp` names.
+    // SAFETY: parked at a fuel check or in an operation, whose frame record `guest_fp` names.
     let [frame, site] = unsafe { (store.cx.guest_fp as *const [usize; 2]).read() };
     store.set_trap(trap, site, frame);
     let error = trap::take(store);

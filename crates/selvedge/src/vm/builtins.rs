@@ -8,7 +8,7 @@ use super::arch::{DONE, EXIT_TRAP};
 use super::instance::InstanceVm;
 use super::store::StoreVm;
 use super::vmctx::ValRaw;
-use super::{racing, wait};
+use super::{limits, racing, wait};
 use crate::trap::Trap;
 use selvedge_compiler::Builtin;
 use std::ptr;
@@ -55,6 +55,11 @@ pub(crate) unsafe extern "sysv64" fn dispatch(vmctx: *mut u8, slots: *mut ValRaw
     let instance = unsafe { &mut *instance };
     // SAFETY: as above; an instance and its store are separate allocations.
     let store = unsafe { &mut *instance.store() };
+    if store.limiter.is_some() && matches!(builtin, Builtin::MemoryGrow | Builtin::TableGrow) {
+        // It runs user code, while no reference into the store may be held: those above are over.
+        // SAFETY: the caller's promise.
+        return unsafe { limits::run(vmctx, slots, builtin, operands) };
+    }
     let mut call = Call {
         store,
         instance,

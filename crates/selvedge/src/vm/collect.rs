@@ -82,7 +82,7 @@ impl StoreVm {
 
     /// Frees what cannot be reached. The host values among it wait for [`StoreVm::take_dead`].
     pub(crate) fn collect(&mut self) {
-        if self.heap.region_bytes() == 0 || !self.heap.can_collect() || self.waits_for_fuel() {
+        if self.heap.region_bytes() == 0 || !self.heap.can_collect() || self.waits_for_answer() {
             return;
         }
         self.roots.prune();

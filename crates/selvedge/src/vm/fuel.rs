@@ -6,7 +6,7 @@
 //! With a policy of yielding every `n` units, slices are `n` units long and each refill is one yield: a guest whose last check
 //! finds it at `c` units spent has yielded once for every multiple of `n` that is below `c`.
 
-use super::activation::Activation;
+use super::activation::{Activation, Pending};
 use super::arch::{DONE, EXIT_TRAP, SUSPEND};
 use super::host::HostFunc;
 use super::kept::Kept;
@@ -187,13 +187,15 @@ impl StoreVm {
         slots == self.answer_slot()
     }
 
-    /// Whether a call waits at a fuel check for the function that is asked at zero.
-    pub(crate) fn waits_for_fuel(&mut self) -> bool {
+    /// Whether a call waits at a fuel check for the function that is asked at zero, or to grow something: what lives across the one, and
+    /// what would be written by the other, is in no stack map.
+    pub(crate) fn waits_for_answer(&mut self) -> bool {
         let (mut act, answer) = (self.top, self.answer_slot());
         while !act.is_null() {
             // SAFETY: on the list of activations, hence not ended (activation invariant 2).
             let activation: &Activation = unsafe { &*act };
-            if activation.pending.is_some_and(|pending| pending.slots == answer) {
+            let waits = |pending: Pending| pending.slots == answer || pending.grow.is_some();
+            if activation.pending.is_some_and(waits) {
                 return true;
             }
             act = activation.parent;

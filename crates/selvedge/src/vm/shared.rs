@@ -137,6 +137,20 @@ impl MemoryVm {
         }
     }
 
+    pub(crate) fn ty(&self) -> MemoryType {
+        match self {
+            MemoryVm::Own(memory) => memory.ty(),
+            MemoryVm::Shared(memory) => memory.ty(),
+        }
+    }
+
+    pub(crate) fn size_pages(&self) -> u64 {
+        match self {
+            MemoryVm::Own(memory) => memory.size_pages(),
+            MemoryVm::Shared(memory) => memory.size_pages(),
+        }
+    }
+
     pub(crate) fn length_bytes(&self) -> u64 {
         match self {
             MemoryVm::Own(memory) => memory.length_bytes(),

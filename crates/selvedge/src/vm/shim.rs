@@ -217,12 +217,12 @@ impl<'a> Call<'a> {
             future: place,
             mark,
         };
-        // SAFETY: the activation has not ended; its context, if any, belongs to the poll that runs it.
-        let Activation {
-            poll_context: context,
-            is_async,
-            ..
-        } = *unsafe { &*self.act };
+        // SAFETY: the activation has not ended; its context, if any, belongs to the poll that runs it. There is none when the host
+        // asks a limiter.
+        let (context, is_async) = match unsafe { self.act.as_ref() } {
+            Some(activation) => (activation.poll_context, activation.is_async),
+            None => (std::ptr::null_mut(), false),
+        };
         let mut noop = Context::from_waker(Waker::noop());
         let context = if context.is_null() {
             &mut noop
@@ -253,6 +253,7 @@ impl<'a> Call<'a> {
                     slots: self.slots,
                     mark,
                     roots: self.roots,
+                    grow: None,
                 };
                 // SAFETY: the activation has not ended.
                 unsafe { (*self.act).pending = Some(pending) };

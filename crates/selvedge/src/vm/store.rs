@@ -21,6 +21,7 @@ use super::host::HostFunc;
 use super::instance::InstanceVm;
 use super::interrupt::InterruptState;
 use super::kept::Kept;
+use super::limits::Limiter;
 use super::linear::VMMemory;
 use super::roots::Roots;
 use super::shared::{MemoryVm, SharedLinear};
@@ -161,6 +162,8 @@ pub struct StoreVm {
     pub(crate) tags: Vec<TagEntry>,
     pub(crate) heap: Heap,
     pub(crate) roots: Roots,
+    /// Asked before something grows.
+    pub(crate) limiter: Option<Box<Limiter>>,
     // What the host made, at addresses that stay.
     host_cells: Vec<Kept<ValRaw>>,
     host_refs: Vec<Kept<(HostRecord, VMFuncRef)>>,
@@ -217,6 +220,7 @@ impl StoreVm {
             tags: Vec::new(),
             heap,
             roots: Roots::default(),
+            limiter: None,
             host_cells: Vec::new(),
             host_refs: Vec::new(),
         }

@@ -261,6 +261,7 @@ impl Wait {
             slots,
             mark,
             roots: store.roots.mark(),
+            grow: None,
         };
         // SAFETY: the activation has not ended.
         unsafe { (*act).pending = Some(pending) };

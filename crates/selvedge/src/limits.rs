@@ -1,0 +1,265 @@
+//! What a store's guests may have: memories, tables and instances, and how far they grow.
+
+use crate::error::{Error, Result};
+use crate::host_fn::HostAsyncFn;
+use crate::store::{AsContextMut, Caller, Store};
+use crate::vm::limits::Maxima;
+
+/// Decides how far the memories and tables of a store grow, and how many there may be: see [`Store::limiter`].
+pub trait ResourceLimiter {
+    /// Whether a memory may grow from `current` bytes to `desired`, where its type allows `maximum` bytes. A new one grows from 0.
+    ///
+    /// # Errors
+    /// An error ends the guest's call, or is what the host's call answers.
+    fn memory_growing(&mut self, current: u64, desired: u64, maximum: Option<u64>) -> Result<bool>;
+
+    /// As [`memory_growing`](ResourceLimiter::memory_growing), of a table, in elements.
+    ///
+    /// # Errors
+    /// As there.
+    fn table_growing(&mut self, current: u64, desired: u64, maximum: Option<u64>) -> Result<bool>;
+
+    /// How many instances there may be. Asked once, by [`Store::limiter`]. Default: 10 000.
+    fn instances(&self) -> usize {
+        DEFAULT_COUNT
+    }
+
+    /// How many memories, as [`instances`](ResourceLimiter::instances).
+    fn memories(&self) -> usize {
+        DEFAULT_COUNT
+    }
+
+    /// How many tables, as [`instances`](ResourceLimiter::instances).
+    fn tables(&self) -> usize {
+        DEFAULT_COUNT
+    }
+}
+
+const DEFAULT_COUNT: usize = 10_000;
+
+/// A memory or table that is about to grow, or to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Growth {
+    /// What grows.
+    pub kind: GrowthKind,
+    /// Its size, in bytes or elements; 0 for a new one.
+    pub current: u64,
+    /// The size asked for.
+    pub desired: u64,
+    /// What its type allows.
+    pub maximum: Option<u64>,
+}
+
+/// What grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GrowthKind {
+    /// A memory, measured in bytes.
+    Memory,
+    /// A table, measured in elements.
+    Table,
+}
+
+/// What a [`Growth`] is as parameters of a host function: kind, sizes, maximum or -1.
+type RawGrowth = (i32, i64, i64, i64);
+
+impl Growth {
+    pub(crate) fn to_raw(self) -> RawGrowth {
+        let kind = i32::from(self.kind == GrowthKind::Table);
+        let maximum = self
+            .maximum
+            .map_or(-1, |maximum| maximum.min(i64::MAX as u64) as i64);
+        (kind, self.current as i64, self.desired as i64, maximum)
+    }
+
+    fn from_raw((kind, current, desired, maximum): RawGrowth) -> Growth {
+        Growth {
+            kind: if kind == 0 {
+                GrowthKind::Memory
+            } else {
+                GrowthKind::Table
+            },
+            current: current as u64,
+            desired: desired as u64,
+            maximum: u64::try_from(maximum).ok(),
+        }
+    }
+}
+
+impl<T: 'static> Store<T> {
+    /// Sets who decides how far memories and tables grow, and how many there may be: part of the store's data, as a rule, such as a
+    /// [`StoreLimits`]. It is asked before a guest or the host grows or makes one. A guest that is refused gets -1, the host an error.
+    ///
+    /// ```
+    /// # use selvedge::{Engine, Instance, Module, Store, StoreLimits, StoreLimitsBuilder};
+    /// # let engine = Engine::default();
+    /// # let module = Module::new(&engine, r#"(module (memory 1) (func (export "grow") (param i32) (result i32)
+    /// #   (memory.grow (local.get 0))))"#)?;
+    /// let limits = StoreLimitsBuilder::new().memory_bytes(2 << 16).build();
+    /// let mut store = Store::new(&engine, limits);
+    /// store.limiter(|limits| limits);
+    /// let instance = Instance::new(&mut store, &module, &[])?;
+    /// assert_eq!(instance.call::<_, i32>(&mut store, "grow", 1)?, 1);
+    /// assert_eq!(instance.call::<_, i32>(&mut store, "grow", 1)?, -1);
+    /// # Ok::<(), selvedge::Error>(())
+    /// ```
+    pub fn limiter<F>(&mut self, limiter: F)
+    where
+        F: (Fn(&mut T) -> &mut dyn ResourceLimiter) + Send + Sync + 'static,
+    {
+        let limits = limiter(self.data_mut());
+        let maxima = Maxima {
+            instances: limits.instances(),
+            memories: limits.memories(),
+            tables: limits.tables(),
+        };
+        let ask = move |mut caller: Caller<'_, T>, kind: i32, current: i64, desired: i64, maximum: i64| {
+            let growth = Growth::from_raw((kind, current, desired, maximum));
+            let limiter = limiter(caller.data_mut());
+            let granted = match growth.kind {
+                GrowthKind::Memory => limiter.memory_growing(growth.current, growth.desired, growth.maximum),
+                GrowthKind::Table => limiter.table_growing(growth.current, growth.desired, growth.maximum),
+            };
+            granted.map(i32::from)
+        };
+        self.as_context_mut()
+            .vm_mut()
+            .set_limiter_sync::<T, _, _, _>(ask, maxima);
+    }
+
+    /// As [`limiter`](Store::limiter), by an `async` closure: a guest that grows something waits for the answer. It may use the store as a
+    /// host function does.
+    ///
+    /// Under a sync `call`, and where the host itself grows or makes something or instantiates, the closure must be ready at once.
+    ///
+    /// ```
+    /// # use selvedge::{Engine, Growth, Store};
+    /// # async fn ask_the_quota_service(_: Growth) -> bool { true }
+    /// # let engine = Engine::default();
+    /// let mut store = Store::new(&engine, ());
+    /// store.limiter_async(async |_caller, growth: Growth| Ok(ask_the_quota_service(growth).await));
+    /// ```
+    pub fn limiter_async<F>(&mut self, limiter: F)
+    where
+        F: AsyncFn(Caller<'_, T>, Growth) -> Result<bool>,
+        F: for<'a> HostAsyncFn<'a, T, Growth, Result<bool>>,
+    {
+        let ask = move |caller: Caller<'static, T>, raw: RawGrowth| {
+            let answer = limiter.start(caller, Growth::from_raw(raw));
+            async move { answer.await.map(i32::from) }
+        };
+        self.as_context_mut().vm_mut().set_limiter_async::<T, _>(ask);
+    }
+}
+
+/// Limits of a store as numbers: a [`ResourceLimiter`]. Default: what that trait's defaults and types allow.
+#[derive(Clone, Debug)]
+pub struct StoreLimits {
+    memory_bytes: Option<u64>,
+    table_elements: Option<u64>,
+    instances: usize,
+    memories: usize,
+    tables: usize,
+    fails: bool,
+}
+
+impl Default for StoreLimits {
+    fn default() -> StoreLimits {
+        StoreLimits {
+            memory_bytes: None,
+            table_elements: None,
+            instances: DEFAULT_COUNT,
+            memories: DEFAULT_COUNT,
+            tables: DEFAULT_COUNT,
+            fails: false,
+        }
+    }
+}
+
+impl StoreLimits {
+    fn decide(&self, what: &str, desired: u64, limit: Option<u64>) -> Result<bool> {
+        match limit {
+            Some(limit) if desired > limit && self.fails => Err(Error::msg(format!(
+                "growing a {what} to {desired} exceeds the store's limit of {limit}"
+            ))),
+            Some(limit) => Ok(desired <= limit),
+            None => Ok(true),
+        }
+    }
+}
+
+impl ResourceLimiter for StoreLimits {
+    fn memory_growing(&mut self, _: u64, desired: u64, _: Option<u64>) -> Result<bool> {
+        self.decide("memory", desired, self.memory_bytes)
+    }
+
+    fn table_growing(&mut self, _: u64, desired: u64, _: Option<u64>) -> Result<bool> {
+        self.decide("table", desired, self.table_elements)
+    }
+
+    fn instances(&self) -> usize {
+        self.instances
+    }
+
+    fn memories(&self) -> usize {
+        self.memories
+    }
+
+    fn tables(&self) -> usize {
+        self.tables
+    }
+}
+
+/// Makes [`StoreLimits`].
+#[derive(Clone, Debug, Default)]
+pub struct StoreLimitsBuilder {
+    limits: StoreLimits,
+}
+
+impl StoreLimitsBuilder {
+    /// No limits but the defaults.
+    pub fn new() -> StoreLimitsBuilder {
+        StoreLimitsBuilder::default()
+    }
+
+    /// How many bytes each memory may have.
+    pub fn memory_bytes(mut self, bytes: u64) -> StoreLimitsBuilder {
+        self.limits.memory_bytes = Some(bytes);
+        self
+    }
+
+    /// How many elements each table may have.
+    pub fn table_elements(mut self, count: u64) -> StoreLimitsBuilder {
+        self.limits.table_elements = Some(count);
+        self
+    }
+
+    /// How many instances the store may have. Default: 10 000.
+    pub fn instances(mut self, count: usize) -> StoreLimitsBuilder {
+        self.limits.instances = count;
+        self
+    }
+
+    /// How many memories the store may have. Default: 10 000.
+    pub fn memories(mut self, count: usize) -> StoreLimitsBuilder {
+        self.limits.memories = count;
+        self
+    }
+
+    /// How many tables the store may have. Default: 10 000.
+    pub fn tables(mut self, count: usize) -> StoreLimitsBuilder {
+        self.limits.tables = count;
+        self
+    }
+
+    /// Whether growing beyond a limit ends the guest's call with an error, not -1. Default: no.
+    pub fn fail_on_refusal(mut self, on: bool) -> StoreLimitsBuilder {
+        self.limits.fails = on;
+        self
+    }
+
+    /// The limits.
+    pub fn build(self) -> StoreLimits {
+        self.limits
+    }
+}
