@@ -13,13 +13,13 @@
 //! | `fuel.rs` | slices, refills, yields |
 //! | `limits.rs` | asking the host before something grows |
 //! | `interrupt.rs`, `deadline.rs` | stopping a guest from another thread, and when its time is over |
-//! | `heap.rs`, `roots.rs`, `collect.rs` | what references name, who holds it, when it goes |
+//! | `heap.rs`, `lazy_heap.rs`, `roots.rs`, `collect.rs` | what references name, who holds it, when it goes |
 //! | `throw.rs` | exceptions: the way from a throw to its handler |
 //! | `frames.rs` | walking the guest's frames |
 //! | `trap.rs` | what a trap left behind, as an error with a backtrace |
 //! | `host_stack.rs` | how deep the host's stack may get |
 //! | `signals.rs`, `code.rs` | faults, and which code they lie in |
-//! | `kept.rs` | what stays at its address on the heap |
+//! | `kept.rs`, `thin.rs` | what stays at its address on the heap; lists that are mostly empty |
 //! | `shared.rs`, `waiters.rs`, `wait.rs`, `racing.rs` | shared memories, who waits in them, copies that race |
 //! | `linear/` | where memories lie: a pool of reservations, images, a slab |
 //! | `linear.rs`, `table.rs`, `builtins.rs`, `instance.rs` | memories, tables, bulk operations, instantiation |
@@ -43,6 +43,7 @@ pub(crate) mod host_stack;
 pub(crate) mod instance;
 pub(crate) mod interrupt;
 pub(crate) mod kept;
+pub(crate) mod lazy_heap;
 pub(crate) mod limits;
 pub(crate) mod linear;
 pub(crate) mod racing;
@@ -52,6 +53,7 @@ pub(crate) mod shim;
 pub(crate) mod signals;
 pub(crate) mod store;
 pub(crate) mod table;
+pub(crate) mod thin;
 pub(crate) mod throw;
 pub(crate) mod trap;
 pub(crate) mod vmctx;

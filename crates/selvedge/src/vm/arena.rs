@@ -11,8 +11,9 @@
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 
-/// The first chunk's size in bytes. Most host futures are smaller than this.
-const FIRST_CHUNK_BYTES: usize = 512;
+/// The least size of the first chunk, in bytes; each further one has at least twice as many as the one before. It is as large as
+/// the first future: a million guests may wait for one each.
+const FIRST_CHUNK_BYTES: usize = 64;
 const CHUNK_ALIGN: usize = 16;
 
 /// A place in the arena to go back to.
@@ -88,7 +89,10 @@ impl Arena {
                     offset: 0,
                 };
             } else {
-                let wanted = layout.size() + layout.align();
+                let wanted = layout.size() + layout.align().saturating_sub(CHUNK_ALIGN);
+                if self.chunks.is_empty() {
+                    self.chunks.reserve_exact(1);
+                }
                 let doubled = self.chunks.last().map_or(FIRST_CHUNK_BYTES, |last| last.size * 2);
                 self.chunks.push(Chunk::new(wanted.max(doubled)));
             }

@@ -12,7 +12,7 @@
 //! fuel there, nothing is collected.
 //!
 //! Invariant: a collection happens only while no slot and no frame in a fuel check holds the only copy of a reference: see
-//! [`Heap::forbid_collections`](super::heap::Heap::forbid_collections).
+//! [`LazyHeap::forbid_collections`](super::lazy_heap::LazyHeap::forbid_collections).
 
 use super::frames;
 use super::heap::HostValue;

@@ -1,4 +1,5 @@
-//! The store's reference heap: everything that a guest names by a 32-bit reference.
+//! The store's reference heap: everything that a guest names by a 32-bit reference. A store has one behind a
+//! [`LazyHeap`](super::lazy_heap::LazyHeap).
 //!
 //! ```text
 //!   a reference          0               null
@@ -106,8 +107,6 @@ pub(crate) struct Heap {
     dead: Vec<HostValue>,
     /// Marked objects whose fields were not looked at yet.
     grey: Vec<u32>,
-    /// How many reasons there are not to collect now.
-    forbidden: u32,
 }
 
 impl Heap {
@@ -124,7 +123,6 @@ impl Heap {
             free_hosts: Vec::new(),
             dead: Vec::new(),
             grey: Vec::new(),
-            forbidden: 0,
         }
     }
 
@@ -145,21 +143,6 @@ impl Heap {
     /// Size of the region.
     pub(crate) fn region_bytes(&self) -> usize {
         self.words.len() * 8
-    }
-
-    /// From here on, references lie where no root is.
-    pub(crate) fn forbid_collections(&mut self) {
-        self.forbidden += 1;
-    }
-
-    /// The end of a [`forbid_collections`](Heap::forbid_collections).
-    pub(crate) fn allow_collections(&mut self) {
-        self.forbidden -= 1;
-    }
-
-    /// Whether a collection would find every reference.
-    pub(crate) fn can_collect(&self) -> bool {
-        self.forbidden == 0
     }
 
     /// Whether so much was allocated that a collection is worth its time.

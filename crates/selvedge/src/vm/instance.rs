@@ -83,13 +83,13 @@ pub(crate) struct InstanceVm {
     vmctx: VmctxBlock,
     store: *mut StoreVm,
     /// The store's indices of the instance's memories and tables, imports first.
-    pub(crate) memories: Vec<u32>,
-    pub(crate) tables: Vec<u32>,
+    pub(crate) memories: Box<[u32]>,
+    pub(crate) tables: Box<[u32]>,
     /// Contexts of imported host functions, and what keeps these alive.
     host_records: Box<[HostRecord]>,
-    host_funcs: Vec<Option<Arc<HostFunc>>>,
-    dropped_data: Vec<bool>,
-    dropped_elements: Vec<bool>,
+    host_funcs: Box<[Option<Arc<HostFunc>>]>,
+    dropped_data: Box<[bool]>,
+    dropped_elements: Box<[bool]>,
 }
 
 impl InstanceVm {
@@ -299,12 +299,12 @@ impl StoreVm {
             module: module.clone(),
             vmctx: VmctxBlock::new(info.layout.size()),
             store: self.this(),
-            memories,
-            tables,
+            memories: memories.into(),
+            tables: tables.into(),
             host_records: Box::new([]),
-            host_funcs: Vec::new(),
-            dropped_data: vec![false; info.data.len()],
-            dropped_elements: vec![false; info.elements.len()],
+            host_funcs: Box::new([]),
+            dropped_data: vec![false; info.data.len()].into(),
+            dropped_elements: vec![false; info.elements.len()].into(),
         });
         self.write_header(&mut instance);
         self.link_funcs(&mut instance, &imports);
@@ -314,6 +314,9 @@ impl StoreVm {
         for (index, init) in info.global_inits.iter().enumerate() {
             let cell = info.layout.defined_global(index as u32);
             instance.vmctx.write(cell, instance.evaluate(init));
+        }
+        if self.instances.is_empty() {
+            self.instances.reserve_exact(1); // most stores have one, and there may be a million
         }
         self.instances.push(instance);
         let index = self.instances.len() as u32 - 1;
@@ -360,7 +363,7 @@ impl StoreVm {
             records.push(self.host_record(host, address));
         }
         instance.host_records = records.into_boxed_slice();
-        instance.host_funcs = funcs;
+        instance.host_funcs = funcs.into_boxed_slice();
         let mut records = instance.host_records.iter();
         let mut index = 0;
         for import in imports {

@@ -16,16 +16,17 @@ use super::arch;
 use super::arena::Arena;
 use super::collect::is_in_heap;
 use super::fuel::FuelState;
-use super::heap::Heap;
 use super::host::HostFunc;
 use super::instance::InstanceVm;
 use super::interrupt::InterruptState;
 use super::kept::Kept;
+use super::lazy_heap::LazyHeap;
 use super::limits::Limiter;
 use super::linear::VMMemory;
 use super::roots::Roots;
 use super::shared::{MemoryVm, SharedLinear};
 use super::table::TableVm;
+use super::thin::Thin;
 use super::vmctx::{HostRecord, VMFuncRef, ValRaw};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -151,22 +152,22 @@ pub struct StoreVm {
     pub(crate) interrupt: Option<Arc<InterruptState>>,
     pub(crate) id: u64,
     pub(crate) engine: Engine,
-    pub(crate) funcs: Vec<FuncEntry>,
-    func_by_ref: HashMap<usize, u32>,
+    pub(crate) funcs: Thin<FuncEntry>,
+    func_by_ref: Option<Box<HashMap<usize, u32>>>,
     pub(crate) memories: Vec<MemoryVm>,
     memory_list: Vec<*const VMMemory>,
-    pub(crate) tables: Vec<Kept<TableVm>>,
-    pub(crate) globals: Vec<GlobalEntry>,
-    global_by_cell: HashMap<usize, u32>,
+    pub(crate) tables: Thin<Kept<TableVm>>,
+    pub(crate) globals: Thin<GlobalEntry>,
+    global_by_cell: Option<Box<HashMap<usize, u32>>>,
     pub(crate) instances: Vec<Kept<InstanceVm>>,
-    pub(crate) tags: Vec<TagEntry>,
-    pub(crate) heap: Heap,
+    pub(crate) tags: Thin<TagEntry>,
+    pub(crate) heap: LazyHeap,
     pub(crate) roots: Roots,
     /// Asked before something grows.
     pub(crate) limiter: Option<Box<Limiter>>,
     // What the host made, at addresses that stay.
-    host_cells: Vec<Kept<ValRaw>>,
-    host_refs: Vec<Kept<(HostRecord, VMFuncRef)>>,
+    host_cells: Thin<Kept<ValRaw>>,
+    host_refs: Thin<Kept<(HostRecord, VMFuncRef)>>,
 }
 
 static NEXT_STORE: AtomicU64 = AtomicU64::new(1);
@@ -174,7 +175,7 @@ static NEXT_STORE: AtomicU64 = AtomicU64::new(1);
 impl StoreVm {
     pub(crate) fn new(engine: Engine) -> StoreVm {
         let fuel_on = engine.fuel();
-        let heap = Heap::new(engine.config().max_reference_heap_bytes);
+        let heap = LazyHeap::new(engine.config().max_reference_heap_bytes);
         StoreVm {
             cx: VMStoreContext {
                 fuel: 0,
@@ -209,20 +210,20 @@ impl StoreVm {
             interrupt: None,
             id: NEXT_STORE.fetch_add(1, Ordering::Relaxed),
             engine,
-            funcs: Vec::new(),
-            func_by_ref: HashMap::new(),
+            funcs: Thin::new(),
+            func_by_ref: None,
             memories: Vec::new(),
             memory_list: Vec::new(),
-            tables: Vec::new(),
-            globals: Vec::new(),
-            global_by_cell: HashMap::new(),
+            tables: Thin::new(),
+            globals: Thin::new(),
+            global_by_cell: None,
             instances: Vec::new(),
-            tags: Vec::new(),
+            tags: Thin::new(),
             heap,
             roots: Roots::default(),
             limiter: None,
-            host_cells: Vec::new(),
-            host_refs: Vec::new(),
+            host_cells: Thin::new(),
+            host_refs: Thin::new(),
         }
     }
 
@@ -291,7 +292,11 @@ impl StoreVm {
         describe: impl FnOnce() -> (FuncType, Option<Arc<HostFunc>>),
     ) -> u32 {
         let next = self.funcs.len() as u32;
-        let index = *self.func_by_ref.entry(func_ref.as_ptr() as usize).or_insert(next);
+        let index = *self
+            .func_by_ref
+            .get_or_insert_default()
+            .entry(func_ref.as_ptr() as usize)
+            .or_insert(next);
         if index == next {
             let (ty, host) = describe();
             self.funcs.push(FuncEntry { func_ref, ty, host });
@@ -312,7 +317,11 @@ impl StoreVm {
     /// The handle index of a global's cell, the same one each time.
     pub(crate) fn global_index(&mut self, cell: *mut ValRaw, ty: GlobalType) -> u32 {
         let next = self.globals.len() as u32;
-        let index = *self.global_by_cell.entry(cell as usize).or_insert(next);
+        let index = *self
+            .global_by_cell
+            .get_or_insert_default()
+            .entry(cell as usize)
+            .or_insert(next);
         if index == next {
             self.globals.push(GlobalEntry { cell, ty });
         }
