@@ -129,12 +129,7 @@ impl Worker {
             alignment: compiled.buffer.alignment,
             relocations: relocations(&self.context.func, compiled)
                 .map_err(|what| CompileError::codegen(index, what))?,
-            fault_sites: compiled
-                .buffer
-                .traps()
-                .iter()
-                .filter_map(|trap| sites.fault(trap))
-                .collect(),
+            fault_sites: sites.faults(compiled.buffer.traps()),
             call_sites: compiled
                 .buffer
                 .call_sites()
@@ -167,19 +162,41 @@ struct SiteLookup<'a> {
 }
 
 impl SiteLookup<'_> {
-    fn fault(&self, trap: &MachTrap) -> Option<FaultSite> {
-        let (code, trap) = (trap.offset, regions::trap_of(trap.code)?);
-        let loc = self.location(code);
-        let Site { wasm, fuel, .. } = match trap {
-            TrapCode::MemoryOutOfBounds => self.sites.access(loc),
-            _ => self.sites.get(loc),
+    /// What can fault.
+    fn faults(&self, traps: &[MachTrap]) -> Vec<FaultSite> {
+        let mut faults = Vec::with_capacity(traps.len());
+        let mut last_access = None;
+        for trap in traps {
+            let Some(code) = regions::trap_of(trap.code) else {
+                continue;
+            };
+            let mut loc = self.location(trap.offset);
+            if code == TrapCode::MemoryOutOfBounds {
+                loc = self.access(trap, loc, last_access);
+                last_access = Some(loc);
+            }
+            let Site { wasm, fuel, .. } = self.sites.get(loc);
+            faults.push(FaultSite {
+                code: trap.offset,
+                trap: code,
+                wasm,
+                fuel,
+            });
+        }
+        faults
+    }
+
+    /// The access that an instruction makes. `last` is the one before it in the code.
+    fn access(&self, trap: &MachTrap, loc: SourceLoc, last: Option<SourceLoc>) -> SourceLoc {
+        let seeming = self.sites.access(loc);
+        let Some(numbers) = regions::accesses_of(trap.code) else {
+            return seeming;
         };
-        Some(FaultSite {
-            code,
-            trap,
-            wasm,
-            fuel,
-        })
+        let near = match self.is_located(trap.offset) {
+            true => seeming,
+            false => last.unwrap_or(seeming),
+        };
+        self.sites.nearest(numbers, near).unwrap_or(seeming)
     }
 
     fn call(&self, return_address: u32) -> CallSite {
@@ -192,12 +209,22 @@ impl SiteLookup<'_> {
     }
 
     /// The location of the instruction at an offset. One that the optimiser rewrote may have none: it has that of the next
-    /// one that has, whose site is behind it in the module.
+    /// one that has.
     fn location(&self, code: u32) -> SourceLoc {
-        let at = self.ranges.partition_point(|range| range.end <= code);
-        let locations = self.ranges[at..].iter().map(|range| range.loc);
+        let locations = self.ranges_from(code).iter().map(|range| range.loc);
         let mut known = locations.filter(|location| !location.is_default());
         known.next().unwrap_or_default()
+    }
+
+    /// Whether the instruction at an offset has a location of its own.
+    fn is_located(&self, code: u32) -> bool {
+        let range = self.ranges_from(code).first();
+        range.is_some_and(|range| range.start <= code && !range.loc.is_default())
+    }
+
+    /// The ranges of locations that end behind an offset.
+    fn ranges_from(&self, code: u32) -> &[MachSrcLoc<cranelift_codegen::Final>] {
+        &self.ranges[self.ranges.partition_point(|range| range.end <= code)..]
     }
 }
 

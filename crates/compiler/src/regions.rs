@@ -77,6 +77,10 @@ impl Region {
 
 /// The trap code that marks the faults of stores where they must be told from those of loads.
 const STORE_TRAP: u8 = 64;
+/// The first of the trap codes that number a function's loads, where their fuel counts.
+const FIRST_LOAD_TRAP: u8 = 65;
+/// How many of those codes there are. Cranelift's own begin behind them.
+const LOAD_TRAPS: u8 = 185;
 
 /// Cranelift's code for a trap.
 pub(crate) fn clif_trap(trap: TrapCode) -> ClifTrap {
@@ -87,6 +91,20 @@ pub(crate) fn clif_trap(trap: TrapCode) -> ClifTrap {
 pub(crate) fn memory_load(func: &mut Function) -> MemFlagsData {
     let flags = MemFlagsData::new().with_trap_code(Some(clif_trap(TrapCode::MemoryOutOfBounds)));
     Region::Memory.flags(func, flags)
+}
+
+/// As [`memory_load`], and its trap code says which of the function's accesses it is, as far as there are codes: once the
+/// optimiser has moved and rewritten what uses the value, a location no longer does.
+pub(crate) fn numbered_load(func: &mut Function, access: usize) -> MemFlagsData {
+    let code = FIRST_LOAD_TRAP + (access % usize::from(LOAD_TRAPS)) as u8;
+    memory_load(func).with_trap_code(Some(ClifTrap::unwrap_user(code)))
+}
+
+/// The numbers of the accesses that a trap code stands for, ascending without end; None where it does not say.
+pub(crate) fn accesses_of(clif: ClifTrap) -> Option<impl Iterator<Item = usize>> {
+    let number = clif.as_raw().get().checked_sub(FIRST_LOAD_TRAP)?;
+    let step = usize::from(LOAD_TRAPS);
+    (number < LOAD_TRAPS).then(|| (usize::from(number)..).step_by(step))
 }
 
 /// A store to linear memory: any alignment, traps by a fault.
@@ -121,6 +139,9 @@ pub(crate) fn trap_of(clif: ClifTrap) -> Option<TrapCode> {
         ClifTrap::BAD_CONVERSION_TO_INTEGER => Some(TrapCode::BadConversionToInteger),
         other => match other.as_raw().get() {
             STORE_TRAP => Some(TrapCode::MemoryOutOfBounds),
+            raw if (FIRST_LOAD_TRAP..FIRST_LOAD_TRAP + LOAD_TRAPS).contains(&raw) => {
+                Some(TrapCode::MemoryOutOfBounds)
+            }
             raw => TrapCode::from_u8(raw),
         },
     }

@@ -6,6 +6,10 @@
 //! Cranelift may move a load down into the instruction that uses its value. That instruction then has the user's
 //! site. But nothing with an effect lies between the two, no other access either, so the load's
 //! site is the last one of an access before the user's: each site knows it.
+//!
+//! A user that the optimiser rewrote has no location, and what stands next to it may be a constant from anywhere. Where fuel
+//! counts, loads are therefore numbered in their trap codes (`crates/compiler/src/regions.rs`); the location only says which
+//! of those with one number is meant, in functions with more accesses than numbers.
 
 use cranelift_codegen::ir::SourceLoc;
 
@@ -24,11 +28,14 @@ pub(crate) struct Site {
 #[derive(Debug, Default)]
 pub(crate) struct Sites {
     sites: Vec<Site>,
+    /// The sites of accesses, ascending.
+    accesses: Vec<u32>,
 }
 
 impl Sites {
     pub(crate) fn clear(&mut self) {
         self.sites.clear();
+        self.accesses.clear();
     }
 
     /// A new site, current from now on.
@@ -43,7 +50,13 @@ impl Sites {
         let index = self.sites.len() as u32 - 1;
         if let Some(last) = self.sites.last_mut() {
             last.access = index;
+            self.accesses.push(index);
         }
+    }
+
+    /// The number of the access that was marked last.
+    pub(crate) fn last_access(&self) -> usize {
+        self.accesses.len().saturating_sub(1)
     }
 
     /// The site of an instruction.
@@ -56,8 +69,15 @@ impl Sites {
         self.sites.get(loc.bits() as usize).copied().unwrap_or(none)
     }
 
-    /// The site of the access that a faulting instruction makes.
-    pub(crate) fn access(&self, loc: SourceLoc) -> Site {
-        self.get(SourceLoc::new(self.get(loc).access))
+    /// The access that a faulting instruction of this location makes.
+    pub(crate) fn access(&self, loc: SourceLoc) -> SourceLoc {
+        SourceLoc::new(self.get(loc).access)
+    }
+
+    /// Of the accesses with these numbers, the one whose site is nearest to a location.
+    pub(crate) fn nearest(&self, numbers: impl Iterator<Item = usize>, loc: SourceLoc) -> Option<SourceLoc> {
+        let sites = numbers.map_while(|number| self.accesses.get(number));
+        let nearest = sites.min_by_key(|site| site.abs_diff(loc.bits()));
+        nearest.map(|site| SourceLoc::new(*site))
     }
 }

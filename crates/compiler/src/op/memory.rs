@@ -47,7 +47,10 @@ impl Translator<'_> {
         memarg: &MemArg,
     ) -> Value {
         let (address, offset) = self.address(index, memarg, size);
-        let flags = regions::memory_load(self.b.func);
+        let flags = match self.fuel.is_on() {
+            true => regions::numbered_load(self.b.func, self.sites.last_access()),
+            false => regions::memory_load(self.b.func),
+        };
         let flags = self.intern(flags);
         let (inst, dfg) = self.b.ins().Load(opcode, ty, flags, offset, address);
         dfg.first_result(inst)
