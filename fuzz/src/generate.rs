@@ -72,12 +72,17 @@ fn config(u: &mut Unstructured<'_>) -> arbitrary::Result<Config> {
     config.bulk_memory_enabled = u.ratio(9, 10)?;
     config.reference_types_enabled = u.ratio(9, 10)?;
     config.multi_value_enabled = u.ratio(9, 10)?;
+    config.tail_call_enabled = u.ratio(3, 4)?;
+    config.extended_const_enabled = u.ratio(3, 4)?;
     config.simd_enabled = u.ratio(1, 2)?;
     config.relaxed_simd_enabled = config.simd_enabled && u.ratio(1, 4)?;
     config.wide_arithmetic_enabled = config.multi_value_enabled && u.ratio(1, 4)?;
     if u.ratio(2, 3)? && config.reference_types_enabled && config.multi_value_enabled && config.allow_floats {
         config.available_imports = Some(IMPORT_BYTES.clone());
     }
+    config.max_memories = if u.ratio(1, 4)? { 3 } else { 1 };
+    config.memory64_enabled = u.ratio(1, 4)?;
+    config.custom_page_sizes_enabled = u.ratio(1, 6)?;
     config.max_tables = if config.reference_types_enabled { 3 } else { 1 };
     Ok(config)
 }
@@ -88,6 +93,7 @@ fn base_config() -> Config {
         export_everything: true,
         max_memories: 1,
         max_memory32_bytes: 16 << 16,
+        max_memory64_bytes: 16 << 16,
         memory_max_size_required: true,
         max_table_elements: 200,
         table_max_size_required: true,
@@ -103,14 +109,10 @@ fn base_config() -> Config {
         acquire_release_atomics_enabled: false,
         compact_imports_enabled: false,
         custom_descriptors_enabled: false,
-        custom_page_sizes_enabled: false,
         exceptions_enabled: false,
-        extended_const_enabled: false,
         gc_enabled: false,
-        memory64_enabled: false,
         multibyte_array_access_enabled: false,
         shared_everything_threads_enabled: false,
-        tail_call_enabled: false,
         threads_enabled: false,
         ..Config::default()
     }

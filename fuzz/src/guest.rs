@@ -75,15 +75,17 @@ fn push(guest: &mut impl Guest, trace: &mut Trace, what: String, end: End) {
     });
 }
 
-/// A hash of a memory's bytes, whose number is a multiple of 8.
+/// A hash of a memory's bytes.
 pub fn hash_bytes(bytes: &[u8]) -> u64 {
-    let (words, _) = bytes.as_chunks::<8>();
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
     let step = |hash: u64, word: &[u8; 8]| {
         (hash ^ u64::from_le_bytes(*word))
             .wrapping_mul(0x9e37_79b9_7f4a_7c15)
             .rotate_left(29)
     };
-    words.iter().fold(bytes.len() as u64, step)
+    words.iter().chain([&last]).fold(bytes.len() as u64, step)
 }
 
 /// A hash of words in their order.

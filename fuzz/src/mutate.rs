@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_module_is_changed_by_the_bytes_alone() {
-        let choices: Vec<u8> = (0..512_u32).map(|it| (it * 7919 >> 3) as u8).collect();
+        let choices: Vec<u8> = (0..512_u32).map(|it| ((it * 7919) >> 3) as u8).collect();
         let [module, other] = [&MODULES[1000], &MODULES[2000]];
         let change = || mutate(module, other, &mut Unstructured::new(&choices)).expect("enough to choose by");
         assert_eq!(change(), change());

@@ -37,7 +37,8 @@ fn config(setup: Setup) -> Config {
     config
         .parallel_compilation(false)
         .max_guest_stacks(64)
-        .wasm_wide_arithmetic(true);
+        .wasm_wide_arithmetic(true)
+        .wasm_custom_page_sizes(true);
     match setup {
         Setup::Plain => &mut config,
         Setup::Metered => config.memory_style(MemoryStyle::Bounded).fuel(true),

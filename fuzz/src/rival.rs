@@ -20,7 +20,8 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
         .compilation_mode(CompilationMode::Eager)
         .set_max_recursion_depth(30_000)
         .set_max_stack_height(8 << 20)
-        .wasm_wide_arithmetic(true);
+        .wasm_wide_arithmetic(true)
+        .wasm_custom_page_sizes(true);
     Engine::new(&config)
 });
 

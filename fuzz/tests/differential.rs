@@ -8,9 +8,7 @@ use selvedge_fuzz::{Counts, Outcome, generate, ours, rival, run, run_case, run_e
 /// Fewer modules a second than this, and the test has stopped testing.
 const MODULES_A_SECOND: u64 = 1;
 /// So many modules that can throw may end without one that does.
-const MODULES_WITHOUT_EXCEPTIONS: u64 = 100;
-/// Modules in which `wasmi` 2.0.0 is wrong, each found out by hand: see `rival_bugs`.
-const RIVAL_IS_WRONG: [u64; 1] = [4774];
+const MODULES_WITHOUT_EXCEPTIONS: u64 = 200;
 
 /// Runs module number `seed`; an engine's panic names it.
 fn run_or_say(seed: u64, bytes: &[u8]) -> Outcome {
@@ -59,7 +57,6 @@ fn random_modules_do_in_both_engines_the_same() {
             }
             Outcome::Skipped => skipped += 1,
             Outcome::Doubtful => doubtful += 1,
-            Outcome::Differs(_) if RIVAL_IS_WRONG.contains(&seed) => doubtful += 1,
             Outcome::Differs(difference) => {
                 differences += 1;
                 println!("module {seed}:\n{difference}");
