@@ -191,8 +191,10 @@ pub(crate) unsafe fn run(
     // SAFETY: as above; the reference ends with this statement.
     let vm = unsafe { &*instance }.store();
     let (record, grow, growth) = {
-        // SAFETY: the caller's promise; the references end with this block.
-        let (store, instance) = unsafe { (&mut *vm, &*instance) };
+        // SAFETY: the caller's promise; the reference ends with this block.
+        let store = unsafe { &mut *vm };
+        // SAFETY: as above; an instance and its store are separate allocations.
+        let instance = unsafe { &*instance };
         let grow = match builtin {
             Builtin::MemoryGrow => Grow::Memory {
                 index: instance.memories[a as usize] as usize,

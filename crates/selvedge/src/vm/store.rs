@@ -153,12 +153,12 @@ pub struct StoreVm {
     pub(crate) id: u64,
     pub(crate) engine: Engine,
     pub(crate) funcs: Thin<FuncEntry>,
-    func_by_ref: Option<Box<HashMap<usize, u32>>>,
+    func_by_ref: Option<Index>,
     pub(crate) memories: Vec<MemoryVm>,
     memory_list: Vec<*const VMMemory>,
     pub(crate) tables: Thin<Kept<TableVm>>,
     pub(crate) globals: Thin<GlobalEntry>,
-    global_by_cell: Option<Box<HashMap<usize, u32>>>,
+    global_by_cell: Option<Index>,
     pub(crate) instances: Vec<Kept<InstanceVm>>,
     pub(crate) tags: Thin<TagEntry>,
     pub(crate) heap: LazyHeap,
@@ -169,6 +169,10 @@ pub struct StoreVm {
     host_cells: Thin<Kept<ValRaw>>,
     host_refs: Thin<Kept<(HostRecord, VMFuncRef)>>,
 }
+
+/// From an address to a handle's index; one word in a store that has none.
+#[allow(clippy::box_collection)]
+type Index = Box<HashMap<usize, u32>>;
 
 static NEXT_STORE: AtomicU64 = AtomicU64::new(1);
 
