@@ -3,14 +3,15 @@
 //! A *duel* is one question put to two sides. Criterion measures them one after the other, which is good
 //! for following one side over time; on a machine whose clock drifts by a quarter the ratio of two such
 //! figures says little. So each duel is also measured in *rounds*: a batch of the one, a batch of the
-//! other, the order swapped each round. The table has the medians over the rounds, per operation, and their
-//! ratio.
+//! other, the order swapped each round. The table has the medians and minima over the rounds, per operation, and
+//! the ratio of the medians. What a *family* of questions comes to is the geometric mean of its ratios.
 //!
 //! Without `--bench` among the arguments (`cargo test`) everything runs once, to see that it runs.
 
 #![warn(missing_docs)]
 
 pub mod guest;
+pub mod native;
 
 use criterion::Criterion;
 use std::fmt;
@@ -33,6 +34,10 @@ pub struct Question {
     pub operations: u32,
     /// The ratio to reach, if there is one.
     pub goal: Option<f64>,
+    /// Which mean the ratio counts for.
+    pub family: Option<&'static str>,
+    /// How often each side takes its turn.
+    pub rounds: usize,
 }
 
 impl Question {
@@ -42,6 +47,8 @@ impl Question {
             what,
             operations: 1,
             goal: Some(goal),
+            family: None,
+            rounds: ROUNDS,
         }
     }
 
@@ -54,6 +61,18 @@ impl Question {
     /// The same, without a goal.
     pub const fn without_goal(mut self) -> Question {
         self.goal = None;
+        self
+    }
+
+    /// The same, as one of a family.
+    pub const fn of(mut self, family: &'static str) -> Question {
+        self.family = Some(family);
+        self
+    }
+
+    /// The same, with fewer rounds and without criterion's report: where one operation takes long.
+    pub const fn slow(mut self, rounds: usize) -> Question {
+        self.rounds = rounds;
         self
     }
 }
@@ -80,6 +99,22 @@ struct Row {
     minima: [f64; 2],
 }
 
+impl Row {
+    fn ratio(&self) -> f64 {
+        self.medians[0] / self.medians[1]
+    }
+
+    fn ratio_of_minima(&self) -> f64 {
+        self.minima[0] / self.minima[1]
+    }
+}
+
+/// What the questions of a family come to.
+struct Mean {
+    family: &'static str,
+    goal: Option<f64>,
+}
+
 /// All duels of a bench.
 pub struct Contest {
     name: &'static str,
@@ -87,6 +122,7 @@ pub struct Contest {
     filter: Option<String>,
     is_measured: bool,
     rows: Vec<Row>,
+    means: Vec<Mean>,
 }
 
 impl Contest {
@@ -105,7 +141,18 @@ impl Contest {
             filter: arguments.iter().find(|text| !text.starts_with('-')).cloned(),
             is_measured: arguments.iter().any(|text| text == "--bench"),
             rows: Vec::new(),
+            means: Vec::new(),
         }
+    }
+
+    /// Asks for the geometric mean of a family's ratios.
+    pub fn mean(&mut self, family: &'static str, goal: Option<f64>) {
+        self.means.push(Mean { family, goal });
+    }
+
+    /// Whether anything is measured, or only run once.
+    pub fn is_measured(&self) -> bool {
+        self.is_measured
     }
 
     /// Whether a question with these words may be asked: for what is costly to prepare.
@@ -129,9 +176,11 @@ impl Contest {
             (theirs.run)();
             return;
         }
-        self.report(question, &mut ours);
-        self.report(question, &mut theirs);
-        let samples = interleave(&mut ours.run, &mut theirs.run);
+        if question.rounds == ROUNDS {
+            self.report(question, &mut ours);
+            self.report(question, &mut theirs);
+        }
+        let samples = interleave(question.rounds, &mut ours.run, &mut theirs.run);
         let operations = f64::from(question.operations);
         self.rows.push(Row {
             question,
@@ -164,12 +213,46 @@ impl fmt::Display for Contest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "\n{}: medians [minima] in ns an operation, {ROUNDS} interleaved rounds",
+            "\n{}: medians [minima] in ns an operation, interleaved rounds",
             self.name
         )?;
         writeln!(f, "| what | ours | rival | ratio | goal | |")?;
         writeln!(f, "| --- | --- | --- | --- | --- | --- |")?;
-        self.rows.iter().try_for_each(|row| write!(f, "{row}"))
+        self.rows.iter().try_for_each(|row| write!(f, "{row}"))?;
+        self.means.iter().try_for_each(|mean| self.fmt_mean(mean, f))
+    }
+}
+
+impl Contest {
+    fn fmt_mean(&self, mean: &Mean, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = self
+            .rows
+            .iter()
+            .filter(|row| row.question.family == Some(mean.family));
+        let (ratios, of_minima) = rows.map(|row| (row.ratio(), row.ratio_of_minima())).unzip();
+        let (Some(ratio), Some(minimum)) = (geometric_mean(ratios), geometric_mean(of_minima)) else {
+            return Ok(());
+        };
+        let (goal, verdict) = verdict(ratio, mean.goal);
+        let family = mean.family;
+        writeln!(
+            f,
+            "| {family}: geometric mean | | | {ratio:.3} [{minimum:.3}] | {goal} | {verdict} |"
+        )
+    }
+}
+
+fn geometric_mean(ratios: Vec<f64>) -> Option<f64> {
+    let logarithms = ratios.iter().map(|ratio| ratio.ln()).sum::<f64>();
+    (!ratios.is_empty()).then(|| (logarithms / ratios.len() as f64).exp())
+}
+
+/// A goal's text, and what became of it.
+fn verdict(ratio: f64, goal: Option<f64>) -> (String, &'static str) {
+    match goal {
+        None => ("-".to_owned(), ""),
+        Some(goal) if ratio <= goal => (format!("{goal}"), "reached"),
+        Some(goal) => (format!("{goal}"), "missed"),
     }
 }
 
@@ -179,25 +262,21 @@ impl fmt::Display for Row {
             let (median, minimum) = (self.medians[i], self.minima[i]);
             format!("{} {median:.2} [{minimum:.2}]", self.who[i])
         });
-        let ratio = self.medians[0] / self.medians[1];
-        let (goal, verdict) = match self.question.goal {
-            None => ("-".to_owned(), ""),
-            Some(goal) if ratio <= goal => (format!("{goal}"), "reached"),
-            Some(goal) => (format!("{goal}"), "missed"),
-        };
+        let (ratio, minimum) = (self.ratio(), self.ratio_of_minima());
+        let (goal, verdict) = verdict(ratio, self.question.goal);
         let what = self.question.what;
         writeln!(
             f,
-            "| {what} | {ours} | {theirs} | {ratio:.3} | {goal} | {verdict} |"
+            "| {what} | {ours} | {theirs} | {ratio:.3} [{minimum:.3}] | {goal} | {verdict} |"
         )
     }
 }
 
 /// Nanoseconds a call of each side, one sample of each a round.
-fn interleave(ours: &mut impl FnMut(), theirs: &mut impl FnMut()) -> [Vec<f64>; 2] {
+fn interleave(rounds: usize, ours: &mut impl FnMut(), theirs: &mut impl FnMut()) -> [Vec<f64>; 2] {
     let calls = [calls_of_batch(ours), calls_of_batch(theirs)];
-    let mut samples = [Vec::with_capacity(ROUNDS), Vec::with_capacity(ROUNDS)];
-    for round in 0..ROUNDS {
+    let mut samples = [Vec::with_capacity(rounds), Vec::with_capacity(rounds)];
+    for round in 0..rounds {
         if round % 2 == 0 {
             samples[0].push(sample(ours, calls[0]));
             samples[1].push(sample(theirs, calls[1]));
@@ -247,13 +326,20 @@ mod tests {
     }
 
     #[test]
+    fn a_half_and_a_double_come_to_one() {
+        let mean = geometric_mean(vec![0.5, 2.0]).expect("two ratios have a mean");
+        assert!((mean - 1.0).abs() < 1e-9, "the mean is {mean}");
+        assert_eq!(geometric_mean(Vec::new()), None);
+    }
+
+    #[test]
     fn a_slower_side_has_the_larger_ratio() {
         let spin = |turns: u64| {
             move || {
                 black_box((0..turns).fold(0, |sum, turn| black_box(sum + turn)));
             }
         };
-        let [fast, slow] = interleave(&mut spin(1000), &mut spin(4000));
+        let [fast, slow] = interleave(ROUNDS, &mut spin(1000), &mut spin(4000));
         let ratio = median(&slow) / median(&fast);
         assert!((2.0..8.0).contains(&ratio), "the ratio is {ratio}");
     }

@@ -1,17 +1,19 @@
 //! Metering: what operators cost, and when what is owed is paid.
 //!
 //! The counter lives in the pinned register. The front end adds up what the operators of a straight piece
-//! of code cost (*pending*), and subtracts the sum at once, as late as can be: before calls, builtins and
-//! returns, and where paths meet, that is before a branch to a label and at the end of what is branched
-//! to. Where paths part, each goes on with what is pending: both arms of an `if`; a `br_if`
-//! forward pays on its way out, in a block of its own, so that the path through pays once for all.
-//! In between, the exact counter is the register minus the pending fuel, which is noted with every site.
+//! of code cost (*pending*), and subtracts the sum at once, as late as can be: before calls, builtins, loops and
+//! returns. Where paths part, each goes on with what is pending: both arms of an `if`, and what a `br_if`
+//! leaves and goes on to. Where paths meet, all of them must owe the same: the first branch to a label says
+//! how much that is, and pays nothing; each other pays the difference on its way, or is paid it back.
+//! At any time the exact counter is the register minus the pending fuel, which is noted with every site.
 //!
 //! Loop headers, and entries of functions that can call, look at the sign of the register. A leaf
 //! without loops cannot run for long. The cold path calls a stub that preserves every register, so that a loop's
 //! values stay where they are.
 //!
-//! Invariant: pending fuel is zero wherever two paths meet.
+//! Invariants
+//! 1. Whichever way a place is reached, the same fuel is pending there.
+//! 2. At a loop's header, and so at its check, none is.
 
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -110,23 +112,25 @@ impl Translator<'_> {
         }
     }
 
-    /// Pays what is owed. A subtraction of a positive constant: shorter than an addition of a negative one.
+    /// Pays what is owed.
     pub(crate) fn fuel_flush(&mut self) {
-        if self.fuel_pay() {
-            self.mark_site();
-        }
+        self.fuel_pay_to(0);
     }
 
-    /// Pays what is owed, and says whether anything was.
-    fn fuel_pay(&mut self) -> bool {
-        let pending = std::mem::take(&mut self.fuel.pending);
-        if pending > 0 {
-            let owed = self.b.ins().iconst(types::I64, i64::from(pending));
+    /// Pays so much that this is owed from here on; pays back if that is more than is owed now.
+    ///
+    /// A subtraction of a mostly positive constant: shorter than an addition of a negative one.
+    pub(crate) fn fuel_pay_to(&mut self, owed: u32) {
+        let amount = i64::from(self.fuel.pending) - i64::from(owed);
+        if amount != 0 {
+            self.mark_metering();
+            let amount = self.b.ins().iconst(types::I64, amount);
             let fuel = self.b.ins().get_pinned_reg(types::I64);
-            let left = self.b.ins().isub(fuel, owed);
+            let left = self.b.ins().isub(fuel, amount);
             self.b.ins().set_pinned_reg(left);
+            self.fuel.pending = owed;
+            self.mark_site();
         }
-        pending > 0
     }
 
     /// Looks whether the slice is used up, and asks for more on a cold path.
@@ -134,6 +138,7 @@ impl Translator<'_> {
         if !self.fuel.on {
             return;
         }
+        self.mark_metering();
         let fuel = self.b.ins().get_pinned_reg(types::I64);
         let used_up = self.b.ins().icmp_imm_s(IntCC::SignedLessThan, fuel, 0);
         let next = self.branch_cold(used_up);
@@ -141,5 +146,12 @@ impl Translator<'_> {
         self.fuel_calls.push((cold, self.b.srcloc()));
         self.b.ins().jump(next, &[]);
         self.resume(next);
+        self.mark_site();
+    }
+
+    /// A site of its own for a payment or a check: its code is rewritten (see `in_place.rs`).
+    fn mark_metering(&mut self) {
+        self.mark_site();
+        self.sites.mark_metering();
     }
 }

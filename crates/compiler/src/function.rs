@@ -14,10 +14,11 @@ use cranelift_codegen::{
 use cranelift_frontend::FunctionBuilderContext;
 use wasmparser::FuncValidatorAllocations;
 
+use crate::link::LOOP_ALIGNMENT;
 use crate::parse::Body;
 use crate::sites::{Site, Sites};
 use crate::translate::{Env, translate};
-use crate::{CallSite, CatchClause, CompileError, FaultSite, TrapCode, abi, regions};
+use crate::{CallSite, CatchClause, CompileError, FaultSite, TrapCode, abi, in_place, regions};
 
 /// A function's machine code. Offsets are from its start.
 pub(crate) struct Compiled {
@@ -124,9 +125,18 @@ impl Worker {
             sites: &self.sites,
             ranges: compiled.buffer.get_srclocs_sorted(),
         };
+        let mut code = compiled.code_buffer().to_vec();
+        if isa.name() == "x64" {
+            for start in sites.metering() {
+                in_place::rewrite(&mut code[start as usize..]);
+            }
+        }
         Ok(Compiled {
-            code: compiled.code_buffer().to_vec(),
-            alignment: compiled.buffer.alignment,
+            code,
+            alignment: match self.context.loop_analysis.loops().next() {
+                Some(_) => compiled.buffer.alignment.max(LOOP_ALIGNMENT),
+                None => compiled.buffer.alignment,
+            },
             relocations: relocations(&self.context.func, compiled)
                 .map_err(|what| CompileError::codegen(index, what))?,
             fault_sites: sites.faults(compiled.buffer.traps()),
@@ -197,6 +207,13 @@ impl SiteLookup<'_> {
             false => last.unwrap_or(seeming),
         };
         self.sites.nearest(numbers, near).unwrap_or(seeming)
+    }
+
+    /// Where payments and checks of fuel may begin.
+    fn metering(&self) -> impl Iterator<Item = u32> {
+        let ranges = self.ranges.iter();
+        let metering = ranges.filter(|range| self.sites.is_metering(range.loc));
+        metering.map(|range| range.start)
     }
 
     fn call(&self, return_address: u32) -> CallSite {

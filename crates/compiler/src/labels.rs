@@ -81,8 +81,20 @@ pub(crate) struct Label<'a> {
     /// The code after the `end`, as a CLIF block: made by the first branch to it. Its parameters are
     /// the results.
     pub(crate) next: Option<Block>,
+    /// The fuel that is pending there, once there is such a block.
+    pub(crate) owed: u32,
     /// Height of the operand stack below the parameters.
     pub(crate) height: usize,
+}
+
+/// Where a branch goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target {
+    pub(crate) block: Block,
+    /// How many values it carries.
+    pub(crate) arity: usize,
+    /// The fuel that is pending there.
+    pub(crate) owed: u32,
 }
 
 impl<'a> Label<'a> {

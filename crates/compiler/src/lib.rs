@@ -25,6 +25,7 @@ mod fuel;
 mod func_type;
 mod function;
 pub mod image;
+mod in_place;
 mod labels;
 pub mod layout;
 mod limits;

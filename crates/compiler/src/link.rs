@@ -9,6 +9,9 @@ use crate::{CallSite, CompileError, FaultSite, Image, Settings, TryCall, limits,
 
 /// Functions start at multiples of this, so that a short one does not share its first cache line's half.
 const ALIGNMENT: usize = 16;
+/// Functions with loops start on a cache line: how fast a loop is depends on how it lies in lines (by half, where
+/// branches are hard to predict), and that should not change with the functions before it.
+pub(crate) const LOOP_ALIGNMENT: u32 = 64;
 /// Between functions: a breakpoint, so that running into it is noticed.
 const PADDING: u8 = 0xcc;
 

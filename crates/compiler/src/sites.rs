@@ -22,6 +22,8 @@ pub(crate) struct Site {
     pub(crate) fuel: u32,
     /// The last site, up to this one, of an operator that accesses linear memory.
     access: u32,
+    /// Whether the code is a payment or a check of fuel.
+    is_metering: bool,
 }
 
 /// The sites of one function.
@@ -41,7 +43,12 @@ impl Sites {
     /// A new site, current from now on.
     pub(crate) fn push(&mut self, wasm: u32, fuel: u32) -> SourceLoc {
         let access = self.sites.last().map_or(0, |last| last.access);
-        self.sites.push(Site { wasm, fuel, access });
+        self.sites.push(Site {
+            wasm,
+            fuel,
+            access,
+            is_metering: false,
+        });
         SourceLoc::new(self.sites.len() as u32 - 1)
     }
 
@@ -59,12 +66,25 @@ impl Sites {
         self.accesses.len().saturating_sub(1)
     }
 
+    /// Says that what is made at the current site is a payment or a check of fuel, and nothing else.
+    pub(crate) fn mark_metering(&mut self) {
+        if let Some(last) = self.sites.last_mut() {
+            last.is_metering = true;
+        }
+    }
+
+    /// Whether an instruction belongs to a payment or a check of fuel.
+    pub(crate) fn is_metering(&self, loc: SourceLoc) -> bool {
+        self.get(loc).is_metering
+    }
+
     /// The site of an instruction.
     pub(crate) fn get(&self, loc: SourceLoc) -> Site {
         let none = Site {
             wasm: 0,
             fuel: 0,
             access: 0,
+            is_metering: false,
         };
         self.sites.get(loc.bits() as usize).copied().unwrap_or(none)
     }

@@ -267,6 +267,7 @@ impl<'a> Translator<'a> {
             kind,
             sig,
             next: None,
+            owed: 0,
             height,
         });
     }

@@ -249,3 +249,48 @@ fn a_store_that_is_overwritten_keeps_its_own_site() {
     // The entry, two operands and the store; four operators and another store.
     assert_eq!(sites, [4, 11]);
 }
+
+#[test]
+fn payments_and_checks_are_one_instruction_each() {
+    let wat = r#"(module (memory 1)
+        (func (export "f") (param i32) (result i32)
+            (loop
+                (i32.store8 (local.get 0) (i32.const 1))
+                (br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))
+            (local.get 0)))"#;
+    let image = selvedge_compiler::compile(&wat::parse_str(wat).unwrap(), &metered())
+        .unwrap()
+        .image;
+    let range = image.functions[0].clone();
+    let code = &image.text[range.start as usize..range.end as usize];
+    let count = |bytes: &[u8]| {
+        code.windows(bytes.len())
+            .filter(|window| *window == bytes)
+            .count()
+    };
+    // Before the loop, at its end and at the function's; each a `sub r15`.
+    assert_eq!(count(&[0x49, 0x81, 0xef]), 3);
+    // At the loop's header: a `test r15, r15`.
+    assert_eq!(count(&[0x4d, 0x85, 0xff]), 1);
+    let copies = code
+        .windows(3)
+        .filter(|window| matches!(window, [0x4c | 0x4d, 0x89, 0xf8..]));
+    assert_eq!(copies.count(), 0);
+}
+
+#[test]
+fn where_paths_meet_one_of_them_pays_nothing() {
+    // What a way costs is exact whichever it is, and the empty arm has no code.
+    let mut guest = Guest::new(
+        r#"(module (func (export "f") (param i32) (result i32)
+            (block
+                (br_if 0 (i32.eqz (local.get 0)))
+                (local.set 0 (i32.add (local.get 0) (i32.const 1)))
+                (if (i32.eq (local.get 0) (i32.const 3)) (then (local.set 0 (i32.const 9)))))
+            (local.get 0)))"#,
+        &metered(),
+    );
+    assert_eq!(spent(&mut guest, "f", &[0]), 1 + 3 + 1);
+    assert_eq!(spent(&mut guest, "f", &[1]), 1 + 3 + 4 + 4 + 1);
+    assert_eq!(spent(&mut guest, "f", &[2]), 1 + 3 + 4 + 4 + 2 + 1);
+}

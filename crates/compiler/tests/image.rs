@@ -104,8 +104,11 @@ fn the_image_does_not_depend_on_threads() {
         settings().fuel(true).memory_style(MemoryStyle::Bounded),
     ] {
         let alone = compiled(&wat, &settings.clone().parallel(false));
-        for _ in 0..3 {
-            assert_eq!(alone, compiled(&wat, &settings));
+        for threads in [1, 2, 7] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            let image = pool.unwrap().install(|| compiled(&wat, &settings));
+            assert!(alone.text == image.text, "the text of {threads} threads differs");
+            assert_eq!(alone, image, "{threads} threads");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Control instructions.
 //!
 //! A label's code after its `end` becomes a CLIF block only if something branches there; else the code just
-//! goes on. Where paths meet, no fuel is owed: see `fuel.rs`.
+//! goes on. Where paths meet, they owe the same fuel: see `fuel.rs`.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Block, InstBuilder, JumpTableData, Value};
 use wasmparser::{BlockType, BrTable};
 
-use crate::labels::{BlockSig, LabelKind, Otherwise};
+use crate::labels::{BlockSig, LabelKind, Otherwise, Target};
 use crate::translate::Translator;
 use crate::{CompileError, TrapCode, limits, parse};
 
@@ -92,8 +92,10 @@ impl<'a> Translator<'a> {
     /// `end`
     pub(crate) fn end(&mut self) {
         let label = self.labels.last().expect("validated: a label is open");
-        if matches!(label.kind, LabelKind::If(_)) {
-            // Without an else, the parameters are the results.
+        if let LabelKind::If(otherwise) = &label.kind {
+            // Without an else, the parameters are the results. The empty arm pays nothing.
+            let owed = otherwise.fuel;
+            self.end_block(self.labels.len() - 1, owed);
             self.r#else();
             self.leave_to_end();
         }
@@ -115,6 +117,7 @@ impl<'a> Translator<'a> {
             self.stack.truncate(label.height);
             self.continue_in(next);
             self.reachable = true;
+            self.fuel.set_pending(label.owed);
             self.mark_site();
         } else if !self.reachable {
             self.stack.truncate(label.height);
@@ -127,47 +130,51 @@ impl<'a> Translator<'a> {
     /// Goes to the end of the innermost label, if that can be reached from here.
     fn leave_to_end(&mut self) {
         if self.reachable {
-            self.fuel_flush();
-            let results = self
-                .labels
-                .last()
-                .expect("validated: a label is open")
-                .sig
-                .results
-                .len();
-            let next = self.end_block(self.labels.len() - 1);
-            let args = self.top_args(results);
-            self.b.ins().jump(next, &args);
+            let at = self.labels.len() - 1;
+            let block = self.end_block(at, self.fuel.pending());
+            let label = &self.labels[at];
+            let (arity, owed) = (label.sig.results.len(), label.owed);
+            self.jump_to(Target { block, arity, owed });
             self.stop();
         }
     }
 
-    /// The code after a label's `end`.
-    pub(crate) fn end_block(&mut self, at: usize) -> Block {
+    /// The code after a label's `end`. If this is the first way there, so much fuel is owed there.
+    fn end_block(&mut self, at: usize, owed: u32) -> Block {
         if let Some(next) = self.labels[at].next {
             return next;
         }
         let next = self.block_taking(self.labels[at].sig.results);
         self.labels[at].next = Some(next);
+        self.labels[at].owed = owed;
         next
     }
 
-    /// Where a branch to a label goes, and how many values it carries.
-    pub(crate) fn target(&mut self, depth: u32) -> (Block, usize) {
+    /// Where a branch to a label goes.
+    pub(crate) fn target(&mut self, depth: u32) -> Target {
         let at = self.labels.len() - 1 - depth as usize;
         let arity = self.labels[at].branch_types().len();
-        match self.labels[at].kind {
-            LabelKind::Loop(header) => (header, arity),
-            _ => (self.end_block(at), arity),
-        }
+        let (block, owed) = match self.labels[at].kind {
+            LabelKind::Loop(header) => (header, 0),
+            _ => {
+                let block = self.end_block(at, self.fuel.pending());
+                (block, self.labels[at].owed)
+            }
+        };
+        Target { block, arity, owed }
+    }
+
+    /// Jumps with the topmost operands, which stay.
+    pub(crate) fn jump_to(&mut self, target: Target) {
+        self.fuel_pay_to(target.owed);
+        let args = self.top_args(target.arity);
+        self.b.ins().jump(target.block, &args);
     }
 
     /// `br l`
     pub(crate) fn br(&mut self, depth: u32) {
-        self.fuel_flush();
-        let (target, arity) = self.target(depth);
-        let args = self.top_args(arity);
-        self.b.ins().jump(target, &args);
+        let target = self.target(depth);
+        self.jump_to(target);
         self.stop();
     }
 
@@ -198,19 +205,18 @@ impl<'a> Translator<'a> {
         if self.is_loop(depth) {
             self.fuel_flush();
         }
-        let (target, arity) = self.target(depth);
-        let args = self.top_args(arity);
+        let target = self.target(depth);
         let next = self.b.create_block();
         match self.fuel.pending() {
-            0 => {
-                self.b.ins().brif(condition, target, &args, next, &[]);
+            pending if pending == target.owed => {
+                let args = self.top_args(target.arity);
+                self.b.ins().brif(condition, target.block, &args, next, &[]);
             }
             pending => {
                 let leave = self.b.create_block();
                 self.b.ins().brif(condition, leave, &[], next, &[]);
                 self.resume(leave);
-                self.fuel_flush();
-                self.b.ins().jump(target, &args);
+                self.jump_to(target);
                 self.fuel.set_pending(pending);
                 self.mark_site();
             }
@@ -228,18 +234,26 @@ impl<'a> Translator<'a> {
     /// `br_table l* l`: pop an i32; branch to the label at that place, or to the last.
     pub(crate) fn br_table(&mut self, table: &BrTable<'_>) -> Result<(), CompileError> {
         limits::br_table_targets(table.len(), self.offset)?;
-        self.fuel_flush();
         let index = self.pop();
         let mut depths = table.targets().collect::<Result<Vec<_>, _>>()?;
         depths.push(table.default());
-        let arity = self.target(table.default()).1;
+        let at = self.labels.len() - 1 - table.default() as usize;
+        let arity = self.labels[at].branch_types().len();
         limits::carried(self.carried + arity * depths.len(), self.offset)?;
-        match arity {
-            0 => self.br_table_plain(index, &depths),
-            _ => self.br_table_with_values(index, &depths),
-        }
+        let known = depths.iter().find_map(|depth| self.known_owed(*depth));
+        self.fuel_pay_to(known.unwrap_or(self.fuel.pending()));
+        self.br_table_to(index, &depths);
         self.stop();
         Ok(())
+    }
+
+    /// What is owed where a label leads to, if that is settled already.
+    fn known_owed(&self, depth: u32) -> Option<u32> {
+        let label = &self.labels[self.labels.len() - 1 - depth as usize];
+        match label.kind {
+            LabelKind::Loop(_) => Some(0),
+            _ => label.next.map(|_| label.owed),
+        }
     }
 
     /// `return`
@@ -257,26 +271,28 @@ impl<'a> Translator<'a> {
     }
 }
 
-/// The two ways of a jump table.
+/// Jump tables.
 impl Translator<'_> {
-    fn br_table_plain(&mut self, index: Value, depths: &[u32]) {
-        let blocks: Vec<Block> = depths.iter().map(|depth| self.target(*depth).0).collect();
-        self.jump_table(index, &blocks);
-    }
-
-    /// CLIF's jump tables carry no values: they go to blocks of their own, one for each label, that do.
-    fn br_table_with_values(&mut self, index: Value, depths: &[u32]) {
+    /// CLIF's jump tables carry no values, and pay nothing: where that is needed they go to blocks of their own, one for
+    /// each label, that do.
+    fn br_table_to(&mut self, index: Value, depths: &[u32]) {
+        let pending = self.fuel.pending();
         let mut between = BTreeMap::new();
         let mut blocks = Vec::with_capacity(depths.len());
         for depth in depths {
-            blocks.push(*between.entry(*depth).or_insert_with(|| self.b.create_block()));
+            let target = self.target(*depth);
+            blocks.push(match (target.arity, target.owed) {
+                (0, owed) if owed == pending => target.block,
+                _ => *between.entry(*depth).or_insert_with(|| self.b.create_block()),
+            });
         }
         self.jump_table(index, &blocks);
         for (depth, block) in between {
             self.resume(block);
-            let (target, arity) = self.target(depth);
-            let args = self.top_args(arity);
-            self.b.ins().jump(target, &args);
+            self.fuel.set_pending(pending);
+            self.mark_site();
+            let target = self.target(depth);
+            self.jump_to(target);
         }
     }
 

@@ -238,8 +238,14 @@ impl<'a> Translator<'a> {
         }
         self.carried += args.len();
         let args: SmallVec<[BlockArg; 4]> = args.into_iter().map(BlockArg::Value).collect();
-        let (target, _) = self.target((self.labels.len() - 1 - clause.label) as u32);
-        self.b.ins().jump(target, &args);
+        let target = self.target((self.labels.len() - 1 - clause.label) as u32);
+        // A call owes nothing, and its code goes on with that.
+        self.fuel_pay_to(target.owed);
+        self.b.ins().jump(target.block, &args);
+        if target.owed > 0 {
+            self.fuel.set_pending(0);
+            self.mark_site();
+        }
     }
 
     /// The values of an exception of a tag.

@@ -8,7 +8,7 @@ use crate::abi::{POINTER, address_type, clif_type};
 use crate::layout::{TABLE_BASE, TABLE_ELEMENT_BYTES, TABLE_LENGTH};
 use crate::regions::Region;
 use crate::translate::Translator;
-use crate::{Builtin, TrapCode, ValType};
+use crate::{Builtin, TableType, TrapCode, ValType};
 
 impl Translator<'_> {
     /// `table.get x`
@@ -101,18 +101,26 @@ impl Translator<'_> {
     /// The length in elements: a constant if the table's type leaves no choice.
     fn table_length(&mut self, table: u32) -> Value {
         let ty = self.env.info.tables[table as usize];
-        match ty.maximum == Some(ty.minimum) {
+        match is_fixed(&ty) {
             true => self.b.ins().iconst(types::I64, ty.minimum as i64),
             false => self.table_field(table, TABLE_LENGTH),
         }
     }
 
-    /// A field of a table's definition, which growing changes.
+    /// A field of a table's definition, which growing changes; a table that cannot grow never moves.
     fn table_field(&mut self, table: u32, field: i32) -> Value {
         let flags = Region::Vmctx.anywhere(self.b.func);
         let offset = self.env.info.layout.table(table) as i32;
         let definition = self.b.ins().load(POINTER, flags, self.vmctx, offset);
-        let flags = Region::TableDefinition.mutable(self.b.func);
+        let flags = match is_fixed(&self.env.info.tables[table as usize]) {
+            true => Region::TableDefinition.anywhere(self.b.func),
+            false => Region::TableDefinition.mutable(self.b.func),
+        };
         self.b.ins().load(types::I64, flags, definition, field)
     }
+}
+
+/// Whether a table has one size for good: one that is imported as such has it, too.
+fn is_fixed(ty: &TableType) -> bool {
+    ty.maximum == Some(ty.minimum)
 }
