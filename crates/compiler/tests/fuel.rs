@@ -274,7 +274,7 @@ fn payments_and_checks_are_one_instruction_each() {
     assert_eq!(count(&[0x4d, 0x85, 0xff]), 1);
     let copies = code
         .windows(3)
-        .filter(|window| matches!(window, [0x4c | 0x4d, 0x89, 0xf8..]));
+        .filter(|window| matches!(window, [0x4c | 0x4d, 0x89, 0xf8..=0xff]));
     assert_eq!(copies.count(), 0);
 }
 
