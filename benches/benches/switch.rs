@@ -442,10 +442,8 @@ fn handle_faults() {
     action.sa_sigaction = on_fault as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
     // SAFETY: a handler of the right signature.
-    assert_eq!(
-        unsafe { libc::sigaction(libc::SIGSEGV, &action, std::ptr::null_mut()) },
-        0
-    );
+    let installed = unsafe { libc::sigaction(libc::SIGSEGV, &action, std::ptr::null_mut()) };
+    assert_eq!(installed, 0);
 }
 
 #[expect(unconditional_recursion, reason = "the guard ends it")]
