@@ -227,3 +227,14 @@ fn many_small_bounded_memories_take_a_handful_of_mappings() {
     // Other tests of this process may map something, too; the heap is among it.
     assert!(added < 200, "{added} mappings for {} memories", guests.len());
 }
+
+#[test]
+fn a_segment_without_bytes_may_lie_before_an_image() {
+    let engine = engine(MemoryStyle::Reserved);
+    let text = r#"(module (memory (export "m") 2) (data (i32.const 0) "") (data (i32.const 70000) "x") (data (i32.const 131072) ""))"#;
+    let module = Module::new(&engine, text).unwrap();
+    let (store, _, memory) = instantiate(&engine, &module);
+    let data = memory.data(&store);
+    assert_eq!(data[70_000], b'x');
+    assert_eq!(data.iter().filter(|&&byte| byte != 0).count(), 1);
+}

@@ -140,11 +140,6 @@ fn host_trampolines_come_as_an_image() {
 #[test]
 fn other_proposals_are_refused_by_name_and_place() {
     let refused = [
-        ("threads", "(module (memory 1 1 shared))"),
-        (
-            "threads",
-            "(module (memory 1) (func (drop (i32.atomic.load (i32.const 0)))))",
-        ),
         (
             "legacy exceptions",
             "(module (tag $e) (func try nop catch $e nop end))",
@@ -228,6 +223,12 @@ fn what_version_3_has_is_on_and_can_be_switched_off() {
             "multiple memories",
             "(module (memory 1) (memory 1))",
         ),
+        (
+            Proposal::Threads,
+            "threads",
+            "(module (memory 1) (func (drop (i32.atomic.load (i32.const 0)))))",
+        ),
+        (Proposal::Threads, "threads", "(module (memory 1 1 shared))"),
     ] {
         is_refused(name, wat, &switched(proposal, false));
         compiled(wat, &settings());

@@ -63,8 +63,7 @@ impl Instance {
     ) -> Result<Instance> {
         let (instance, start) = Instance::allocate(&mut context, module, imports)?;
         if let Some(start) = start {
-            let ran: Result<()> = context.call_typed(start, ());
-            ran.map_err(|error| error.context("running the start function"))?;
+            let () = context.call_typed(start, ())?;
         }
         Ok(instance)
     }
@@ -88,7 +87,7 @@ impl Instance {
     ) -> Result<Instance> {
         if let Some(start) = start {
             let ran = start.await;
-            ran.map_err(|error| error.context("running the start function"))?;
+            ran?;
         }
         Ok(instance)
     }

@@ -111,9 +111,13 @@ impl Image {
         }
         let segments = constant_segments(info, memory, ty.minimum.checked_mul(ty.page_size())?)?;
         let data_bytes: u64 = segments.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        // Those without bytes may begin anywhere, also before the image.
         let filled = segments.iter().filter(|(_, bytes)| !bytes.is_empty());
         let start = filled.clone().map(|(start, _)| *start).min()?;
-        let end = filled.map(|(start, bytes)| start + bytes.len() as u64).max()?;
+        let end = filled
+            .clone()
+            .map(|(start, bytes)| start + bytes.len() as u64)
+            .max()?;
         let page = region::page::size() as u64;
         let start = start / page * page;
         let bytes = whole_pages(end)? - start;
@@ -129,7 +133,7 @@ impl Image {
             start,
             bytes,
         };
-        for (address, data) in &segments {
+        for (address, data) in filled {
             file.write_all_at(data, offset + (address - start)).ok()?;
         }
         Some(image)
