@@ -86,8 +86,7 @@ impl Instance {
         start: Option<CallFuture<'_, T, ()>>,
     ) -> Result<Instance> {
         if let Some(start) = start {
-            let ran = start.await;
-            ran?;
+            start.await?;
         }
         Ok(instance)
     }

@@ -582,8 +582,7 @@ unsafe fn settle(vm: *mut StoreVm, act: *mut Activation, pending: Pending) -> Re
         return Ok(());
     };
     // SAFETY: parked at a fuel check or in an operation, whose frame record `guest_fp` names.
-    let [frame, site] = unsafe { (store.cx.guest_fp as *const [usize; 2]).read() };
-    store.set_trap(trap, site, frame);
+    unsafe { store.set_trap_at_exit(trap) };
     let error = trap::take(store);
     // SAFETY: the caller's promise.
     unsafe { pop(vm, act) };

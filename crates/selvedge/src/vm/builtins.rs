@@ -80,8 +80,7 @@ pub(crate) unsafe extern "sysv64" fn dispatch(vmctx: *mut u8, slots: *mut ValRaw
 /// Leaves the guest, which called an operation of ours, by a trap at that call.
 pub(super) fn leave(store: &mut StoreVm, trap: Trap) -> u64 {
     // SAFETY: `guest_fp` is the frame record that the swap has just made on the guest's stack.
-    let [frame, site] = unsafe { (store.cx.guest_fp as *const [usize; 2]).read() };
-    store.set_trap(trap, site, frame);
+    unsafe { store.set_trap_at_exit(trap) };
     EXIT_TRAP
 }
 

@@ -222,7 +222,7 @@ impl StoreVm {
     /// # Errors
     /// As for [`take_answer`](StoreVm::take_answer).
     pub(crate) fn settle_answer(&mut self, slots: *mut ValRaw) -> Result<(), Trap> {
-        if slots == self.answer_slot() {
+        if self.is_answer(slots) {
             self.take_answer(true)
         } else {
             Ok(())

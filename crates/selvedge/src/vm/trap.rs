@@ -18,6 +18,16 @@ impl StoreVm {
         self.cx.trap_fp = frame;
         self.cx.trap_fuel = self.cx.fuel;
     }
+
+    /// [`set_trap`](StoreVm::set_trap) at the call by which the guest left for the host.
+    ///
+    /// # Safety
+    /// `guest_fp` names the frame record that a swap or a fuel check made, and the guest's stack is still there.
+    pub(crate) unsafe fn set_trap_at_exit(&mut self, trap: Trap) {
+        // SAFETY: the caller's promise: the record's two words, the frame before it and the return address.
+        let [frame, site] = unsafe { (self.cx.guest_fp as *const [usize; 2]).read() };
+        self.set_trap(trap, site, frame);
+    }
 }
 
 /// The trap that the innermost activation has just been left with.
