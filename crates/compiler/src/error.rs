@@ -76,6 +76,15 @@ impl CompileError {
         }
     }
 
+    /// Something that is valid with a proposal of this name, and has no offset yet.
+    pub(crate) fn unsupported(feature: &'static str, message: impl Into<String>) -> CompileError {
+        CompileError::Unsupported {
+            feature,
+            offset: 0,
+            message: message.into(),
+        }
+    }
+
     /// With an offset, where it has none of its own.
     pub(crate) fn at(mut self, place: u64) -> CompileError {
         if let CompileError::Invalid { offset, .. } | CompileError::Unsupported { offset, .. } = &mut self

@@ -1,6 +1,6 @@
 //! Which proposals are supported, which of them a caller may switch off, and what to call the others.
 
-use wasmparser::{Parser, ValidPayload, Validator, WasmFeatures};
+use wasmparser::{Operator, Parser, ValidPayload, Validator, WasmFeatures};
 
 use crate::CompileError;
 
@@ -145,6 +145,19 @@ const NAMES: [(WasmFeatures, &str); 20] = [
     (WasmFeatures::ACQUIRE_RELEASE_ATOMICS, "acquire-release atomics"),
     (WasmFeatures::COMPONENT_MODEL, "the component model"),
 ];
+
+/// Whether an operator is of the garbage collection proposal, which validation lets pass.
+pub(crate) fn is_garbage_collection(operator: &Operator<'_>) -> bool {
+    macro_rules! is_it {
+        ($(@$proposal:ident $op:ident $({ $($field:ident: $ty:ty),* })? => $visit:ident ($($arity:tt)*))*) => {
+            match operator {
+                $(Operator::$op { .. } => stringify!($proposal) == "gc",)*
+                _ => false, // of a later version of the parser
+            }
+        };
+    }
+    wasmparser::for_each_operator!(is_it)
+}
 
 /// Says of a module that is invalid with the features `given` which proposal it needs, if it is valid up to there
 /// with one.

@@ -35,6 +35,7 @@ mod module;
 mod op;
 mod opcodes;
 mod parse;
+mod rec_group;
 mod ref_type;
 mod regions;
 mod settings;

@@ -129,13 +129,13 @@ pub(crate) fn carried(count: usize, offset: u32) -> Result<(), CompileError> {
     )
 }
 
-/// A signature of a module, if there is still room for those of modules: see `func_type.rs`.
-pub(crate) fn signature(made: Option<FuncType>) -> Result<FuncType, CompileError> {
+/// Signatures of a module, if there is still room for those of modules: see `func_type.rs`.
+pub(crate) fn signatures(made: Option<Vec<FuncType>>, offset: u64) -> Result<Vec<FuncType>, CompileError> {
     made.ok_or(CompileError::TooLarge {
         what: "parameters and results of distinct signatures in this process",
         count: FuncType::MODULE_VALUES as u64 + 1,
         limit: FuncType::MODULE_VALUES as u64,
-        offset: 0,
+        offset,
     })
 }
 

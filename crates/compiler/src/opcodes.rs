@@ -221,7 +221,7 @@ impl Translator<'_> {
     }
 
     /// An operator that validation lets pass, but that has no row.
-    fn not_supported(&self, operator: &Operator<'_>) -> CompileError {
+    pub(crate) fn not_supported(&self, operator: &Operator<'_>) -> CompileError {
         CompileError::garbage_collection(self.offset.into(), format!("{operator:?}"))
     }
 }

@@ -10,7 +10,7 @@ use crate::layout::{VmCounts, VmLayout};
 use crate::{
     CompileError, ConstExpr, ConstOp, DataMode, DataSegment, ElementItems, ElementMode, ElementSegment,
     Export, ExternIndex, ExternType, Features, FuncType, GlobalType, HeapType, Import, MemoryType,
-    ModuleInfo, RefType, TableType, TagType, ValType, const_expr, limits,
+    ModuleInfo, RefType, TableType, TagType, ValType, const_expr, limits, rec_group,
 };
 
 /// A module, its functions still in Wasm.
@@ -58,12 +58,9 @@ impl<'a> Reader<'a> {
     fn payload(&mut self, payload: Payload<'a>) -> Result<(), CompileError> {
         match payload {
             Payload::TypeSection(types) => {
-                for ty in types.into_iter_err_on_gc_types() {
-                    // The section is valid, so this is all that can be wrong.
-                    let ty =
-                        ty.map_err(|e| CompileError::garbage_collection(e.offset(), e.message().to_owned()))?;
-                    let ty = func_type(&self.info.types, &ty)?;
-                    self.info.types.push(ty);
+                for group in types {
+                    let group = rec_group::signatures(&self.info.types, group?)?;
+                    self.info.types.extend(group);
                 }
             }
             Payload::ImportSection(imports) => {
@@ -358,15 +355,6 @@ fn unexpected(what: &str) -> CompileError {
         offset: 0,
         message: format!("unexpected {what}"),
     }
-}
-
-fn func_type(types: &[FuncType], ty: &wasmparser::FuncType) -> Result<FuncType, CompileError> {
-    let list = |list: &[wasmparser::ValType]| {
-        list.iter()
-            .map(|ty| val_type(types, *ty))
-            .collect::<Result<Vec<_>, _>>()
-    };
-    limits::signature(FuncType::try_new(&list(ty.params())?, &list(ty.results())?))
 }
 
 /// A value's type, in a module that has defined `types` so far.

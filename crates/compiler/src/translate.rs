@@ -16,14 +16,16 @@ use cranelift_codegen::ir::{Block, BlockArg, Function, InstBuilder, SourceLoc, S
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use smallvec::SmallVec;
-use wasmparser::{FuncValidator, FunctionBody, Operator, ValidatorResources};
+use wasmparser::{BlockType, FuncValidator, FunctionBody, Operator, ValidatorResources};
 
 use crate::abi::{Imports, clif_type};
 use crate::fuel::Fuel;
 use crate::labels::{BlockSig, Label, LabelKind};
 use crate::op::exceptions::Exceptions;
 use crate::sites::Sites;
-use crate::{CompileError, FuncType, ModuleInfo, Settings, TrapCode, ValType, limits, parse, regions};
+use crate::{
+    CompileError, FuncType, ModuleInfo, Settings, TrapCode, ValType, features, limits, parse, regions,
+};
 
 /// What functions of a module are translated against.
 #[derive(Clone, Copy)]
@@ -171,6 +173,8 @@ impl<'a> Translator<'a> {
     fn operator(&mut self, operator: &Operator<'_>, offset: u32) -> Result<(), CompileError> {
         self.offset = offset;
         if !self.reachable {
+            self.check_dead(operator)
+                .map_err(|error| error.at(self.offset.into()))?;
             self.dead_operator(operator);
             return Ok(());
         }
@@ -194,6 +198,25 @@ impl<'a> Translator<'a> {
     fn share(&mut self, values: usize) -> Result<(), CompileError> {
         let before = std::mem::replace(&mut self.shared, values as u64);
         self.env.budget.take(before, values as u64)
+    }
+
+    /// What is not supported is refused where it is not reached too: validation lets pass more than we translate.
+    fn check_dead(&self, operator: &Operator<'_>) -> Result<(), CompileError> {
+        let types = &self.env.info.types;
+        let of_block = |ty: BlockType| match ty {
+            BlockType::Type(ty) => parse::val_type(types, ty).map(drop),
+            BlockType::Empty | BlockType::FuncType(_) => Ok(()),
+        };
+        match operator {
+            Operator::Block { blockty } | Operator::Loop { blockty } | Operator::If { blockty } => {
+                of_block(*blockty)
+            }
+            Operator::TryTable { try_table } => of_block(try_table.ty),
+            Operator::TypedSelect { ty } => parse::val_type(types, *ty).map(drop),
+            Operator::RefNull { hty } => parse::heap_type(types, *hty).map(drop),
+            _ if features::is_garbage_collection(operator) => Err(self.not_supported(operator)),
+            _ => Ok(()),
+        }
     }
 
     /// An operator that is not reached: only the structure counts.

@@ -4,10 +4,12 @@
 //! difference before it is committed.
 #![cfg(all(target_arch = "x86_64", unix))]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use selvedge_compiler::{Features, Listing, MemoryStyle, Proposal, Settings, listing};
+use wasmparser::{Parser, Payload};
 
 fn modules() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
@@ -67,6 +69,60 @@ fn listings_are_as_they_were() {
         "changed (UPDATE_GOLDEN=1 accepts):\n{}",
         changed.join("\n")
     );
+}
+
+/// The operators that are supported, by their names in the parser: those of each of its proposals but some.
+fn supported() -> BTreeSet<&'static str> {
+    const NOT: [&str; 7] = [
+        "gc",
+        "legacy_exceptions",
+        "stack_switching",
+        "shared_everything_threads",
+        "custom_descriptors",
+        "memory_control",
+        "acquire_release_atomics",
+    ];
+    macro_rules! names {
+        ($(@$proposal:ident $op:ident $({ $($field:ident: $ty:ty),* })? => $visit:ident ($($arity:tt)*))*) => {
+            [$((stringify!($proposal), stringify!($op))),*]
+        };
+    }
+    let all = wasmparser::for_each_operator!(names);
+    all.into_iter()
+        .filter(|(proposal, _)| !NOT.contains(proposal))
+        .map(|(_, name)| name)
+        .filter(|name| *name != "TypedSelectMulti") // never valid
+        .collect()
+}
+
+/// The operators of a module, by their names in the parser: what `Debug` writes before the operands.
+fn operators(wasm: &[u8]) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for payload in Parser::new(0).parse_all(wasm) {
+        let Payload::CodeSectionEntry(body) = payload.unwrap() else {
+            continue;
+        };
+        for operator in body.get_operators_reader().unwrap() {
+            let text = format!("{:?}", operator.unwrap());
+            let end = text
+                .find(|c: char| !c.is_ascii_alphanumeric())
+                .unwrap_or(text.len());
+            names.insert(text[..end].to_owned());
+        }
+    }
+    names
+}
+
+#[test]
+fn every_operator_that_is_supported_has_a_listing() {
+    let mut listed = BTreeSet::new();
+    for module in modules() {
+        listed.extend(operators(&wat::parse_file(module).unwrap()));
+    }
+    let supported = supported();
+    assert!(supported.len() > 500, "only {} operators", supported.len());
+    let missing: Vec<_> = supported.iter().filter(|name| !listed.contains(**name)).collect();
+    assert!(missing.is_empty(), "without a listing: {missing:?}");
 }
 
 /// A metered loop: no frame, no spills, and for fuel a subtraction, a test and a branch.

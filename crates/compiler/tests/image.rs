@@ -145,9 +145,22 @@ fn other_proposals_are_refused_by_name_and_place() {
             "(module (tag $e) (func try nop catch $e nop end))",
         ),
         ("garbage collection", "(module (type (struct)))"),
-        ("garbage collection", "(module (type $t (func (param (ref $t)))))"),
-        ("garbage collection", "(module (rec (type (func)) (type (func))))"),
+        ("garbage collection", "(module (type (array i8)))"),
+        (
+            "garbage collection",
+            "(module (rec (type (func)) (type (struct))))",
+        ),
         ("garbage collection", "(module (type (sub (func))))"),
+        (
+            "garbage collection",
+            "(module (rec (type (sub (func))) (type (sub final 0 (func)))))",
+        ),
+        ("garbage collection", "(module (global anyref (ref.null any)))"),
+        ("garbage collection", "(module (table 1 eqref))"),
+        ("garbage collection", "(module (type (func (param i31ref))))"),
+        ("garbage collection", "(module (elem structref))"),
+        ("stack switching", "(module (type $f (func)) (type (cont $f)))"),
+        ("stack switching", "(module (func (local contref)))"),
         ("garbage collection", "(module (func (local anyref)))"),
         ("garbage collection", "(module (func (drop (ref.null any))))"),
         (
@@ -162,6 +175,57 @@ fn other_proposals_are_refused_by_name_and_place() {
     for (name, wat) in refused {
         is_refused(name, wat, &settings());
     }
+}
+
+#[test]
+fn what_is_not_supported_is_refused_where_it_is_not_reached() {
+    let dead = [
+        "(drop (ref.i31 (i32.const 1)))",
+        "(drop (ref.eq))",
+        "(drop (any.convert_extern))",
+        "(drop (ref.cast funcref))",
+        "(drop (ref.null any))",
+        "(drop (select (result anyref)))",
+        "(drop (block (result anyref) (unreachable)))",
+        "(drop (loop (result structref) (unreachable)))",
+        "(drop (if (result nullref) (then (unreachable)) (else (unreachable))))",
+        "(drop (try_table (result eqref) (unreachable)))",
+        "(drop (block (result funcref) (unreachable) (br_on_cast 0 funcref (ref func))))",
+    ];
+    for operators in dead {
+        let wat = format!("(module (func (unreachable) {operators}))");
+        is_refused("garbage collection", &wat, &settings());
+        // The same below a block that is not reached.
+        let wat = format!("(module (func (return) (block (unreachable) {operators})))");
+        is_refused("garbage collection", &wat, &settings());
+    }
+    compiled(
+        "(module (type $t (func)) (func (unreachable) (drop (ref.null $t)) (drop (select (result (ref $t))))))",
+        &settings(),
+    );
+}
+
+#[test]
+fn functions_whose_types_contain_each_other_are_compiled() {
+    let image = compiled(
+        r#"(module
+            (rec (type $a (func (param (ref null $b)) (result (ref null $a)))) (type $b (func (param (ref $a)))))
+            (rec (type $c (func (param (ref null $d)) (result (ref null $c)))) (type $d (func (param (ref $c)))))
+            (func (export "a") (type $a) (call_ref $c (local.get 0) (ref.func 0)))
+            (func (export "c") (type $c) (ref.null $a))
+            (rec) (rec (type (func)) (type (func))) (func (export "e") (type 4)) (func (export "f") (type 5)))"#,
+        &settings(),
+    );
+    // Equal groups share their trampolines; types at other places in a group are others.
+    assert!(image.entry_trampolines[0].is_some());
+    assert_eq!(image.entry_trampolines[0], image.entry_trampolines[2]);
+    assert_ne!(image.entry_trampolines[4], image.entry_trampolines[5]);
+    let off = switched(Proposal::FunctionReferences, false);
+    is_refused(
+        "garbage collection",
+        "(module (rec (type (func)) (type (func))))",
+        &off,
+    );
 }
 
 #[test]

@@ -11,13 +11,16 @@ use wast::{QuoteWat, Wat};
 /// `\0asm`. Spec: core/binary/modules, binary-magic.
 const MAGIC: &[u8] = b"\0asm";
 
-/// Compiles a module that the script takes to be valid.
+/// Compiles a module that the script takes to be valid. Skipped if it needs a proposal that is not supported.
 pub(crate) fn compile(engine: &Engine, module: &mut QuoteWat<'_>) -> Result<Module, Stop> {
     refuse_components(module)?;
     let bytes = module
         .encode()
         .map_err(|error| Stop::Failed(format!("cannot read the module: {error}")))?;
-    Module::new(engine, &bytes).map_err(|error| Stop::Failed(format!("compilation failed: {error:#}")))
+    Module::new(engine, &bytes).map_err(|error| match error.downcast_ref::<CompileError>() {
+        Some(CompileError::Unsupported { feature, .. }) => Stop::unsupported(feature),
+        _ => Stop::Failed(format!("compilation failed: {error:#}")),
+    })
 }
 
 /// Checks that a module is refused: by the parser of the text format, or else by compilation.

@@ -8,6 +8,9 @@
 //! Modules without a name are the *current* one until the next module. One that cannot be instantiated leaves no
 //! current module behind, so that the commands after it fail by their own words and not on an older module.
 //!
+//! A module that asks for a proposal that is not supported is skipped by that proposal's name, and so is what follows from it: commands
+//! on its instance, and modules that import from a name under which it would have been registered.
+//!
 //! Messages: a trap's words are compared with the script's, see [`is_same_trap`]. For modules that must be
 //! refused only the refusal counts, as every implementation words it in its own way; for modules that do not
 //! link, the error has to contain the script's words.
@@ -34,7 +37,7 @@ pub(crate) enum Stop {
 
 impl Stop {
     pub(crate) fn unsupported(what: &str) -> Stop {
-        Stop::Skipped(format!("{what} are not supported"))
+        Stop::Skipped(format!("{what} not supported"))
     }
 }
 
@@ -57,8 +60,20 @@ pub struct WastRunner {
     current: Option<Instance>,
     definitions: HashMap<String, Module>,
     last_definition: Option<Module>,
+    skipped: Skipped,
     /// Modules of the script that started this one as a thread: what of them can be shared.
     shared: SharedModules,
+}
+
+/// What would be there if its module were supported.
+#[derive(Default)]
+struct Skipped {
+    /// Why there is no current instance, if that is why.
+    current: Option<String>,
+    /// Instances and module definitions by their ids.
+    ids: HashMap<String, String>,
+    /// Instances by the names that they were to be registered under.
+    names: HashMap<String, String>,
 }
 
 /// Exported shared memories, by the names of their modules.
@@ -119,6 +134,7 @@ impl WastRunner {
             current: None,
             definitions: HashMap::new(),
             last_definition: None,
+            skipped: Skipped::default(),
             shared: HashMap::new(),
         })
     }
@@ -264,15 +280,19 @@ impl WastRunner {
     /// `(module $name? ..)`: defines and instantiates.
     fn module(&mut self, mut module: QuoteWat<'_>) -> Verdict {
         self.current = None;
-        let compiled = modules::compile(&self.engine, &mut module)?;
-        let instance = self.instantiate(&compiled)?;
-        self.name_instance(module.name(), instance);
+        self.skipped.current = None;
+        let name = module.name();
+        let compiled = modules::compile(&self.engine, &mut module);
+        let made = compiled.and_then(|module| Ok(self.instantiate(&module)??));
+        let instance = made.inspect_err(|stop| self.skipped.note(name, stop))?;
+        self.name_instance(name, instance);
         Ok(())
     }
 
     /// `(module definition $name? ..)`.
     fn define(&mut self, mut module: QuoteWat<'_>) -> Verdict {
-        let compiled = modules::compile(&self.engine, &mut module)?;
+        let compiled = modules::compile(&self.engine, &mut module);
+        let compiled = compiled.inspect_err(|stop| self.skipped.note(module.name(), stop))?;
         if let Some(id) = module.name() {
             self.definitions.insert(id.name().to_owned(), compiled.clone());
         }
@@ -288,15 +308,22 @@ impl WastRunner {
         };
         let module = found
             .cloned()
-            .ok_or_else(|| unknown("module definition", module))?;
+            .ok_or_else(|| self.skipped.or_unknown("module definition", module))?;
         self.current = None;
-        let made = self.instantiate(&module)?;
+        self.skipped.current = None;
+        let made = self.instantiate(&module)??;
         self.name_instance(instance, made);
         Ok(())
     }
 
-    fn instantiate(&mut self, module: &Module) -> Result<Instance, Error> {
-        self.linker.instantiate(&mut self.store, module)
+    /// The instance, or why it cannot be made; skipped if it imports from one that was.
+    fn instantiate(&mut self, module: &Module) -> Verdict<Result<Instance, Error>> {
+        for import in module.imports() {
+            if let Some(reason) = self.skipped.names.get(import.module()) {
+                return Err(Stop::Skipped(reason.clone()));
+            }
+        }
+        Ok(self.linker.instantiate(&mut self.store, module))
     }
 
     fn name_instance(&mut self, id: Option<Id<'_>>, instance: Instance) {
@@ -304,6 +331,7 @@ impl WastRunner {
             self.instances.insert(id.name().to_owned(), instance);
         }
         self.current = Some(instance);
+        self.skipped.current = None;
     }
 
     /// The instance of that name, or the current one.
@@ -312,7 +340,7 @@ impl WastRunner {
             Some(id) => self.instances.get(id.name()).copied(),
             None => self.current,
         };
-        found.ok_or_else(|| unknown("instance", id))
+        found.ok_or_else(|| self.skipped.or_unknown("instance", id))
     }
 
     fn register(&mut self, name: &str, id: Option<Id<'_>>) -> Verdict {
@@ -322,8 +350,12 @@ impl WastRunner {
             }
             return Ok(());
         }
-        let instance = self.instance(id)?;
-        self.linker.instance(&mut self.store, name, instance)?;
+        let found = self.instance(id);
+        if let Err(Stop::Skipped(reason)) = &found {
+            self.skipped.names.insert(name.to_owned(), reason.clone());
+        }
+        self.linker.instance(&mut self.store, name, found?)?;
+        self.skipped.names.remove(name);
         Ok(())
     }
 
@@ -332,7 +364,7 @@ impl WastRunner {
             WastExecute::Invoke(invoke) => self.invoke(&invoke),
             WastExecute::Wat(module) => {
                 let compiled = modules::compile(&self.engine, &mut QuoteWat::Wat(module))?;
-                Ok(self.instantiate(&compiled).map(|_| Vec::new()))
+                Ok(self.instantiate(&compiled)?.map(|_| Vec::new()))
             }
             WastExecute::Get { module, global, .. } => {
                 let instance = self.instance(module)?;
@@ -393,7 +425,7 @@ impl WastRunner {
 
     fn assert_unlinkable(&mut self, module: Wat<'_>, expected: &str) -> Verdict {
         let compiled = modules::compile(&self.engine, &mut QuoteWat::Wat(module))?;
-        let error = match self.instantiate(&compiled) {
+        let error = match self.instantiate(&compiled)? {
             Ok(_) => return Err(Stop::Failed(format!("the module links, expected: {expected}"))),
             Err(error) => error,
         };
@@ -407,6 +439,29 @@ impl WastRunner {
         Err(Stop::Failed(format!(
             "expected link error `{expected}`, got: {error:#}"
         )))
+    }
+}
+
+impl Skipped {
+    /// What is to come of commands that name this, if it was skipped.
+    fn note(&mut self, id: Option<Id<'_>>, stop: &Stop) {
+        let Stop::Skipped(reason) = stop else { return };
+        self.current = Some(reason.clone());
+        if let Some(id) = id {
+            self.ids.insert(id.name().to_owned(), reason.clone());
+        }
+    }
+
+    /// Why a thing is not there.
+    fn or_unknown(&self, what: &str, id: Option<Id<'_>>) -> Stop {
+        let reason = match id {
+            Some(id) => self.ids.get(id.name()),
+            None => self.current.as_ref(),
+        };
+        match reason {
+            Some(reason) => Stop::Skipped(reason.clone()),
+            None => unknown(what, id),
+        }
     }
 }
 

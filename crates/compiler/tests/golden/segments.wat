@@ -1,0 +1,6 @@
+(module (memory 1) (table 4 funcref) (data "bytes") (elem func $data.drop)
+  (func $memory.init (param i32 i32 i32) (memory.init 0 (local.get 0) (local.get 1) (local.get 2)))
+  (func $data.drop (data.drop 0))
+  (func $table.init (param i32 i32 i32) (table.init 0 (local.get 0) (local.get 1) (local.get 2)))
+  (func $table.fill (param i32 funcref i32) (table.fill 0 (local.get 0) (local.get 1) (local.get 2)))
+  (func $elem.drop (elem.drop 0)))
