@@ -4,8 +4,10 @@
 //! or with a [`RootScope`](crate::RootScope). Scopes nest as activations do, so ending one is a truncation. An *owned* handle
 //! counts: the store looks at the count when it collects.
 //!
-//! Invariant: a handle is right if and only if the entry at its index has its generation. Each truncation that takes something
-//! away begins a new generation, so a handle that has ended finds another one or none.
+//! Invariants
+//! 1. An entry has a serial number that no other entry of the store has had before it, so a handle that has ended finds none.
+//!    There are 2^64 - 1 of them; a store that has used them up gives handles that refer to nothing, and says so.
+//! 2. Serial numbers ascend along the stack.
 
 use super::store::StoreVm;
 use crate::error::{Error, Result};
@@ -15,8 +17,7 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Root {
     store: u64,
-    index: u32,
-    generation: u32,
+    serial: u64,
 }
 
 /// A handle that keeps its object as long as it lives, or its store.
@@ -26,68 +27,121 @@ pub(crate) struct OwnedRoot {
     reference: Arc<u32>,
 }
 
-/// The handles of one store.
+/// The serial number of no entry.
+const NO_SERIAL: u64 = 0;
+
+/// The handles of one store. Most stores have none, and there may be a million.
 #[derive(Default)]
 pub(crate) struct Roots {
-    scoped: Vec<(u32, u32)>,
-    generation: u32,
+    /// How many scoped ones there are: known here too for the way of a call, which asks twice.
+    count: usize,
+    lists: Option<Box<Lists>>,
+}
+
+#[derive(Default)]
+struct Lists {
+    /// Serial numbers and references.
+    scoped: Vec<(u64, u32)>,
+    /// The last serial number that was given out.
+    last: u64,
     owned: Vec<Arc<u32>>,
     /// How many owned handles there may be before those that ended are looked for.
     prune_at: usize,
+}
+
+impl Lists {
+    /// Takes owned handles away that nobody holds any more.
+    fn prune(&mut self) {
+        self.owned.retain(|reference| Arc::strong_count(reference) > 1);
+        self.prune_at = (2 * self.owned.len()).max(64);
+    }
+
+    fn own(&mut self, reference: u32) -> Arc<u32> {
+        let shared = Arc::new(reference);
+        if self.owned.len() >= self.prune_at {
+            self.prune();
+        }
+        self.owned.push(shared.clone());
+        shared
+    }
 }
 
 impl Roots {
     /// Where a scope begins.
     #[inline(always)]
     pub(crate) fn mark(&self) -> usize {
-        self.scoped.len()
+        self.count
     }
 
     /// Ends the scope that began at `mark`.
     #[inline(always)]
     pub(crate) fn truncate(&mut self, mark: usize) {
-        if self.scoped.len() > mark {
+        if self.count > mark {
             self.end_scope(mark);
         }
     }
 
     #[cold]
     fn end_scope(&mut self, mark: usize) {
-        self.scoped.truncate(mark);
-        self.generation = self.generation.wrapping_add(1);
+        if let Some(lists) = &mut self.lists {
+            lists.scoped.truncate(mark);
+        }
+        self.count = mark;
     }
 
-    /// Takes owned handles away that nobody holds any more.
+    /// A new entry: its serial number.
+    fn add(&mut self, reference: u32) -> u64 {
+        let lists = self.lists.get_or_insert_default();
+        let Some(serial) = lists.last.checked_add(1) else {
+            return NO_SERIAL;
+        };
+        lists.last = serial;
+        lists.scoped.push((serial, reference));
+        self.count = lists.scoped.len();
+        serial
+    }
+
+    /// The reference of an entry, if there still is one.
+    fn find(&self, serial: u64) -> Option<u32> {
+        let scoped = &self.lists.as_ref()?.scoped;
+        let index = scoped.binary_search_by_key(&serial, |(serial, _)| *serial).ok()?;
+        Some(scoped[index].1)
+    }
+
+    /// As [`Lists::prune`].
     pub(crate) fn prune(&mut self) {
-        self.owned.retain(|reference| Arc::strong_count(reference) > 1);
-        self.prune_at = (2 * self.owned.len()).max(64);
+        if let Some(lists) = &mut self.lists {
+            lists.prune();
+        }
     }
 
     /// Every reference that the host holds.
     pub(crate) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
-        let scoped = self.scoped.iter().map(|(reference, _)| *reference);
-        scoped.chain(self.owned.iter().map(|reference| **reference))
+        self.lists.iter().flat_map(|lists| {
+            let scoped = lists.scoped.iter().map(|(_, reference)| *reference);
+            scoped.chain(lists.owned.iter().map(|reference| **reference))
+        })
     }
 }
 
 impl StoreVm {
     /// A scoped handle of a reference that is not null.
     pub(crate) fn root(&mut self, reference: u32) -> Root {
-        let roots = &mut self.roots;
-        roots.scoped.push((reference, roots.generation));
         Root {
             store: self.id,
-            index: roots.scoped.len() as u32 - 1,
-            generation: roots.generation,
+            serial: self.roots.add(reference),
         }
     }
 
     /// What a scoped handle refers to.
     pub(crate) fn rooted(&self, root: Root) -> Result<u32> {
         self.check(root.store, "a reference")?;
-        match self.roots.scoped.get(root.index as usize) {
-            Some((reference, generation)) if *generation == root.generation => Ok(*reference),
-            _ => Err(Error::msg(
+        match self.roots.find(root.serial) {
+            Some(reference) => Ok(reference),
+            None if root.serial == NO_SERIAL => Err(Error::msg(
+                "the store has made all 2^64 - 1 references that it has numbers for: use another store",
+            )),
+            None => Err(Error::msg(
                 "a reference was used after its scope: make it an owned one in time",
             )),
         }
@@ -95,14 +149,9 @@ impl StoreVm {
 
     /// An owned handle of a reference.
     pub(crate) fn own(&mut self, reference: u32) -> OwnedRoot {
-        let shared = Arc::new(reference);
-        if self.roots.owned.len() >= self.roots.prune_at {
-            self.roots.prune();
-        }
-        self.roots.owned.push(shared.clone());
         OwnedRoot {
             store: self.id,
-            reference: shared,
+            reference: self.roots.lists.get_or_insert_default().own(reference),
         }
     }
 
@@ -110,5 +159,55 @@ impl StoreVm {
     pub(crate) fn owned(&self, root: &OwnedRoot) -> Result<u32> {
         self.check(root.store, "a reference")?;
         Ok(*root.reference)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Engine;
+
+    /// A store's roots, of which as many were made as leave so many.
+    fn roots_with_left(left: u64) -> StoreVm {
+        let mut vm = StoreVm::new(Engine::default());
+        vm.roots.lists.get_or_insert_default().last = u64::MAX - left;
+        vm
+    }
+
+    #[test]
+    fn a_handle_of_a_scope_that_ended_finds_no_later_entry() {
+        // Around each power of two at which a counter could begin again.
+        for last in [0, u64::from(u32::MAX) - 3, (1 << 33) - 3, u64::MAX - 10] {
+            let mut vm = roots_with_left(u64::MAX - last);
+            let outer = vm.root(1);
+            let mark = vm.roots.mark();
+            let ended: Vec<Root> = (0..4).map(|reference| vm.root(10 + reference)).collect();
+            vm.roots.truncate(mark);
+            let later: Vec<Root> = (0..4).map(|reference| vm.root(20 + reference)).collect();
+            for root in ended {
+                let error = vm.rooted(root).unwrap_err().to_string();
+                assert!(error.contains("after its scope"), "{error}");
+            }
+            for (root, reference) in later.iter().zip(20..) {
+                assert_eq!(vm.rooted(*root).unwrap(), reference);
+            }
+            assert_eq!(vm.rooted(outer).unwrap(), 1);
+            assert_eq!(vm.roots.iter().count(), 5);
+        }
+    }
+
+    #[test]
+    fn a_store_without_serial_numbers_refuses_references_and_keeps_those_it_has() {
+        let mut vm = roots_with_left(2);
+        let (first, second) = (vm.root(1), vm.root(2));
+        for _ in 0..3 {
+            let refused = vm.root(3);
+            let error = vm.rooted(refused).unwrap_err().to_string();
+            assert!(error.contains("2^64 - 1"), "{error}");
+        }
+        assert_eq!((vm.rooted(first).unwrap(), vm.rooted(second).unwrap()), (1, 2));
+        assert_eq!(vm.roots.mark(), 2);
+        vm.roots.truncate(0);
+        assert!(vm.rooted(first).is_err());
     }
 }
