@@ -6,6 +6,7 @@ use crate::vm::arch;
 use crate::vm::code::{ModuleCode, RuntimeSlots};
 use crate::vm::linear::MemoryPool;
 use crate::vm::signals;
+use crate::vm::table_pool::TablePool;
 use fibers::pool::{PoolConfig, StackPool};
 use selvedge_compiler::{CompiledModule, FuncType, MemoryStyle, Settings, compile_host_trampolines};
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ struct Inner {
     settings: Settings,
     stacks: StackPool,
     memories: Arc<MemoryPool>,
+    tables: TablePool,
     trampolines: Mutex<HashMap<FuncType, HostCode>>,
 }
 
@@ -104,6 +106,7 @@ impl Engine {
                 settings,
                 stacks,
                 memories: MemoryPool::new(config.max_pooled_memories),
+                tables: TablePool::default(),
                 trampolines: Mutex::default(),
             }),
         })
@@ -138,6 +141,10 @@ impl Engine {
 
     pub(crate) fn memories(&self) -> &Arc<MemoryPool> {
         &self.inner.memories
+    }
+
+    pub(crate) fn tables(&self) -> &TablePool {
+        &self.inner.tables
     }
 
     /// The trampolines of a signature, compiled when first asked for.

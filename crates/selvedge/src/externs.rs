@@ -111,9 +111,11 @@ impl Extern {
             ExternIndex::Func(func) => {
                 Extern::Func(Func::new_handle(vm.id, vm.instance_func(instance, func)))
             }
-            ExternIndex::Table(table) => Extern::Table(Table::new_handle(vm.id, held.tables[table as usize])),
+            ExternIndex::Table(table) => {
+                Extern::Table(Table::new_handle(vm.id, held.tables()[table as usize]))
+            }
             ExternIndex::Memory(memory) => {
-                let index = held.memories[memory as usize];
+                let index = held.memories()[memory as usize];
                 match &vm.memories[index as usize] {
                     MemoryVm::Own(_) => Extern::Memory(Memory::new_handle(vm.id, index)),
                     MemoryVm::Shared(memory) => Extern::SharedMemory(SharedMemory::of(memory.clone())),

@@ -38,7 +38,7 @@ impl Table {
         let mut context = store.as_context_mut();
         context.check_new_table(&ty)?;
         let vm = context.vm_mut();
-        let table = TableVm::new(ty, element(init, ty, vm)?)?;
+        let table = vm.new_table(ty, element(init, ty, vm)?)?;
         let index = vm.add_table(table);
         Ok(Table::new_handle(vm.id, index))
     }

@@ -22,7 +22,7 @@
 //! | `kept.rs`, `thin.rs` | what stays at its address on the heap; lists that are mostly empty |
 //! | `shared.rs`, `waiters.rs`, `wait.rs`, `racing.rs` | shared memories, who waits in them, copies that race |
 //! | `linear/` | where memories lie: a pool of reservations, images, a slab |
-//! | `linear.rs`, `table.rs`, `builtins.rs`, `instance.rs` | memories, tables, bulk operations, instantiation |
+//! | `linear.rs`, `table.rs`, `table_pool.rs`, `builtins.rs`, `instance.rs` | memories, tables, bulk operations, instantiation |
 
 pub(crate) mod activation;
 pub(crate) mod arch;
@@ -53,6 +53,7 @@ pub(crate) mod shim;
 pub(crate) mod signals;
 pub(crate) mod store;
 pub(crate) mod table;
+pub(crate) mod table_pool;
 pub(crate) mod thin;
 pub(crate) mod throw;
 pub(crate) mod trap;

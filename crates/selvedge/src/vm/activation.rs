@@ -151,8 +151,7 @@ pub(crate) unsafe fn push(
     };
     let base = (start - size_of::<Activation>() - slots * size_of::<ValRaw>()) & !15;
     if base < store.stack_limit + ENTRY_BYTES {
-        store.release_stack_if_idle();
-        return Err(Error::from(Trap::StackOverflow));
+        return Err(store.refuse_entry());
     }
     let activation = (base + slots * size_of::<ValRaw>()) as *mut Activation;
     let args = if slots == 0 { args } else { base as *mut ValRaw };
@@ -715,7 +714,15 @@ impl StoreVm {
         Ok(())
     }
 
+    /// There is no room to enter.
+    #[cold]
+    fn refuse_entry(&mut self) -> Error {
+        self.release_stack_if_idle();
+        Error::from(Trap::StackOverflow)
+    }
+
     /// Sets whether the stack stays when nothing is active.
+    #[cold]
     pub(crate) fn set_keep_stack(&mut self, keep: bool) {
         self.keep_stack = keep;
         self.release_stack_if_idle();

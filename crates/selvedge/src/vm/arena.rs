@@ -3,32 +3,38 @@
 //! A host future is written here once and polled here until it is done; a nested call may park a second one above
 //! it. Memory is therefore given back last in, first out, to a mark taken before.
 //!
+//! ```text
+//!   top -> | below, size | future | future | free ~     below -> the chunk before, down to the bottom one
+//!   spare -> | a chunk in which nothing is, the largest that there was |
+//! ```
+//!
 //! Invariants
 //! 1. A chunk's bytes stay where they are until the chunk is freed, and a chunk is freed only when every mark in
 //!    it has been given back.
 //! 2. After [`Arena::abandon`] no byte handed out before is handed out again: a forgotten future is never touched.
+//! 3. A chunk in the list or the spare one is a block of `size` bytes that begins with its [`Chunk`]; nobody else refers to it.
+//! 4. An object takes at least one byte, so nothing is in the top chunk, and no mark is in it, if and only if `offset` is `START`.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 
-/// The least size of the first chunk, in bytes; each further one has at least twice as many as the one before. It is as large as
-/// the first future: a million guests may wait for one each.
-const FIRST_CHUNK_BYTES: usize = 64;
 const CHUNK_ALIGN: usize = 16;
+/// Offset of the first free byte of a chunk in which nothing is.
+const START: usize = size_of::<Chunk>();
 
 /// A place in the arena to go back to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ArenaMark {
-    chunk: usize,
+    chunk: *mut Chunk,
     offset: usize,
 }
 
-impl ArenaMark {
-    pub(crate) const START: ArenaMark = ArenaMark { chunk: 0, offset: 0 };
-}
-
+/// What each chunk begins with.
+#[derive(Debug)]
+#[repr(C, align(16))]
 struct Chunk {
-    start: NonNull<u8>,
+    below: *mut Chunk,
+    /// With this head.
     size: usize,
 }
 
@@ -37,75 +43,149 @@ impl Chunk {
         Layout::from_size_align(size, CHUNK_ALIGN).expect("a chunk is smaller than the address space")
     }
 
-    fn new(size: usize) -> Chunk {
+    fn new(size: usize) -> *mut Chunk {
         let layout = Chunk::layout(size);
-        // SAFETY: the layout's size is at least FIRST_CHUNK_BYTES, not zero.
-        let start = unsafe { alloc(layout) };
-        match NonNull::new(start) {
-            Some(start) => Chunk { start, size },
-            None => handle_alloc_error(layout),
+        // SAFETY: a chunk has at least its head, so the size is not zero.
+        let chunk = unsafe { alloc(layout) }.cast::<Chunk>();
+        if chunk.is_null() {
+            handle_alloc_error(layout);
         }
+        let below = ptr::null_mut();
+        // SAFETY: just allocated, with room for the head, which is aligned.
+        unsafe { chunk.write(Chunk { below, size }) };
+        chunk
+    }
+
+    /// # Safety
+    /// Made by [`new`](Chunk::new), and not used after.
+    unsafe fn free(chunk: *mut Chunk) {
+        // SAFETY: the caller's promise; a plain word.
+        let layout = Chunk::layout(unsafe { (*chunk).size });
+        // SAFETY: allocated with this very layout.
+        unsafe { dealloc(chunk.cast(), layout) };
+    }
+
+    /// # Safety
+    /// Null, or a chunk.
+    unsafe fn size_or_zero(chunk: *mut Chunk) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe { chunk.as_ref() }.map_or(0, |chunk| chunk.size)
+    }
+
+    /// Where in the chunk an object of `layout` fits at `offset` or after: its offset.
+    ///
+    /// # Safety
+    /// Null, or a chunk.
+    #[inline(always)]
+    unsafe fn fit(chunk: *mut Chunk, offset: usize, layout: Layout) -> Option<usize> {
+        // SAFETY: the caller's promise.
+        let size = unsafe { chunk.as_ref() }?.size;
+        let start = chunk.addr();
+        let offset = (start + offset).next_multiple_of(layout.align()) - start;
+        (offset + bytes_of(layout) <= size).then_some(offset)
     }
 }
 
-impl Drop for Chunk {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `Chunk::new` with this very layout, and freed only here.
-        unsafe { dealloc(self.start.as_ptr(), Chunk::layout(self.size)) };
-    }
+/// What an object takes (invariant 4).
+#[inline(always)]
+fn bytes_of(layout: Layout) -> usize {
+    layout.size().max(1)
 }
 
 /// Chunks in the order of nesting, and how far they are used.
 pub(crate) struct Arena {
-    chunks: Vec<Chunk>,
-    at: ArenaMark,
+    /// The innermost chunk; null before the first future.
+    top: *mut Chunk,
+    /// The first free byte in it.
+    offset: usize,
+    /// Null, or a chunk that is used again before another is made.
+    spare: *mut Chunk,
     abandoned: bool,
 }
 
 impl Arena {
     pub(crate) fn new() -> Arena {
         Arena {
-            chunks: Vec::new(),
-            at: ArenaMark::START,
+            top: ptr::null_mut(),
+            offset: START,
+            spare: ptr::null_mut(),
             abandoned: false,
         }
     }
 
     /// Room for one object, and the mark that gives it back. Allocates only when no chunk has room.
+    #[inline]
     pub(crate) fn push(&mut self, layout: Layout) -> (NonNull<u8>, ArenaMark) {
-        let mark = self.at;
-        loop {
-            if let Some(chunk) = self.chunks.get(self.at.chunk) {
-                let start = chunk.start.as_ptr() as usize;
-                let offset = (start + self.at.offset).next_multiple_of(layout.align()) - start;
-                if offset + layout.size() <= chunk.size {
-                    self.at.offset = offset + layout.size();
-                    // SAFETY: `offset` is inside the chunk, as just compared.
-                    let place = unsafe { chunk.start.add(offset) };
-                    return (place, mark);
-                }
-                self.at = ArenaMark {
-                    chunk: self.at.chunk + 1,
-                    offset: 0,
-                };
-            } else {
-                let wanted = layout.size() + layout.align().saturating_sub(CHUNK_ALIGN);
-                if self.chunks.is_empty() {
-                    self.chunks.reserve_exact(1);
-                }
-                let doubled = self.chunks.last().map_or(FIRST_CHUNK_BYTES, |last| last.size * 2);
-                self.chunks.push(Chunk::new(wanted.max(doubled)));
-            }
+        // SAFETY: invariant 3.
+        let mut offset = unsafe { Chunk::fit(self.top, self.offset, layout) };
+        if offset.is_none() {
+            self.add_chunk(layout);
+            // SAFETY: as above.
+            offset = unsafe { Chunk::fit(self.top, self.offset, layout) };
+        }
+        let offset = offset.expect("a chunk is made for the object");
+        let mark = ArenaMark {
+            chunk: self.top,
+            offset: self.offset,
+        };
+        self.offset = offset + bytes_of(layout);
+        let place = self.top.wrapping_byte_add(offset).cast();
+        (NonNull::new(place).expect("inside a chunk"), mark)
+    }
+
+    /// Makes the spare chunk or a new one the top, with room for an object. The first is as large as the first future, since a
+    /// million guests may wait for one each; each further one has at least twice as many bytes as the one before.
+    #[cold]
+    fn add_chunk(&mut self, layout: Layout) {
+        let wanted = START + bytes_of(layout) + layout.align().saturating_sub(CHUNK_ALIGN);
+        // SAFETY: invariant 3.
+        let old_size = unsafe { Chunk::size_or_zero(self.top) };
+        if !self.top.is_null() && self.offset == START {
+            self.take_top(); // invariant 4: it is too small to be of use
+        }
+        // SAFETY: invariant 3.
+        let mut chunk = match unsafe { Chunk::fit(self.spare, START, layout) } {
+            Some(_) => std::mem::replace(&mut self.spare, ptr::null_mut()),
+            None => ptr::null_mut(),
+        };
+        if chunk.is_null() {
+            chunk = Chunk::new(wanted.max(2 * old_size));
+        }
+        // SAFETY: invariant 3; a plain word.
+        unsafe { (*chunk).below = self.top };
+        self.top = chunk;
+        self.offset = START;
+    }
+
+    /// Takes the top chunk off the list, which has one. The larger of it and the spare one is the spare one from now on.
+    fn take_top(&mut self) {
+        let chunk = self.top;
+        // SAFETY: invariant 3; a plain word.
+        self.top = unsafe { (*chunk).below };
+        // SAFETY: invariant 3.
+        let size = unsafe { Chunk::size_or_zero(chunk) };
+        // SAFETY: as above.
+        let spare_size = unsafe { Chunk::size_or_zero(self.spare) };
+        let other = match size > spare_size {
+            true => std::mem::replace(&mut self.spare, chunk),
+            false => chunk,
+        };
+        if !other.is_null() {
+            // SAFETY: invariant 3; neither in the list nor the spare one any more.
+            unsafe { Chunk::free(other) };
         }
     }
 
     /// Gives back everything since `mark`, and the chunks that nobody has needed since but one.
+    #[inline]
     pub(crate) fn pop(&mut self, mark: ArenaMark) {
         if self.abandoned {
             return; // invariant 2
         }
-        self.at = mark;
-        self.chunks.truncate(mark.chunk + 2);
+        while self.top != mark.chunk {
+            self.take_top();
+        }
+        self.offset = mark.offset;
     }
 
     /// Futures in here were forgotten by their owner: go on above them, touch them never again.
@@ -114,19 +194,25 @@ impl Arena {
     }
 
     /// The nest is empty: what was abandoned is given up, so that a fresh arena begins.
+    #[inline]
     pub(crate) fn reset(&mut self) {
         if self.abandoned {
-            std::mem::forget(std::mem::take(&mut self.chunks));
+            self.top = ptr::null_mut();
+            self.offset = START;
             self.abandoned = false;
-            self.at = ArenaMark::START;
         }
     }
 }
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        if self.abandoned {
-            std::mem::forget(std::mem::take(&mut self.chunks));
+        self.reset();
+        while !self.top.is_null() {
+            self.take_top();
+        }
+        if !self.spare.is_null() {
+            // SAFETY: invariant 3; the last that is left.
+            unsafe { Chunk::free(self.spare) };
         }
     }
 }
@@ -165,5 +251,54 @@ mod tests {
         assert_ne!(small, wide);
         arena.pop(mark);
         assert!(std::mem::size_of::<Wide>() >= 5000);
+    }
+
+    /// Random nests beside a plain list of what is alive: nothing overlaps, and everything keeps what was written to it.
+    #[test]
+    fn what_is_alive_is_never_written_over() {
+        let mut arena = Arena::new();
+        let mut alive: Vec<(NonNull<u8>, ArenaMark, Layout, u8)> = Vec::new();
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = |below: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random % below
+        };
+        for round in 0..20_000_u64 {
+            // Also objects of no bytes, and many that fit into no chunk that there is.
+            if next(100) < 55 && alive.len() < 40 {
+                let (bytes, align) = (next(300) * next(2), 1 << next(8));
+                let layout = Layout::from_size_align(bytes as usize, align).unwrap();
+                let (place, mark) = arena.push(layout);
+                assert_eq!(place.as_ptr().addr() % layout.align(), 0);
+                let byte = round as u8;
+                // SAFETY: the object's own bytes.
+                unsafe { place.as_ptr().write_bytes(byte, layout.size()) };
+                alive.push((place, mark, layout, byte));
+            } else if let Some((place, mark, layout, byte)) = alive.pop() {
+                // SAFETY: written above, and nobody writes meanwhile.
+                let bytes = unsafe { std::slice::from_raw_parts(place.as_ptr(), layout.size()) };
+                assert!(bytes.iter().all(|&seen| seen == byte), "round {round}");
+                arena.pop(mark);
+            }
+        }
+    }
+
+    #[test]
+    fn a_warm_nest_makes_no_chunk() {
+        let mut arena = Arena::new();
+        let nest = |arena: &mut Arena| {
+            let (_, outer) = arena.push(Layout::new::<[u8; 40]>());
+            let (place, inner) = arena.push(Layout::new::<[u8; 200]>());
+            arena.pop(inner);
+            arena.pop(outer);
+            place
+        };
+        nest(&mut arena);
+        let warm = nest(&mut arena);
+        for _ in 0..10 {
+            assert_eq!(nest(&mut arena), warm);
+        }
     }
 }

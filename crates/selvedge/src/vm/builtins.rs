@@ -32,8 +32,7 @@ pub(crate) unsafe extern "sysv64" fn dispatch(vmctx: *mut u8, slots: *mut ValRaw
         unreachable!("the compiler knows no builtin {id}");
     };
     if let Builtin::Throw | Builtin::ThrowRef = builtin {
-        // SAFETY: the caller's promise; the instance lives as long as the store.
-        let instance = unsafe { InstanceVm::from_vmctx(vmctx) };
+        let instance = InstanceVm::from_vmctx(vmctx);
         // SAFETY: the caller's promise.
         return unsafe { super::throw::run(instance, slots, builtin) };
     }
@@ -49,8 +48,7 @@ pub(crate) unsafe extern "sysv64" fn dispatch(vmctx: *mut u8, slots: *mut ValRaw
         // SAFETY: the caller's promise.
         return unsafe { wait::run(vmctx, slots, builtin, operands) };
     }
-    // SAFETY: the caller's promise; the instance lives as long as the store.
-    let instance = unsafe { InstanceVm::from_vmctx(vmctx) };
+    let instance = InstanceVm::from_vmctx(vmctx);
     // SAFETY: the caller's promise: the guest is parked, and nobody holds a reference into the store.
     let instance = unsafe { &mut *instance };
     // SAFETY: as above; an instance and its store are separate allocations.
@@ -127,11 +125,11 @@ impl Call<'_> {
 
     /// The store's index of one of the instance's memories.
     fn memory(&self, index: u64) -> usize {
-        self.instance.memories[index as usize] as usize
+        self.instance.memories()[index as usize] as usize
     }
 
     fn table(&self, index: u64) -> usize {
-        self.instance.tables[index as usize] as usize
+        self.instance.tables()[index as usize] as usize
     }
 
     /// `length` bytes of a memory, if it has them.

@@ -46,9 +46,16 @@ pub(crate) struct FuelState {
     /// Whether slices are short.
     watched: bool,
     /// Asked when there is no reserve left, before the guest traps.
-    on_zero: Option<(Kept<HostRecord>, Arc<HostFunc>)>,
-    /// Where that function's answer goes: the units to go on with.
+    on_zero: Option<Kept<OnZero>>,
+}
+
+/// The function that is asked at zero.
+struct OnZero {
+    record: HostRecord,
+    /// Where its answer goes: the units to go on with.
     answer: ValRaw,
+    /// What the record points to.
+    _func: Arc<HostFunc>,
 }
 
 impl FuelState {
@@ -60,7 +67,6 @@ impl FuelState {
             owed: 0,
             watched: false,
             on_zero: None,
-            answer: ValRaw::ZERO,
         }
     }
 
@@ -126,8 +132,11 @@ impl StoreVm {
     /// Sets whom to ask when all fuel is used up.
     pub(crate) fn set_on_fuel_zero(&mut self, func: HostFunc) {
         let func = Arc::new(func);
-        let record = Kept::new(self.host_record(&func, std::ptr::null_mut()));
-        self.fuel.on_zero = Some((record, func));
+        self.fuel.on_zero = Some(Kept::new(OnZero {
+            record: self.host_record(&func, std::ptr::null_mut()),
+            answer: ValRaw::ZERO,
+            _func: func,
+        }));
     }
 
     /// Others may stop the guest from now on: what is beyond a short slice goes back to the reserve.
@@ -177,14 +186,18 @@ impl StoreVm {
         true
     }
 
-    /// Where the answer of the function that is asked at zero goes.
-    fn answer_slot(&mut self) -> *mut ValRaw {
-        &raw mut self.fuel.answer
+    /// Where the answer of the function that is asked at zero goes; null without one.
+    fn answer_slot(&self) -> *mut ValRaw {
+        let Some(on_zero) = &self.fuel.on_zero else {
+            return std::ptr::null_mut();
+        };
+        // SAFETY: kept by the store; a place in it, no reference is made.
+        unsafe { &raw mut (*on_zero.as_ptr()).answer }
     }
 
     /// Whether a host function that writes to `slots` is the one that is asked at zero: nothing is thrown at a fuel check.
     pub(crate) fn is_answer(&mut self, slots: *mut ValRaw) -> bool {
-        slots == self.answer_slot()
+        !slots.is_null() && slots == self.answer_slot()
     }
 
     /// Whether a call waits at a fuel check for the function that is asked at zero, or to grow something: what lives across the one, and
@@ -194,7 +207,8 @@ impl StoreVm {
         while !act.is_null() {
             // SAFETY: on the list of activations, hence not ended (activation invariant 2).
             let activation: &Activation = unsafe { &*act };
-            let waits = |pending: Pending| pending.slots == answer || pending.grow.is_some();
+            let is_answer = |pending: Pending| !answer.is_null() && pending.slots == answer;
+            let waits = |pending: Pending| is_answer(pending) || pending.grow.is_some();
             if activation.pending.is_some_and(waits) {
                 return true;
             }
@@ -208,7 +222,10 @@ impl StoreVm {
     /// # Errors
     /// [`Trap::OutOfFuel`] when they do not bring the guest above zero.
     fn take_answer(&mut self, may_yield: bool) -> Result<(), Trap> {
-        let units = std::mem::replace(&mut self.fuel.answer, ValRaw::ZERO).u64();
+        let on_zero = self.fuel.on_zero.as_mut();
+        let units = on_zero.map_or(0, |on_zero| {
+            std::mem::replace(&mut on_zero.answer, ValRaw::ZERO).u64()
+        });
         self.fuel.reserve = self.fuel.reserve.saturating_add(units);
         if self.next_slices(may_yield) {
             Ok(())
@@ -252,10 +269,12 @@ pub(crate) unsafe extern "sysv64" fn refill(store: *mut VMStoreContext, site: us
         return store.stop_at_check(Trap::Interrupt, site, frame);
     }
     if !store.next_slices(is_async) {
-        let Some((record, _)) = &store.fuel.on_zero else {
+        let Some(on_zero) = &store.fuel.on_zero else {
             return store.stop_at_check(Trap::OutOfFuel, site, frame);
         };
-        let (record, answer) = (record.as_ptr(), store.answer_slot());
+        // SAFETY: kept by the store; a place in it, no reference is made.
+        let record = unsafe { &raw mut (*on_zero.as_ptr()).record };
+        let answer = store.answer_slot();
         // No stack map names what lives across a fuel check.
         store.heap.forbid_collections();
         // SAFETY: made by `set_on_fuel_zero`; the reference into the store is over. What it is called with is what the swap passes.

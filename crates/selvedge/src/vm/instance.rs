@@ -1,29 +1,27 @@
-//! Instances: a vmctx, the module behind it, and the steps of instantiation.
+//! Instances: the steps of instantiation.
 //!
-//! Invariants
-//! 1. A vmctx is zeroed, 16-aligned, of the size that the module's layout says, and does not move or end before its store.
-//! 2. What a vmctx points to (definitions, cells, records) belongs to the same store.
+//! The memory of an instance is in `instance/block.rs`.
+//!
+//! Invariant: what a vmctx points to (definitions, cells, records) belongs to the same store.
+
+mod block;
+
+pub(crate) use block::{InstanceBox, InstanceVm};
 
 use super::host::HostFunc;
-use super::kept::Kept;
 use super::racing;
 use super::shared::{MemoryVm, SharedLinear};
 use super::store::StoreVm;
-use super::table::TableVm;
-use super::vmctx::{HostRecord, VMFuncRef, VMImportedFunc, VMMemoryRef, VMTable, ValRaw};
+use super::vmctx::{VMFuncRef, VMImportedFunc, VMMemoryRef, VMTable, ValRaw};
 use crate::error::{Error, Result};
 use crate::module::Module;
 use crate::trap::Trap;
 use selvedge_compiler::{
-    ConstExpr, DataMode, ElementItems, ElementMode, ExternIndex, FuncType, GlobalType, ModuleInfo, VmLayout,
-    evaluate_const,
+    ConstExpr, DataMode, ElementItems, ElementMode, ExternIndex, FuncType, GlobalType, evaluate_const,
 };
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::ptr::{self, NonNull};
+use std::mem;
+use std::ptr::NonNull;
 use std::sync::Arc;
-
-/// Offset in a vmctx of the runtime's word: the instance.
-const VMCTX_INSTANCE: u32 = 8;
 
 /// What an import was linked to, checked already.
 pub(crate) enum Linked {
@@ -40,131 +38,37 @@ pub(crate) enum Linked {
     Shared(Arc<SharedLinear>),
 }
 
-/// The memory of a vmctx.
-struct VmctxBlock {
-    start: NonNull<u8>,
-    layout: Layout,
-}
-
-impl VmctxBlock {
-    fn new(bytes: u32) -> VmctxBlock {
-        let layout = Layout::from_size_align(bytes as usize, 16).expect("a layout's size is a u32");
-        // SAFETY: a vmctx has at least its header, so the size is not zero.
-        let start = unsafe { alloc_zeroed(layout) };
-        match NonNull::new(start) {
-            Some(start) => VmctxBlock { start, layout },
-            None => handle_alloc_error(layout),
-        }
-    }
-
-    /// The address of a field.
-    fn at<T>(&self, offset: u32) -> *mut T {
-        debug_assert!(offset as usize + size_of::<T>() <= self.layout.size());
-        // SAFETY: offsets come from the layout that the block was made with.
-        unsafe { self.start.add(offset as usize) }.as_ptr().cast()
-    }
-
-    fn write<T>(&self, offset: u32, value: T) {
-        // SAFETY: inside the block (`at`), aligned as the layout's arrays are; no generated code runs meanwhile.
-        unsafe { self.at::<T>(offset).write(value) };
-    }
-}
-
-impl Drop for VmctxBlock {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout, freed only here.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) };
-    }
-}
-
-/// An instance.
-pub(crate) struct InstanceVm {
-    pub(crate) module: Module,
-    vmctx: VmctxBlock,
-    store: *mut StoreVm,
-    /// The store's indices of the instance's memories and tables, imports first.
-    pub(crate) memories: Box<[u32]>,
-    pub(crate) tables: Box<[u32]>,
-    /// Contexts of imported host functions, and what keeps these alive.
-    host_records: Box<[HostRecord]>,
-    host_funcs: Box<[Option<Arc<HostFunc>>]>,
-    dropped_data: Box<[bool]>,
-    dropped_elements: Box<[bool]>,
-}
-
 impl InstanceVm {
-    /// The instance of a vmctx.
-    ///
-    /// # Safety
-    /// `vmctx` is an instance's.
-    pub(crate) unsafe fn from_vmctx(vmctx: *mut u8) -> *mut InstanceVm {
-        // SAFETY: the caller's promise; within the header.
-        let word = unsafe { vmctx.add(VMCTX_INSTANCE as usize) };
-        // SAFETY: written when the instance was made.
-        unsafe { word.cast::<*mut InstanceVm>().read() }
-    }
-
-    pub(crate) fn store(&self) -> *mut StoreVm {
-        self.store
-    }
-
-    fn info(&self) -> &ModuleInfo {
-        self.module.info()
-    }
-
-    fn layout(&self) -> &VmLayout {
-        &self.info().layout
-    }
-
-    fn vmctx(&self) -> *mut u8 {
-        self.vmctx.start.as_ptr()
-    }
-
     /// The store's number of a tag.
     pub(crate) fn tag(&self, index: u32) -> u32 {
-        let place = self.vmctx.at::<u32>(self.layout().tag_id(index));
+        let place = self.at::<u32>(self.layout().tag_id(index));
         // SAFETY: written by `link_objects`, inside the vmctx.
         unsafe { place.read() }
     }
 
     /// The bytes of a data segment; none when it was dropped.
     pub(crate) fn data(&self, segment: u32) -> &[u8] {
-        match self.dropped_data[segment as usize] {
+        match self.is_data_dropped(segment) {
             true => &[],
             false => &self.info().data[segment as usize].bytes,
         }
     }
 
-    pub(crate) fn drop_data(&mut self, segment: u32) {
-        self.dropped_data[segment as usize] = true;
-    }
-
-    pub(crate) fn drop_elements(&mut self, segment: u32) {
-        self.dropped_elements[segment as usize] = true;
-    }
-
     /// The record of a function that escapes.
     pub(crate) fn func_ref(&self, function: u32) -> Option<NonNull<VMFuncRef>> {
         let offset = self.layout().func_ref(function)?;
-        NonNull::new(self.vmctx.at(offset))
-    }
-
-    /// The host function behind an imported function, if it is one.
-    fn host_func(&self, function: u32) -> Option<Arc<HostFunc>> {
-        self.host_funcs.get(function as usize).cloned().flatten()
+        NonNull::new(self.at(offset))
     }
 
     /// The address of a global's cell.
     fn global_cell(&self, global: u32) -> *mut ValRaw {
         let imported = self.info().imported_globals;
         if global < imported {
-            let entry = self
-                .vmctx
-                .at::<*mut ValRaw>(self.layout().imported_global(global));
+            let entry = self.at::<*mut ValRaw>(self.layout().imported_global(global));
             // SAFETY: written by `link`, inside the vmctx.
             unsafe { entry.read() }
         } else {
-            self.vmctx.at(self.layout().defined_global(global - imported))
+            self.at(self.layout().defined_global(global - imported))
         }
     }
 
@@ -185,7 +89,7 @@ impl InstanceVm {
             ConstExpr::RefNull => ValRaw::ZERO,
             ConstExpr::RefFunc(function) => ValRaw::from_u64(self.func_ref_word(function)),
             ConstExpr::GlobalGet(global) => {
-                // SAFETY: a cell of this store (invariant 2); no generated code runs meanwhile.
+                // SAFETY: a cell of this store (the head's invariant); no generated code runs meanwhile.
                 unsafe { self.global_cell(global).read() }
             }
             ConstExpr::Extended(start, end) => {
@@ -224,7 +128,7 @@ impl InstanceVm {
     }
 
     fn element_count(&self, segment: u32) -> u64 {
-        match self.dropped_elements[segment as usize] {
+        match self.are_elements_dropped(segment) {
             true => 0,
             false => self.info().elements[segment as usize].items.len() as u64,
         }
@@ -245,7 +149,7 @@ pub(crate) fn table_init(
     if end > instance.element_count(segment) {
         return Err(Trap::TableOutOfBounds);
     }
-    let table = &mut store.tables[instance.tables[table as usize] as usize];
+    let table = &mut store.tables[instance.tables()[table as usize] as usize];
     let elements = table.range_mut(dst, length).ok_or(Trap::TableOutOfBounds)?;
     for (element, index) in elements.iter_mut().zip(src as usize..) {
         *element = instance.element(segment, index);
@@ -292,31 +196,23 @@ impl StoreVm {
             .map(|(ty, index)| MemoryVm::new(ty, style, &pool, module.image(index)))
             .collect::<Result<Vec<_>>>()?;
         let own = info.tables[info.imported_tables as usize..].iter();
-        let own_tables = own.map(|ty| TableVm::new(*ty, 0)).collect::<Result<Vec<_>>>()?;
+        let own_tables = own.map(|ty| self.new_table(*ty, 0)).collect::<Result<Vec<_>>>()?;
+        let is_host = |import: &&Linked| matches!(import, Linked::Func(_, Some(_)) | Linked::Host(_));
+        let host_records = imports.iter().filter(is_host).count() as u32;
+        let mut instance = InstanceBox::new(module.clone(), self.this(), host_records)?;
         memories.extend(own_memories.into_iter().map(|memory| self.add_memory(memory)));
         tables.extend(own_tables.into_iter().map(|table| self.add_table(table)));
-        let mut instance = Kept::new(InstanceVm {
-            module: module.clone(),
-            vmctx: VmctxBlock::new(info.layout.size()),
-            store: self.this(),
-            memories: memories.into(),
-            tables: tables.into(),
-            host_records: Box::new([]),
-            host_funcs: Box::new([]),
-            dropped_data: vec![false; info.data.len()].into(),
-            dropped_elements: vec![false; info.elements.len()].into(),
-        });
-        self.write_header(&mut instance);
+        instance.set_objects(&memories, &tables);
+        for (index, id) in module.type_ids().iter().enumerate() {
+            instance.write(info.layout.type_id(index as u32), *id);
+        }
         self.link_funcs(&mut instance, &imports);
         self.link_objects(&instance, &imports);
         self.write_func_refs(&instance);
         self.fill_tables(&instance);
         for (index, init) in info.global_inits.iter().enumerate() {
             let cell = info.layout.defined_global(index as u32);
-            instance.vmctx.write(cell, instance.evaluate(init));
-        }
-        if self.instances.is_empty() {
-            self.instances.reserve_exact(1); // most stores have one, and there may be a million
+            instance.write(cell, instance.evaluate(init));
         }
         self.instances.push(instance);
         let index = self.instances.len() as u32 - 1;
@@ -338,34 +234,10 @@ impl StoreVm {
         (memories, tables)
     }
 
-    fn write_header(&mut self, instance: &mut Kept<InstanceVm>) {
-        let address = instance.as_ptr();
-        instance.vmctx.write(0, self.context_ptr());
-        instance.vmctx.write(VMCTX_INSTANCE, address);
-        for (index, id) in instance.module.type_ids().iter().enumerate() {
-            instance.vmctx.write(instance.layout().type_id(index as u32), *id);
-        }
-    }
-
     /// Writes the imported functions' code and contexts.
-    fn link_funcs(&mut self, instance: &mut Kept<InstanceVm>, imports: &[Linked]) {
+    fn link_funcs(&mut self, instance: &mut InstanceBox, imports: &[Linked]) {
         let address = instance.as_ptr();
-        let mut records = Vec::new();
-        let mut funcs = Vec::new();
-        for import in imports {
-            match import {
-                Linked::Func(_, host) => funcs.push(host.clone()),
-                Linked::Host(host) => funcs.push(Some(host.clone())),
-                _ => {}
-            }
-        }
-        for host in funcs.iter().flatten() {
-            records.push(self.host_record(host, address));
-        }
-        instance.host_records = records.into_boxed_slice();
-        instance.host_funcs = funcs.into_boxed_slice();
-        let mut records = instance.host_records.iter();
-        let mut index = 0;
+        let (mut index, mut records) = (0, 0);
         for import in imports {
             let entry = match import {
                 Linked::Func(record, None) => {
@@ -376,17 +248,20 @@ impl StoreVm {
                         ctx: record.ctx,
                     }
                 }
-                Linked::Func(_, Some(_)) | Linked::Host(_) => VMImportedFunc {
-                    code: instance.module.import_trampoline(index),
-                    ctx: ptr::from_ref(records.next().expect("one record a host function"))
-                        .cast_mut()
-                        .cast(),
-                },
+                Linked::Func(_, Some(host)) | Linked::Host(host) => {
+                    let record = self.host_record(host, address);
+                    mem::forget(host.clone());
+                    // SAFETY: the count that was just forgotten.
+                    let record = unsafe { instance.set_record(records, record) };
+                    records += 1;
+                    VMImportedFunc {
+                        code: instance.module.import_trampoline(index),
+                        ctx: record.cast(),
+                    }
+                }
                 _ => continue,
             };
-            instance
-                .vmctx
-                .write(instance.layout().imported_function(index), entry);
+            instance.write(instance.layout().imported_function(index), entry);
             index += 1;
         }
     }
@@ -394,17 +269,15 @@ impl StoreVm {
     /// Writes where memories, tables and imported globals are.
     fn link_objects(&mut self, instance: &InstanceVm, imports: &[Linked]) {
         let layout = instance.layout();
-        for (index, memory) in instance.memories.iter().enumerate() {
+        for (index, memory) in instance.memories().iter().enumerate() {
             let memory = &self.memories[*memory as usize];
             let def = memory.vm();
             let base = memory.base();
-            instance
-                .vmctx
-                .write(layout.memory(index as u32), VMMemoryRef { def, base });
+            instance.write(layout.memory(index as u32), VMMemoryRef { def, base });
         }
-        for (index, table) in instance.tables.iter().enumerate() {
+        for (index, table) in instance.tables().iter().enumerate() {
             let def: *mut VMTable = self.tables[*table as usize].vm();
-            instance.vmctx.write(layout.table(index as u32), def);
+            instance.write(layout.table(index as u32), def);
         }
         let info = instance.info();
         let imported = imports.iter().filter_map(|import| match import {
@@ -416,7 +289,7 @@ impl StoreVm {
             (info.imported_tags..info.tags.len() as u32).map(|tag| self.add_tag(*info.tag_type(tag))),
         );
         for (index, tag) in tags.iter().enumerate() {
-            instance.vmctx.write(layout.tag_id(index as u32), *tag);
+            instance.write(layout.tag_id(index as u32), *tag);
         }
         let globals = imports.iter().filter_map(|import| match import {
             Linked::Global(global) => Some(*global),
@@ -424,7 +297,7 @@ impl StoreVm {
         });
         for (index, global) in globals.enumerate() {
             let cell = self.globals[global as usize].cell;
-            instance.vmctx.write(layout.imported_global(index as u32), cell);
+            instance.write(layout.imported_global(index as u32), cell);
         }
     }
 
@@ -434,9 +307,7 @@ impl StoreVm {
         for (function, offset) in instance.layout().func_refs() {
             let type_index = info.functions[function as usize];
             let (code, ctx) = if function < info.imported_functions {
-                let entry = instance
-                    .vmctx
-                    .at::<VMImportedFunc>(instance.layout().imported_function(function));
+                let entry = instance.at::<VMImportedFunc>(instance.layout().imported_function(function));
                 // SAFETY: written by `link_funcs`.
                 let entry = unsafe { entry.read() };
                 (entry.code, entry.ctx)
@@ -449,14 +320,14 @@ impl StoreVm {
                 entry: instance.module.entry_trampoline(type_index),
                 type_id: instance.module.type_ids()[type_index as usize],
             };
-            instance.vmctx.write(offset, record);
+            instance.write(offset, record);
         }
     }
 
     /// Writes the first values of the instance's own tables, where they are not null. No global of its own counts for them.
     fn fill_tables(&mut self, instance: &InstanceVm) {
         let info = instance.info();
-        let own = &instance.tables[info.imported_tables as usize..];
+        let own = &instance.tables()[info.imported_tables as usize..];
         for (table, init) in own.iter().zip(&info.table_inits) {
             if let Some(init) = init {
                 let value = instance.evaluate(init).u64();
@@ -510,7 +381,7 @@ impl StoreVm {
             if module.image(memory).is_none() {
                 let is_64 = module.info().memories[memory as usize].is_64();
                 let offset = instance.address(offset, is_64);
-                let memory = &mut self.memories[instance.memories[memory as usize] as usize];
+                let memory = &mut self.memories[instance.memories()[memory as usize] as usize];
                 copy_data(memory, offset, &data.bytes).map_err(|trap| {
                     let what = format!("data segment {segment} does not fit");
                     (segment, Error::from(trap).context(what))
@@ -530,7 +401,7 @@ impl StoreVm {
             let Some(image) = module.image(memory) else {
                 continue;
             };
-            let place = instance.memories[memory as usize] as usize;
+            let place = instance.memories()[memory as usize] as usize;
             let bytes = self.memories[place].own_mut().expect("a memory with an image");
             bytes.as_mut_slice()[image.range()].fill(0);
         }
@@ -538,7 +409,7 @@ impl StoreVm {
             match data.mode {
                 DataMode::Active { memory, ref offset } if module.image(memory).is_some() => {
                     let offset = instance.address(offset, false);
-                    let memory = &mut self.memories[instance.memories[memory as usize] as usize];
+                    let memory = &mut self.memories[instance.memories()[memory as usize] as usize];
                     copy_data(memory, offset, &data.bytes).expect("an image's segment fits");
                 }
                 _ => {}

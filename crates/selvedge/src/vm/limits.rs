@@ -186,9 +186,8 @@ pub(crate) unsafe fn run(
     builtin: Builtin,
     [a, b, c, ..]: [u64; 5],
 ) -> u64 {
-    // SAFETY: the caller's promise; the instance lives as long as the store.
-    let instance = unsafe { InstanceVm::from_vmctx(vmctx) };
-    // SAFETY: as above; the reference ends with this statement.
+    let instance = InstanceVm::from_vmctx(vmctx);
+    // SAFETY: the caller's promise; the instance lives as long as the store. The reference ends with this statement.
     let vm = unsafe { &*instance }.store();
     let (record, grow, growth) = {
         // SAFETY: the caller's promise; the reference ends with this block.
@@ -197,11 +196,11 @@ pub(crate) unsafe fn run(
         let instance = unsafe { &*instance };
         let grow = match builtin {
             Builtin::MemoryGrow => Grow::Memory {
-                index: instance.memories[a as usize] as usize,
+                index: instance.memories()[a as usize] as usize,
                 pages: b,
             },
             _ => Grow::Table {
-                index: instance.tables[a as usize] as usize,
+                index: instance.tables()[a as usize] as usize,
                 init: b,
                 elements: c,
             },

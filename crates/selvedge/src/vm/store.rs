@@ -17,7 +17,7 @@ use super::arena::Arena;
 use super::collect::is_in_heap;
 use super::fuel::FuelState;
 use super::host::HostFunc;
-use super::instance::InstanceVm;
+use super::instance::{InstanceBox, InstanceVm};
 use super::interrupt::InterruptState;
 use super::kept::Kept;
 use super::lazy_heap::LazyHeap;
@@ -31,7 +31,8 @@ use super::vmctx::{HostRecord, VMFuncRef, ValRaw};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use fibers::pool::PooledStack;
-use selvedge_compiler::{FuncType, GlobalType};
+use selvedge_compiler::{FuncType, GlobalType, TableType};
+use smallvec::SmallVec;
 use std::any::Any;
 use std::collections::HashMap;
 use std::ptr::{self, NonNull};
@@ -154,12 +155,12 @@ pub struct StoreVm {
     pub(crate) engine: Engine,
     pub(crate) funcs: Thin<FuncEntry>,
     func_by_ref: Option<Index>,
-    pub(crate) memories: Vec<MemoryVm>,
-    memory_list: Vec<*const VMMemory>,
-    pub(crate) tables: Thin<Kept<TableVm>>,
+    pub(crate) memories: Thin<MemoryVm>,
+    memory_list: Thin<*const VMMemory>,
+    pub(crate) tables: SmallVec<[Kept<TableVm>; 2]>,
     pub(crate) globals: Thin<GlobalEntry>,
     global_by_cell: Option<Index>,
-    pub(crate) instances: Vec<Kept<InstanceVm>>,
+    pub(crate) instances: SmallVec<[InstanceBox; 2]>,
     pub(crate) tags: Thin<TagEntry>,
     pub(crate) heap: LazyHeap,
     pub(crate) roots: Roots,
@@ -216,12 +217,12 @@ impl StoreVm {
             engine,
             funcs: Thin::new(),
             func_by_ref: None,
-            memories: Vec::new(),
-            memory_list: Vec::new(),
-            tables: Thin::new(),
+            memories: Thin::new(),
+            memory_list: Thin::new(),
+            tables: SmallVec::new(),
             globals: Thin::new(),
             global_by_cell: None,
-            instances: Vec::new(),
+            instances: SmallVec::new(),
             tags: Thin::new(),
             heap,
             roots: Roots::default(),
@@ -282,8 +283,16 @@ impl StoreVm {
         }
     }
 
-    pub(crate) fn add_table(&mut self, table: TableVm) -> u32 {
-        self.tables.push(Kept::new(table));
+    /// A table of the engine's pool, which is to be added.
+    ///
+    /// # Errors
+    /// More elements than a table may have, or than there is memory for.
+    pub(crate) fn new_table(&self, ty: TableType, init: u64) -> Result<Kept<TableVm>> {
+        self.engine.tables().take(ty, init)
+    }
+
+    pub(crate) fn add_table(&mut self, table: Kept<TableVm>) -> u32 {
+        self.tables.push(table);
         self.tables.len() as u32 - 1
     }
 
@@ -368,5 +377,14 @@ impl StoreVm {
         let func_ref = NonNull::from(&mut kept.1);
         self.host_refs.push(kept);
         Ok(self.func_index(func_ref, || (func.ty, Some(func))))
+    }
+}
+
+impl Drop for StoreVm {
+    /// No guest runs any more, and none of this store will.
+    fn drop(&mut self) {
+        for table in self.tables.drain(..) {
+            self.engine.tables().put(table);
+        }
     }
 }

@@ -5,9 +5,45 @@
 use super::vmctx::VMTable;
 use crate::error::{Error, Result};
 use selvedge_compiler::TableType;
+use std::alloc::{Layout, alloc_zeroed};
+use std::ptr;
 
 /// The most elements a table may have: ten million, as other engines have it, some 80 MB.
 pub(crate) const MAX_TABLE_ELEMENTS: u64 = 10_000_000;
+
+/// How many elements a table of this type begins with.
+///
+/// # Errors
+/// More than a table may have.
+pub(super) fn check_type(ty: &TableType) -> Result<usize> {
+    if ty.minimum > MAX_TABLE_ELEMENTS {
+        return Err(Error::msg(format!(
+            "table of {} elements exceeds the limit of {MAX_TABLE_ELEMENTS}",
+            ty.minimum
+        )));
+    }
+    Ok(ty.minimum as usize)
+}
+
+/// So many words, all zero: pages that nobody writes to take no memory.
+///
+/// # Errors
+/// No memory for them: a guest may ask for much.
+fn zeroed(count: usize) -> Result<Vec<u64>> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let layout = Layout::array::<u64>(count).expect("at most MAX_TABLE_ELEMENTS");
+    // SAFETY: the size is not zero.
+    let words = unsafe { alloc_zeroed(layout) }.cast::<u64>();
+    if words.is_null() {
+        return Err(Error::msg(format!(
+            "the system refuses a table of {count} elements"
+        )));
+    }
+    // SAFETY: just allocated by the global allocator with the layout of that many words, all of which are initialised.
+    Ok(unsafe { Vec::from_raw_parts(words, count, count) })
+}
 
 /// A table and the definition that generated code reads.
 pub(crate) struct TableVm {
@@ -20,24 +56,44 @@ impl TableVm {
     /// A table of `ty.minimum` elements.
     ///
     /// # Errors
-    /// More elements than a table may have.
-    pub(crate) fn new(ty: TableType, init: u64) -> Result<TableVm> {
-        if ty.minimum > MAX_TABLE_ELEMENTS {
-            return Err(Error::msg(format!(
-                "table of {} elements exceeds the limit of {MAX_TABLE_ELEMENTS}",
-                ty.minimum
-            )));
-        }
+    /// More elements than a table may have, or than there is memory for.
+    pub(super) fn new(ty: TableType, init: u64) -> Result<TableVm> {
+        let elements = check_type(&ty)?;
         let mut table = TableVm {
             ty,
-            elements: vec![init; ty.minimum as usize],
+            elements: zeroed(elements)?,
             def: VMTable {
-                base: std::ptr::null_mut(),
+                base: ptr::null_mut(),
                 length: 0,
             },
         };
+        if init != 0 {
+            table.elements.fill(init);
+        }
         table.publish();
         Ok(table)
+    }
+
+    /// How many elements it has room for.
+    pub(super) fn room(&self) -> usize {
+        self.elements.capacity()
+    }
+
+    /// Makes an idle table, with room for them, one of so many elements that are `init`.
+    pub(super) fn reset(&mut self, ty: TableType, elements: usize, init: u64) {
+        debug_assert!(self.elements.is_empty() && elements <= self.room());
+        self.ty = ty;
+        self.elements.resize(elements, init);
+        self.publish();
+    }
+
+    /// Makes it an idle table: it refers to nothing.
+    pub(super) fn clear(&mut self) {
+        self.elements.clear();
+        self.def = VMTable {
+            base: ptr::null_mut(),
+            length: 0,
+        };
     }
 
     /// Writes where the elements are into the definition.

@@ -146,8 +146,7 @@ impl StoreVm {
             };
             // SAFETY: within the frame, where the image says that it keeps its vmctx, or in the swap's.
             let vmctx = unsafe { (vmctx as *const *mut u8).read() };
-            // SAFETY: as above.
-            let instance = unsafe { InstanceVm::from_vmctx(vmctx) };
+            let instance = InstanceVm::from_vmctx(vmctx);
             // SAFETY: instances live as long as the store.
             let instance = unsafe { &*instance };
             let mut clauses = call.clauses.iter();

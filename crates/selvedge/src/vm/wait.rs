@@ -57,9 +57,8 @@ impl From<Trap> for Failure {
 /// # Safety
 /// As for [`builtins::dispatch`]; no reference into the store is held.
 pub(crate) unsafe fn run(vmctx: *mut u8, slots: *mut ValRaw, builtin: Builtin, operands: [u64; 5]) -> u64 {
+    let instance = InstanceVm::from_vmctx(vmctx);
     // SAFETY: the caller's promise; the instance lives as long as the store.
-    let instance = unsafe { InstanceVm::from_vmctx(vmctx) };
-    // SAFETY: as above.
     let vm = unsafe { &*instance }.store();
     // SAFETY: the caller's promise.
     let end = catch_unwind(AssertUnwindSafe(|| unsafe {
@@ -105,7 +104,7 @@ unsafe fn operate(
         let store = unsafe { &*vm };
         // SAFETY: as above.
         let instance = unsafe { &*instance };
-        let held = &store.memories[instance.memories[memory as usize] as usize];
+        let held = &store.memories[instance.memories()[memory as usize] as usize];
         Place::find(held, index, offset, size)?
     };
     if builtin == Builtin::MemoryAtomicNotify {
