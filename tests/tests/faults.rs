@@ -1,175 +1,35 @@
-//! The system says no: each call to it that a guest's life needs fails once, and it is an error or is done without.
+//! The system says no: each call to it that a guest's life needs fails, and it is an error or is done without; and nothing is lost.
 //!
-//! This binary defines the C library's functions itself, for all that is linked into it, and hands them on; the
-//! library's own calls inside it are not ours to fail. Armed, the n-th call of the thread that armed fails.
+//! What fails is in `faults/calls.rs`: the n-th call of all that are made, for each n, alone, with the next one, or with all later ones of
+//! its kind. `faults/places.rs` holds what has failed against the sources: a place that calls the system and that no failure has
+//! reached fails the test.
 //!
-//! Not failed: `munmap`, which can only leak; and allocation, where Rust aborts by design. What a guest may ask for
-//! without limit is allocated fallibly, and that is failed.
+//! Not failed: small allocations, where Rust aborts by design. What a guest may ask for without limit is allocated fallibly, and that
+//! is failed.
 
+#[path = "faults/calls.rs"]
+mod calls;
+#[path = "faults/places.rs"]
+mod places;
+
+use calls::{CALLS, Call, PLANS, Plan, arm_thread, take_traces, with_failure};
+use places::Reached;
 use selvedge::{
-    Caller, Config, Engine, Error, Extern, GuestCall, Linker, MemoryStyle, Module, Result, Store, Trap,
+    Caller, Config, Engine, Error, Extern, GuestCall, Instance, Linker, MemoryStyle, Module, Result, Store,
+    Trap,
 };
-use selvedge_tests::{drive, in_child, mapping_count, wait};
+use selvedge_tests::{drive, in_child, mapping_count, poll_once, wait};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::ffi::{CStr, c_int, c_long, c_void};
+use std::ffi::{c_int, c_long, c_void};
+use std::io;
+use std::pin::Pin;
 use std::time::Duration;
 
-/// A function of the system's that can be made to fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Call {
-    Map,
-    /// Over an older mapping: where code was.
-    MapOver,
-    Protect,
-    Advise,
-    Remap,
-    Action,
-    AlternateStack,
-    Thread,
-}
-
-const CALLS: [Call; 8] = [
-    Call::Map,
-    Call::MapOver,
-    Call::Protect,
-    Call::Advise,
-    Call::Remap,
-    Call::Action,
-    Call::AlternateStack,
-    Call::Thread,
-];
-
 thread_local! {
-    /// How many calls until the one that fails; 0 when none does.
-    static LEFT: Cell<u32> = const { Cell::new(0) };
-    /// What has failed.
-    static FAILED: Cell<Option<Call>> = const { Cell::new(None) };
     /// Allocations of so many bytes or more fail.
     static LARGEST: Cell<usize> = const { Cell::new(usize::MAX) };
-}
-
-/// Whether this call is the one that fails.
-fn fails(call: Call) -> bool {
-    let left = LEFT.get();
-    LEFT.set(left.saturating_sub(1));
-    if left == 1 {
-        FAILED.set(Some(call));
-    }
-    left == 1
-}
-
-fn set_errno(error: c_int) {
-    // SAFETY: no preconditions; gives this thread's own.
-    let place = unsafe { libc::__errno_location() };
-    // SAFETY: valid as long as the thread.
-    unsafe { *place = error };
-}
-
-/// The C library's own function, which this binary's hides.
-fn hidden(name: &CStr) -> *mut c_void {
-    // SAFETY: a C string.
-    let found = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
-    assert!(!found.is_null(), "{name:?}");
-    found
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn mmap(
-    start: *mut c_void,
-    bytes: usize,
-    protection: c_int,
-    flags: c_int,
-    file: c_int,
-    offset: i64,
-) -> *mut c_void {
-    let over = flags & libc::MAP_FIXED != 0;
-    if fails(if over { Call::MapOver } else { Call::Map }) {
-        set_errno(libc::ENOMEM);
-        return libc::MAP_FAILED;
-    }
-    // SAFETY: as the caller has it.
-    (unsafe { libc::syscall(libc::SYS_mmap, start, bytes, protection, flags, file, offset) }) as *mut c_void
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn mprotect(start: *mut c_void, bytes: usize, protection: c_int) -> c_int {
-    if fails(Call::Protect) {
-        set_errno(libc::ENOMEM);
-        return -1;
-    }
-    // SAFETY: as the caller has it.
-    (unsafe { libc::syscall(libc::SYS_mprotect, start, bytes, protection) }) as c_int
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn madvise(start: *mut c_void, bytes: usize, advice: c_int) -> c_int {
-    if fails(Call::Advise) {
-        set_errno(libc::EINVAL);
-        return -1;
-    }
-    // SAFETY: as the caller has it.
-    (unsafe { libc::syscall(libc::SYS_madvise, start, bytes, advice) }) as c_int
-}
-
-/// With the flags that are in use, there is no fifth argument.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn mremap(start: *mut c_void, bytes: usize, wanted: usize, flags: c_int) -> *mut c_void {
-    if fails(Call::Remap) {
-        set_errno(libc::ENOMEM);
-        return libc::MAP_FAILED;
-    }
-    // SAFETY: as the caller has it.
-    (unsafe { libc::syscall(libc::SYS_mremap, start, bytes, wanted, flags) }) as *mut c_void
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn sigaltstack(new: *const libc::stack_t, old: *mut libc::stack_t) -> c_int {
-    if fails(Call::AlternateStack) {
-        set_errno(libc::ENOMEM);
-        return -1;
-    }
-    // SAFETY: as the caller has it.
-    (unsafe { libc::syscall(libc::SYS_sigaltstack, new, old) }) as c_int
-}
-
-type SigAction = unsafe extern "C" fn(c_int, *const libc::sigaction, *mut libc::sigaction) -> c_int;
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn sigaction(
-    signal: c_int,
-    new: *const libc::sigaction,
-    old: *mut libc::sigaction,
-) -> c_int {
-    if fails(Call::Action) {
-        set_errno(libc::EINVAL);
-        return -1;
-    }
-    // SAFETY: the function of that name has this type.
-    let hidden: SigAction = unsafe { std::mem::transmute(hidden(c"sigaction")) };
-    // SAFETY: as the caller has it.
-    unsafe { hidden(signal, new, old) }
-}
-
-type Start = extern "C" fn(*mut c_void) -> *mut c_void;
-type PthreadCreate =
-    unsafe extern "C" fn(*mut libc::pthread_t, *const libc::pthread_attr_t, Start, *mut c_void) -> c_int;
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn pthread_create(
-    thread: *mut libc::pthread_t,
-    attributes: *const libc::pthread_attr_t,
-    start: Start,
-    argument: *mut c_void,
-) -> c_int {
-    if fails(Call::Thread) {
-        return libc::EAGAIN;
-    }
-    // SAFETY: the function of that name has this type.
-    let hidden: PthreadCreate = unsafe { std::mem::transmute(hidden(c"pthread_create")) };
-    // SAFETY: as the caller has it.
-    unsafe { hidden(thread, attributes, start, argument) }
 }
 
 /// Fails allocations that are too large.
@@ -183,6 +43,14 @@ unsafe impl GlobalAlloc for Limited {
         }
         // SAFETY: the caller's promise.
         unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if layout.size() >= LARGEST.get() {
+            return std::ptr::null_mut();
+        }
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
@@ -206,6 +74,7 @@ const GUEST: &str = r#"(module
     (import "host" "wait" (func $wait))
     (import "host" "nest" (func $nest))
     (memory (export "memory") 1)
+    (data (i32.const 100) "an image")
     (table $t 1 externref)
     (func $down (export "overflow") (call $down))
     (func (export "wait") (call $wait))
@@ -217,6 +86,13 @@ const GUEST: &str = r#"(module
       (drop (memory.grow (i32.const 100)))
       (drop (table.grow $t (ref.null extern) (i32.const 1000)))
       (i32.load8_u (i32.const 5))))"#;
+
+/// Another image, which comes to where the first was.
+const OTHER: &str = r#"(module (memory 2) (data (i32.const 70000) "another")
+    (func (export "byte") (result i32) (i32.load8_u (i32.const 70000))))"#;
+
+/// As many stacks as a thread keeps for itself, and some.
+const PARKED: usize = 40;
 
 /// All that is done with guests, once.
 fn live(style: MemoryStyle) -> Result<()> {
@@ -250,11 +126,74 @@ fn live(style: MemoryStyle) -> Result<()> {
     memory.grow(&mut other, 1)?;
     let parked = second.call_async::<_, (), ()>(&mut other, "wait", ());
     let mut parked = Box::pin(parked);
-    if let std::task::Poll::Ready(result) = selvedge_tests::poll_once(parked.as_mut()) {
+    if let std::task::Poll::Ready(result) = poll_once(parked.as_mut()) {
         return result;
     }
     instance.call::<(), i32>(&mut store, "grow", ())?;
+    drop(parked);
+    drop((store, other));
+    live_with_another_image(&engine)?;
+    live_in_a_crowd(&engine, &module, &linker)?;
+    live_on_a_foreign_thread(&engine)
+}
+
+/// The addresses of the first module's memory, if they are used again, hold this one's image.
+fn live_with_another_image(engine: &Engine) -> Result<()> {
+    let module = Module::new(engine, OTHER)?;
+    let mut store = Store::new(engine, ());
+    let instance = Instance::new(&mut store, &module, &[])?;
+    let byte: i32 = instance.call(&mut store, "byte", ())?;
+    assert_eq!(byte, i32::from(b'a'));
     Ok(())
+}
+
+/// So many at a time that stacks go through all of their pool's hands.
+fn live_in_a_crowd(engine: &Engine, module: &Module, linker: &Linker<()>) -> Result<()> {
+    let mut stores = Vec::new();
+    for _ in 0..PARKED {
+        let mut store = Store::new(engine, ());
+        let instance = linker.instantiate(&mut store, module)?;
+        stores.push((store, instance));
+    }
+    let calls = stores.iter_mut();
+    let calls = calls.map(|(store, instance)| instance.call_async::<_, (), ()>(store, "wait", ()));
+    let mut calls: Vec<_> = calls.collect();
+    for call in &mut calls {
+        if let std::task::Poll::Ready(result) = poll_once(Pin::new(call)) {
+            return result;
+        }
+    }
+    Ok(())
+}
+
+/// A thread that Rust has not made, so that all it makes and takes down is ours.
+fn live_on_a_foreign_thread(engine: &Engine) -> Result<()> {
+    struct Work {
+        engine: Engine,
+        result: Option<Result<()>>,
+    }
+    extern "C" fn run(work: *mut c_void) -> *mut c_void {
+        arm_thread();
+        // SAFETY: who started this thread waits for its end, and looks at nothing meanwhile.
+        let work = unsafe { &mut *work.cast::<Work>() };
+        work.result = Some(live_with_another_image(&work.engine));
+        std::ptr::null_mut()
+    }
+    let mut work = Work {
+        engine: engine.clone(),
+        result: None,
+    };
+    let mut thread = 0;
+    let argument = (&raw mut work).cast();
+    // SAFETY: a function of this type, and its argument, which stays until the thread is joined.
+    let error = unsafe { libc::pthread_create(&mut thread, std::ptr::null(), run, argument) };
+    if error != 0 {
+        return Err(Error::new(io::Error::from_raw_os_error(error)));
+    }
+    // SAFETY: started above, and joined once.
+    let joined = unsafe { libc::pthread_join(thread, std::ptr::null_mut()) };
+    assert_eq!(joined, 0);
+    work.result.expect("the thread has run")
 }
 
 /// What ended a call as it should have is no failure.
@@ -266,23 +205,14 @@ fn is_trap(result: Result<()>, trap: Trap) -> Result<()> {
     }
 }
 
-/// Lives with the n-th call failing. What failed, if there were as many, and how that went.
-fn live_with_failure(n: u32, style: MemoryStyle) -> (Option<Call>, Result<()>) {
-    FAILED.set(None);
-    LEFT.set(n);
-    let result = live(style);
-    LEFT.set(0);
-    (FAILED.get(), result)
-}
-
 /// How the failure of a call may end: an error that tells the system's, or without it.
-fn check(call: Call, n: u32, result: &Result<()>) {
+fn check(call: Call, n: u32, plan: Plan, result: &Result<()>) {
     let Err(error) = result else {
-        println!("call {n}, {call:?}: done without");
+        println!("call {n}, {call:?} {plan:?}: done without");
         return;
     };
     let text = format!("{error:#}");
-    println!("call {n}, {call:?}: {text}");
+    println!("call {n}, {call:?} {plan:?}: {text}");
     assert!(
         error.downcast_ref::<Trap>().is_none(),
         "{call:?} is no guest's fault: {text}"
@@ -311,15 +241,26 @@ fn in_fork(body: impl FnOnce() -> u8) -> u8 {
     libc::WEXITSTATUS(status) as u8
 }
 
-/// Bytes of address space in use.
-fn address_bytes() -> c_long {
-    let text = std::fs::read_to_string("/proc/self/status").expect("Linux has /proc");
-    let line = text
-        .lines()
-        .find(|line| line.starts_with("VmSize:"))
-        .expect("a line of it");
-    let number = line.split_whitespace().nth(1).expect("a number");
-    number.parse::<c_long>().expect("a number") << 10
+/// What a process has.
+#[derive(Clone, Copy, Debug)]
+struct Usage {
+    mappings: usize,
+    address_bytes: c_long,
+    descriptors: usize,
+}
+
+impl Usage {
+    fn now() -> Usage {
+        let text = std::fs::read_to_string("/proc/self/status").expect("Linux has /proc");
+        let line = text.lines().find(|line| line.starts_with("VmSize:"));
+        let number = line.and_then(|line| line.split_whitespace().nth(1));
+        let number = number.expect("a line of it").parse::<c_long>();
+        Usage {
+            mappings: mapping_count(),
+            address_bytes: number.expect("a number") << 10,
+            descriptors: std::fs::read_dir("/proc/self/fd").expect("a folder").count(),
+        }
+    }
 }
 
 const STYLES: [MemoryStyle; 2] = [MemoryStyle::Reserved, MemoryStyle::Bounded];
@@ -329,34 +270,44 @@ const STYLES: [MemoryStyle; 2] = [MemoryStyle::Reserved, MemoryStyle::Bounded];
 fn every_call_that_fails_in_a_new_process_is_an_error_or_done_without() {
     let test = "every_call_that_fails_in_a_new_process_is_an_error_or_done_without";
     let child = in_child(test, || {
-        let mut failed = BTreeSet::new();
-        for style in STYLES {
+        let traces = std::env::temp_dir().join(format!("selvedge-faults-{}", std::process::id()));
+        let (mut failed, mut reached) = (BTreeSet::new(), Reached::default());
+        for (style, plan) in STYLES.iter().flat_map(|style| PLANS.map(|plan| (*style, plan))) {
             for n in 1.. {
-                assert!(n < 1000, "it never ends");
+                assert!(n < 2000, "it never ends");
                 let code = in_fork(|| {
-                    let (failed, result) = live_with_failure(n, style);
+                    let (failed, result) = with_failure(n, plan, || live(style));
                     let Some(call) = failed else {
                         result.expect("nothing failed");
                         return 0;
                     };
-                    check(call, n, &result);
-                    for _ in 0..2 {
-                        live(style).expect("the next one works");
-                    }
+                    check(call, n, plan, &result);
+                    // What waits for the kernel to take it back is tried again meanwhile.
+                    let (_, next) = with_failure(u32::MAX, plan, || live(style));
+                    next.expect("the next one works");
+                    std::fs::write(&traces, places::write(&take_traces())).expect("room for a file");
                     1 + call as u8
                 });
                 match code {
                     0 => break,
-                    101 => panic!("call {n} ({style:?})"),
+                    101 => panic!("call {n} ({style:?}, {plan:?})"),
                     call => failed.insert(CALLS[usize::from(call) - 1]),
                 };
+                reached.read(&std::fs::read_to_string(&traces).expect("written by the fork"));
             }
         }
+        let _ = std::fs::remove_file(&traces);
         assert_eq!(Vec::from_iter(failed), CALLS, "all of them were made, and failed");
+        reached.check();
     });
+    let output = String::from_utf8_lossy(&child.stdout);
+    let summary = output
+        .lines()
+        .filter(|line| line.contains("places in the sources"));
+    println!("{}", summary.collect::<String>());
     assert!(
         child.status.success(),
-        "{}",
+        "{output}{}",
         String::from_utf8_lossy(&child.stderr)
     );
 }
@@ -364,32 +315,37 @@ fn every_call_that_fails_in_a_new_process_is_an_error_or_done_without() {
 #[test]
 fn a_call_that_fails_again_and_again_leaks_nothing() {
     let child = in_child("a_call_that_fails_again_and_again_leaks_nothing", || {
-        for style in STYLES {
+        for (style, plan) in STYLES.iter().flat_map(|style| PLANS.map(|plan| (*style, plan))) {
             for _ in 0..3 {
                 live(style).expect("nothing fails");
             }
             for n in 1.. {
                 // Once for what the failure itself makes for good.
-                let (Some(call), result) = live_with_failure(n, style) else {
+                let (Some(call), result) = with_failure(n, plan, || live(style)) else {
                     break;
                 };
-                check(call, n, &result);
-                let before = (mapping_count(), address_bytes());
-                for _ in 0..8 {
-                    let (failed, _) = live_with_failure(n, style);
-                    assert_eq!(failed, Some(call), "a life is like the other");
+                check(call, n, plan, &result);
+                take_traces();
+                // What the kernel would not take back at once goes with the next life.
+                live(style).expect("the next one works");
+                let before = Usage::now();
+                let mut failed = BTreeSet::new();
+                for _ in 0..4 {
+                    // Perhaps another call: after a failure some are not tried again, and some twice.
+                    let (call, _) = with_failure(n, plan, || live(style));
+                    failed.insert(call.expect("the same life has as many calls"));
+                    take_traces();
                 }
-                let after = (mapping_count(), address_bytes());
-                // Code that cannot be taken back stays where it is, in the reservation, as the only one.
-                let most = if call == Call::MapOver { 16 } else { 2 };
-                assert!(
-                    after.0 <= before.0 + most,
-                    "call {n}, {call:?}: {before:?}, then {after:?}"
-                );
-                assert!(
-                    after.1 - before.1 < 64 << 10,
-                    "call {n}, {call:?}: {before:?}, then {after:?}"
-                );
+                live(style).expect("the next one works");
+                let after = Usage::now();
+                let grown = format!("call {n}, {call:?} {plan:?}: {before:?}, then {after:?}");
+                // A stack that the kernel twice refuses to let go of stays: it may run a handler on it.
+                let is_kept = failed.contains(&Call::AlternateStack) && plan != Plan::Once;
+                let (most, most_bytes) = if is_kept { (8, 4 * (72 << 10)) } else { (0, 0) };
+                assert!(after.mappings <= before.mappings + 2 + most, "{grown}");
+                let more_bytes = after.address_bytes - before.address_bytes;
+                assert!(more_bytes < (64 << 10) + most_bytes, "{grown}");
+                assert!(after.descriptors <= before.descriptors, "{grown}");
             }
         }
     });
@@ -421,6 +377,34 @@ fn a_table_that_cannot_be_allocated_does_not_grow() -> Result<()> {
     assert_eq!(grow(100_000, 100_000)?, -1);
     assert_eq!(grow(10, 100_000)?, 1, "a little more still fits");
     assert_eq!(grow(100_000, usize::MAX)?, 11);
+    Ok(())
+}
+
+/// A guest says how large its first table is, and how many globals its instance holds.
+#[test]
+fn an_instance_that_cannot_be_allocated_is_an_error() -> Result<()> {
+    let engine = Engine::default();
+    let globals = "(global (mut i64) (i64.const 1))".repeat(50_000);
+    let guests = [
+        (
+            "(module (table 5000000 funcref))".to_owned(),
+            "a table of 5000000 elements",
+        ),
+        (format!("(module {globals})"), "bytes for an instance"),
+    ];
+    for (text, message) in guests {
+        let module = Module::new(&engine, &text)?;
+        let mut store = Store::new(&engine, ());
+        LARGEST.set(500_000);
+        let made = Instance::new(&mut store, &module, &[]);
+        LARGEST.set(usize::MAX);
+        let error = made.expect_err("there is no memory for it").to_string();
+        assert!(
+            error.contains("the system refuses") && error.contains(message),
+            "{error}"
+        );
+        Instance::new(&mut store, &module, &[])?;
+    }
     Ok(())
 }
 

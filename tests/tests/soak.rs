@@ -1,11 +1,14 @@
 //! Stores, instances and modules come and go, and leave nothing: no memory, no mappings, no file descriptors.
 //!
-//! One test, since it looks at the whole process.
+//! One test, since it looks at the whole process. It makes a hundred thousand stores, or as many as `SOAK_STORES` says. A million:
+//!
+//!     SOAK_STORES=1000000 cargo test --test soak -- --nocapture
 
 use selvedge::{Caller, Config, Engine, Instance, Linker, MemoryStyle, Module, Store, TypedFunc};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Waker};
+use std::time::Instant;
 
 /// What the process has.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +44,12 @@ impl Usage {
 }
 
 const DATA_BYTES: usize = 10_000;
+
+/// How many stores come and go.
+fn stores() -> usize {
+    let stores = std::env::var("SOAK_STORES").map(|number| number.parse().expect("SOAK_STORES is a number"));
+    stores.unwrap_or(100_000)
+}
 
 fn guest(engine: &Engine, number: usize) -> Module {
     let data = format!("\\{:02x}", number % 256).repeat(DATA_BYTES);
@@ -100,9 +109,15 @@ fn what_comes_and_goes_leaves_nothing() {
         }
     };
     lives(2000);
-    let before = Usage::now();
-    lives(100_000);
-    Usage::now().check_no_more_than(before);
+    let (before, start) = (Usage::now(), Instant::now());
+    let stores = stores();
+    lives(stores);
+    let after = Usage::now();
+    println!(
+        "{stores} stores in {:.1?}: {before:?} before, {after:?} now",
+        start.elapsed()
+    );
+    after.check_no_more_than(before);
 
     // Modules go while instances of them run on, and others come in their place.
     let (engine, linker, module) = &engines[0];

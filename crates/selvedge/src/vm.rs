@@ -22,6 +22,7 @@
 //! | `kept.rs`, `thin.rs` | what stays at its address on the heap; lists that are mostly empty |
 //! | `shared.rs`, `waiters.rs`, `wait.rs`, `racing.rs` | shared memories, who waits in them, copies that race |
 //! | `linear/` | where memories lie: a pool of reservations, images, a slab |
+//! | `unmap.rs` | giving addresses back, also where the kernel refuses it at first |
 //! | `linear.rs`, `table.rs`, `table_pool.rs`, `builtins.rs`, `instance.rs` | memories, tables, bulk operations, instantiation |
 
 pub(crate) mod activation;
@@ -57,6 +58,7 @@ pub(crate) mod table_pool;
 pub(crate) mod thin;
 pub(crate) mod throw;
 pub(crate) mod trap;
+mod unmap;
 pub(crate) mod vmctx;
 pub(crate) mod wait;
 pub(crate) mod waiters;

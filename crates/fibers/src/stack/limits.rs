@@ -81,7 +81,8 @@ impl fmt::Display for KernelLimit {
             } => {
                 write!(
                     f,
-                    "{in_use_bytes} bytes promised, vm.overcommit_memory is 2 and CommitLimit {max_bytes}"
+                    "{in_use_bytes} bytes promised, vm.overcommit_memory is 2 and CommitLimit {max_bytes}: \
+                     ask for fewer or smaller stacks and memories, or raise vm.overcommit_ratio"
                 )
             }
             KernelLimit::Unknown => write!(f, "not a limit of mappings or sizes"),
@@ -281,7 +282,8 @@ mod tests {
         let met_committed = met(|f| f.max_committed_bytes = 5 << 30, 0, 2 << 30);
         assert_eq!(
             met_committed.to_string(),
-            "4294967296 bytes promised, vm.overcommit_memory is 2 and CommitLimit 5368709120"
+            "4294967296 bytes promised, vm.overcommit_memory is 2 and CommitLimit 5368709120: \
+             ask for fewer or smaller stacks and memories, or raise vm.overcommit_ratio"
         );
         let met_mappings = met(|f| f.mappings = 65529, 0, 0);
         assert_eq!(

@@ -16,7 +16,7 @@
 //! 1. A page is writable or executable, never both; code is executable only once it is complete.
 //! 2. `OWNERS[chunk]` is null or the address of a living [`ModuleCode`] whose text covers the chunk: it is written after
 //!    the text is executable and cleared before the pages are given back.
-//! 3. A chunk is in the free list, or belongs to exactly one [`CodeSpace`].
+//! 3. A chunk is in the free list, perhaps as one that is stuck, or belongs to exactly one [`CodeSpace`].
 
 use crate::error::{Context, Error, Result};
 use selvedge_compiler::image::{RUNTIME_SLOTS_BYTES, SLOT_FUEL_CHECK, SLOT_RAISE};
@@ -176,6 +176,7 @@ impl CodeSpace {
         if END.load(Ordering::Relaxed) == 0 {
             reserve(&mut free)?;
         }
+        free.give_stuck();
         match free.take(chunks) {
             Some(first_chunk) => Ok(CodeSpace { first_chunk, chunks }),
             None => Err(Error::msg(format!(
@@ -189,10 +190,6 @@ impl CodeSpace {
 
     fn start(&self) -> usize {
         START.load(Ordering::Relaxed) + self.first_chunk as usize * CHUNK_BYTES
-    }
-
-    fn bytes(&self) -> usize {
-        self.chunks as usize * CHUNK_BYTES
     }
 
     /// The entries of `OWNERS` for these chunks.
@@ -227,16 +224,38 @@ impl CodeSpace {
 
 impl Drop for CodeSpace {
     fn drop(&mut self) {
-        let flags = libc::MAP_FIXED | RESERVE_FLAGS;
-        let start = ptr::with_exposed_provenance_mut(self.start());
-        // SAFETY: the pages are ours alone (invariant 3), and their module is gone. New reserved pages in their place
-        // drop the memory and the protection in one step.
-        let mapped = unsafe { libc::mmap(start, self.bytes(), libc::PROT_NONE, flags, -1, 0) };
-        if mapped == start {
-            lock_free_list().give(self.first_chunk, self.chunks);
+        // SAFETY: ours until now (invariant 3), and the module is gone.
+        let is_clear = unsafe { clear(self.first_chunk, self.chunks) };
+        let mut free = lock_free_list();
+        if is_clear {
+            free.give(self.first_chunk, self.chunks);
+        } else {
+            free.stuck.push((self.first_chunk, self.chunks));
         }
-        // Else the kernel had no room for another mapping: the chunks stay as they are, used by nobody.
     }
+}
+
+/// Makes chunks that nobody uses any more reserved pages again, which drops the memory and the protection in one step. Whether
+/// the kernel did so: it may have no room for another mapping.
+///
+/// # Safety
+/// They are chunks of the reservation, and in nobody's hands but the caller's (invariant 3).
+unsafe fn clear(first_chunk: u32, chunks: u32) -> bool {
+    let flags = libc::MAP_FIXED | RESERVE_FLAGS;
+    let start = START.load(Ordering::Relaxed) + first_chunk as usize * CHUNK_BYTES;
+    let start = ptr::with_exposed_provenance_mut(start);
+    // SAFETY: the caller's promise.
+    let mapped = unsafe {
+        libc::mmap(
+            start,
+            chunks as usize * CHUNK_BYTES,
+            libc::PROT_NONE,
+            flags,
+            -1,
+            0,
+        )
+    };
+    mapped == start
 }
 
 const RESERVE_FLAGS: libc::c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
@@ -283,12 +302,26 @@ fn make_instructions_visible() {}
 #[derive(Debug)]
 struct FreeList {
     runs: BTreeMap<u32, u32>,
+    /// Chunks of modules that are gone, which could not be cleared yet.
+    stuck: Vec<(u32, u32)>,
 }
 
 impl FreeList {
     const fn new() -> FreeList {
         FreeList {
             runs: BTreeMap::new(),
+            stuck: Vec::new(),
+        }
+    }
+
+    /// Tries again to clear what is stuck.
+    fn give_stuck(&mut self) {
+        for (start, count) in std::mem::take(&mut self.stuck) {
+            // SAFETY: stuck chunks are the list's (invariant 3), and this one was just taken off.
+            match unsafe { clear(start, count) } {
+                true => self.give(start, count),
+                false => self.stuck.push((start, count)),
+            }
         }
     }
 

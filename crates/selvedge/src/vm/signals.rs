@@ -361,7 +361,7 @@ pub(crate) fn ensure_alternate_stack() -> Result<()> {
 fn make_alternate_stack() -> Result<()> {
     let present = change_alternate_stack(None).context("cannot ask for the alternate signal stack")?;
     if present.ss_flags & libc::SS_DISABLE != 0 || present.ss_size < KEEP_BYTES {
-        let stack = AlternateStack::new()
+        let stack = AlternateStack::new(present)
             .with_context(|| format!("cannot make an alternate signal stack of {ALTERNATE_BYTES} bytes"))?;
         ALTERNATE
             .try_with(|place| place.set(stack).is_ok())
@@ -386,6 +386,13 @@ fn change_alternate_stack(stack: Option<&libc::stack_t>) -> io::Result<libc::sta
     Ok(unsafe { before.assume_init() })
 }
 
+/// No alternate stack.
+const NO_STACK: libc::stack_t = libc::stack_t {
+    ss_sp: ptr::null_mut(),
+    ss_flags: libc::SS_DISABLE,
+    ss_size: 0,
+};
+
 /// An alternate stack of ours, in use by the thread that made it: `[guard | stack]`.
 struct AlternateStack {
     mapping: *mut c_void,
@@ -395,8 +402,8 @@ struct AlternateStack {
 }
 
 impl AlternateStack {
-    /// Maps a stack and makes it the thread's.
-    fn new() -> io::Result<AlternateStack> {
+    /// Maps a stack and makes it the thread's, in the place of `present`.
+    fn new(present: libc::stack_t) -> io::Result<AlternateStack> {
         let guard_bytes = region::page::size();
         let mapping_bytes = guard_bytes + ALTERNATE_BYTES;
         let mapping = map_inaccessible(mapping_bytes)?;
@@ -406,12 +413,12 @@ impl AlternateStack {
             ss_flags: 0,
             ss_size: ALTERNATE_BYTES,
         };
-        // From here on an early return unmaps; with `previous` such that nothing is restored.
+        // From here on an early return unmaps.
         let mut this = AlternateStack {
             mapping,
             mapping_bytes,
             stack,
-            previous: stack,
+            previous: present,
         };
         // SAFETY: the pages are ours and nobody knows them yet.
         unsafe { region::protect(start, ALTERNATE_BYTES, region::Protection::READ_WRITE) }
@@ -427,14 +434,15 @@ impl Drop for AlternateStack {
         super::host_stack::forget();
         // Only where ours is still in use: who has replaced it may have unmapped what was there before ours, as
         // the standard library does at the end of a thread.
-        let ours = |present: &libc::stack_t| present.ss_sp == self.stack.ss_sp;
-        if change_alternate_stack(None).as_ref().is_ok_and(ours)
+        let ours = |present: libc::stack_t| present.ss_sp == self.stack.ss_sp;
+        if change_alternate_stack(None).map_or(true, ours)
             && change_alternate_stack(Some(&self.previous)).is_err()
+            && change_alternate_stack(Some(&NO_STACK)).is_err()
         {
             return; // still in use: better to leak it
         }
         // SAFETY: the mapping is ours, and is no longer the thread's alternate stack.
-        unsafe { libc::munmap(self.mapping, self.mapping_bytes) };
+        unsafe { super::unmap::unmap(self.mapping, self.mapping_bytes) };
     }
 }
 

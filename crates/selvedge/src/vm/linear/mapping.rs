@@ -5,6 +5,7 @@
 //! 2. Every change stays inside it: each method checks its range.
 
 use crate::error::{Context, Error, Result};
+use crate::vm::unmap;
 use fibers::KernelLimit;
 use std::fs::File;
 use std::io;
@@ -47,6 +48,7 @@ impl Mapping {
     /// # Errors
     /// The kernel's, with the limit that was met.
     pub(super) fn new(bytes: u64, access: Access) -> Result<Mapping> {
+        unmap::retry();
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
         let base = unsafe { libc::mmap(ptr::null_mut(), bytes as usize, access.flags(), ANONYMOUS, -1, 0) };
         if base == libc::MAP_FAILED {
@@ -176,13 +178,7 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours (invariant 1), and ends with this.
-        let result = unsafe { libc::munmap(self.base.cast(), self.bytes as usize) };
-        debug_assert_eq!(
-            result,
-            0,
-            "munmap of a linear memory failed: {}",
-            io::Error::last_os_error()
-        );
+        unsafe { unmap::unmap(self.base.cast(), self.bytes as usize) };
     }
 }
 

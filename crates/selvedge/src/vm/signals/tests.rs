@@ -536,7 +536,7 @@ fn a_small_alternate_stack_is_replaced_and_restored() {
         assert_eq!(present_stack().ss_size, ALTERNATE_BYTES);
         ensure_alternate_stack().unwrap();
         ALTERNATE.with(|made| assert_eq!(made.get().unwrap().previous.ss_sp, stack.ss_sp));
-        let mut made = AlternateStack::new().unwrap();
+        let mut made = AlternateStack::new(stack).unwrap();
         made.previous = stack;
         drop(made);
         assert_eq!(
