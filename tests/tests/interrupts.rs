@@ -364,6 +364,50 @@ fn fuel_is_asked_for_at_zero_and_no_more_of_it_is_a_trap() -> Result<()> {
     Ok(())
 }
 
+/// The guest that ran out has its registers saved below the place where the call begins.
+#[test]
+fn who_is_asked_for_fuel_may_call_the_guest_whose_values_stay() -> Result<()> {
+    let engine = Engine::new(&metered())?;
+    let module = r#"(module
+        (func $deep (export "deep") (param i64) (result i64)
+            (if (result i64) (i64.eqz (local.get 0))
+                (then (i64.const 0))
+                (else (i64.add (i64.const 1) (call $deep (i64.sub (local.get 0) (i64.const 1)))))))
+        (func (export "mix") (param $n i64) (result i64)
+            (local $a i64) (local $b i64) (local $c i64) (local $d i64) (local $x f64) (local $y f64)
+            (loop $l
+                (local.set $a (i64.add (local.get $a) (i64.const 3)))
+                (local.set $b (i64.xor (local.get $b) (local.get $a)))
+                (local.set $c (i64.add (local.get $c) (local.get $b)))
+                (local.set $d (i64.rotl (i64.add (local.get $d) (local.get $c)) (i64.const 7)))
+                (local.set $x (f64.add (local.get $x) (f64.const 1.5)))
+                (local.set $y (f64.add (local.get $y) (local.get $x)))
+                (br_if $l (i64.ne (local.tee $n (i64.sub (local.get $n) (i64.const 1))) (i64.const 0))))
+            (i64.add (i64.add (local.get $a) (i64.add (local.get $b) (local.get $c)))
+                (i64.add (local.get $d) (i64.trunc_f64_s (f64.add (local.get $x) (local.get $y)))))))"#;
+    let module = Module::new(&engine, module)?;
+    let run = |units: u64| -> Result<(i64, u32)> {
+        let mut store = Store::new(&engine, 0_u32);
+        store.set_fuel(units)?;
+        let instance = Instance::new(&mut store, &module, &[])?;
+        store.on_fuel_zero(move |mut caller| {
+            *caller.data_mut() += 1;
+            caller.set_fuel(10_000)?;
+            assert_eq!(instance.call::<i64, i64>(&mut caller, "deep", 20)?, 20);
+            caller.set_fuel(0)?;
+            Ok(1_000)
+        })?;
+        let mixed = instance.call::<i64, i64>(&mut store, "mix", 1_000)?;
+        Ok((mixed, *store.data()))
+    };
+    let (expected, asked) = run(1_000_000)?;
+    assert_eq!(asked, 0);
+    let (mixed, asked) = run(100)?;
+    assert_eq!(mixed, expected);
+    assert!(asked > 10, "asked {asked} times");
+    Ok(())
+}
+
 #[test]
 fn who_is_asked_for_fuel_may_refuse_panic_wait_or_be_dropped() -> Result<()> {
     let engine = Engine::new(&metered())?;

@@ -38,8 +38,6 @@ use std::task::{Context, Poll};
 
 /// Bytes that have to be free below an activation for it to be entered: the entry trampoline's frame and the link.
 const ENTRY_BYTES: usize = 512;
-/// What a swap keeps below the frame record that `guest_fp` names: one word, and six more when it parks.
-const SWAP_BYTES: usize = 64;
 
 /// How a parked host future is polled and dropped, made by the shim that knows its type.
 pub(crate) struct PendingVTable {
@@ -147,7 +145,7 @@ pub(crate) unsafe fn push(
         if outer > host_sp && outer - host_sp > store.max_host_stack && host_stack::is_own(outer) {
             return Err(Error::from(Trap::StackOverflow));
         }
-        store.cx.guest_fp - SWAP_BYTES
+        store.cx.guest_fp - arch::EXIT_BYTES
     };
     let base = (start - size_of::<Activation>() - slots * size_of::<ValRaw>()) & !15;
     if base < store.stack_limit + ENTRY_BYTES {

@@ -42,6 +42,10 @@ use fibers::pool::find_slot_asm;
 use std::arch::{asm, naked_asm};
 use std::mem::offset_of;
 
+/// The most that is kept below the frame record that `guest_fp` names. A swap keeps one word, and six more when it parks; a
+/// fuel check thirteen registers and 0x108 bytes of others, and two words when it parks.
+pub(crate) const EXIT_BYTES: usize = 13 * 8 + 0x108 + 16;
+
 /// The stack pointer, to compare depths with.
 #[inline(always)]
 pub(crate) fn stack_pointer() -> usize {
