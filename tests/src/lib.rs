@@ -1,5 +1,6 @@
 //! What the tests around the crates share: polling by hand, and crashing in a child process.
 
+use std::ffi::OsStr;
 use std::future::Future;
 use std::os::unix::process::ExitStatusExt;
 use std::pin::{Pin, pin};
@@ -58,6 +59,9 @@ pub fn wait(times: u32) -> impl Future<Output = ()> + Send {
 /// Set in the child that runs a test's dangerous part.
 const CHILD: &str = "SELVEDGE_TEST_CHILD";
 
+/// What child processes are started with, for tests of another architecture: an emulator and its options.
+const RUNNER: &str = "SELVEDGE_TEST_RUNNER";
+
 /// What a child prints before it runs its test's body, so that a name that matches no test is not taken for success.
 const STARTED: &str = "the child runs";
 
@@ -74,7 +78,13 @@ pub fn in_child(test: &str, body: impl FnOnce()) -> Output {
         std::process::exit(0);
     }
     let binary = std::env::current_exe().expect("a running test has a binary");
-    let output = Command::new(binary)
+    let runner = std::env::var(RUNNER).unwrap_or_default();
+    let mut words = runner
+        .split_whitespace()
+        .map(OsStr::new)
+        .chain([binary.as_os_str()]);
+    let output = Command::new(words.next().expect("the binary at least"))
+        .args(words)
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(CHILD, "1")
         .env("RUST_BACKTRACE", "0")

@@ -82,8 +82,15 @@ impl Files {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_selvedge"));
-        command.args(args).current_dir(self.0.path()).stdin(Stdio::null());
+        // For tests of another architecture: an emulator and its options.
+        let runner = std::env::var("SELVEDGE_TEST_RUNNER").unwrap_or_default();
+        let mut words = runner.split_whitespace().chain([env!("CARGO_BIN_EXE_selvedge")]);
+        let mut command = Command::new(words.next().unwrap());
+        command
+            .args(words)
+            .args(args)
+            .current_dir(self.0.path())
+            .stdin(Stdio::null());
         command
     }
 

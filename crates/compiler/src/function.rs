@@ -1,6 +1,5 @@
 //! One function from CLIF to machine code, with the tables that go with it.
 
-use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{
     ExternalName, Function, Signature, SourceLoc, UserExternalName, UserFuncName, UserStackMap,
@@ -14,7 +13,7 @@ use cranelift_codegen::{
 use cranelift_frontend::FunctionBuilderContext;
 use wasmparser::FuncValidatorAllocations;
 
-use crate::link::LOOP_ALIGNMENT;
+use crate::link::{CALLS, LOOP_ALIGNMENT};
 use crate::parse::Body;
 use crate::sites::{Site, Sites};
 use crate::translate::{Env, translate};
@@ -32,7 +31,7 @@ pub(crate) struct Compiled {
     pub(crate) unwind: Option<UnwindInfo>,
 }
 
-/// A place in the code that depends on where something else lies: `target + addend - place`, 32 bits.
+/// A place in the code that depends on where something else lies: `target + addend - place`, one of [`CALLS`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Relocation {
     pub(crate) offset: u32,
@@ -306,7 +305,7 @@ fn relocations(func: &Function, compiled: &CompiledCode) -> Result<Vec<Relocatio
             _ => None,
         };
         match (reloc.kind, target) {
-            (Reloc::X86CallPCRel4 | Reloc::X86PCRel4, Some(target)) => Ok(Relocation {
+            (kind, Some(target)) if CALLS.contains(&kind) => Ok(Relocation {
                 offset: reloc.offset,
                 target,
                 addend: reloc.addend,

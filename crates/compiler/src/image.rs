@@ -20,11 +20,11 @@ use crate::{MemoryStyle, TrapCode};
 pub const RUNTIME_SLOTS: usize = 8;
 /// Size of the runtime slots in bytes.
 pub const RUNTIME_SLOTS_BYTES: usize = 8 * RUNTIME_SLOTS;
-/// The slot of the code that trap stubs jump to, with the trap's number in `eax` and the site's return
-/// address on the stack. It does not come back.
+/// The slot of the code that trap stubs jump to, with the trap's number in `eax` (`w17`) and the site's return
+/// address on the stack (in `x30`). It does not come back.
 pub const SLOT_RAISE: usize = 0;
 /// The slot of the code that the fuel stub jumps to. It comes back with every register as it was but the
-/// pinned one.
+/// pinned one (on aarch64 x16 and x17 too, in which code keeps nothing).
 pub const SLOT_FUEL_CHECK: usize = 1;
 
 /// An instruction whose fault is a trap.

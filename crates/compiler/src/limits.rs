@@ -17,7 +17,10 @@ use crate::{CompileError, FuncType};
 /// The most bytes in a module: code offsets into it are 32-bit.
 const MODULE_BYTES: u64 = u32::MAX as u64;
 /// The most bytes of text, so that any call reaches any function.
+#[cfg(not(target_arch = "aarch64"))]
 const TEXT_BYTES: u64 = 1 << 30;
+#[cfg(target_arch = "aarch64")]
+const TEXT_BYTES: u64 = 1 << 27;
 /// The most targets in a `br_table`.
 const BR_TABLE_TARGETS: u64 = 1 << 16;
 /// The most blocks inside each other.

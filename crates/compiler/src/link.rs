@@ -1,5 +1,6 @@
 //! Putting functions together into an [`Image`].
 
+use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::isa::TargetIsa;
 
 use crate::function::{Compiled, Relocation, Target};
@@ -12,8 +13,17 @@ const ALIGNMENT: usize = 16;
 /// Functions with loops start on a cache line: how fast a loop is depends on how it lies in lines (by half, where
 /// branches are hard to predict), and that should not change with the functions before it.
 pub(crate) const LOOP_ALIGNMENT: u32 = 64;
-/// Between functions: a breakpoint, so that running into it is noticed.
-const PADDING: u8 = 0xcc;
+/// Between functions: breakpoints, so that running into them is noticed.
+#[cfg(not(target_arch = "aarch64"))]
+const PADDING: &[u8] = &[0xcc];
+#[cfg(target_arch = "aarch64")]
+const PADDING: &[u8] = &0xd420_0000_u32.to_le_bytes();
+
+/// Fills the text up to the next multiple of `alignment`. Instructions are complete in it.
+pub(crate) fn pad(text: &mut Vec<u8>, alignment: usize) {
+    let missing = text.len().next_multiple_of(alignment) - text.len();
+    text.extend(PADDING.iter().cycle().take(missing));
+}
 
 /// An image in the making.
 pub(crate) struct Linker {
@@ -76,11 +86,10 @@ impl Linker {
 
     fn place(&mut self, compiled: &mut Compiled) -> Result<u32, CompileError> {
         let text = &mut self.image.text;
-        let start = text
-            .len()
-            .next_multiple_of(ALIGNMENT.max(compiled.alignment as usize));
+        let alignment = ALIGNMENT.max(compiled.alignment as usize);
+        let start = text.len().next_multiple_of(alignment);
         limits::text_bytes(start + compiled.code.len())?;
-        text.resize(start, PADDING);
+        pad(text, alignment);
         text.extend_from_slice(&compiled.code);
         let start = start as u32;
         let moved = |reloc: &Relocation| Relocation {
@@ -127,8 +136,35 @@ impl Linker {
             Target::FuelStub => stubs::fuel_stub(),
         };
         let distance = i64::from(target) + relocation.addend - i64::from(relocation.offset);
-        let distance = i32::try_from(distance).expect("the text is smaller than the reach of a call");
         let at = relocation.offset as usize;
-        self.image.text[at..at + 4].copy_from_slice(&distance.to_le_bytes());
+        let place = self.image.text[at..]
+            .first_chunk_mut()
+            .expect("calls are in the text");
+        set_distance(place, distance);
     }
+}
+
+/// What the compiler's calls and tail calls of a function refer to it with.
+#[cfg(not(target_arch = "aarch64"))]
+pub(crate) const CALLS: &[Reloc] = &[Reloc::X86CallPCRel4, Reloc::X86PCRel4];
+#[cfg(target_arch = "aarch64")]
+pub(crate) const CALLS: &[Reloc] = &[Reloc::Arm64Call];
+
+/// Sets the distance of such a reference: 32 bits.
+#[cfg(not(target_arch = "aarch64"))]
+fn set_distance(place: &mut [u8; 4], distance: i64) {
+    let distance = i32::try_from(distance).expect("the text is smaller than the reach of a call");
+    *place = distance.to_le_bytes();
+}
+
+/// Sets the distance of such a reference: the low 26 bits of `b` or `bl`, in instructions.
+#[cfg(target_arch = "aarch64")]
+fn set_distance(place: &mut [u8; 4], distance: i64) {
+    let words = distance / 4;
+    assert!(
+        distance % 4 == 0 && (-(1 << 25)..1 << 25).contains(&words),
+        "the text is smaller than the reach of a call"
+    );
+    let instruction = u32::from_le_bytes(*place) | words as u32 & 0x03ff_ffff;
+    *place = instruction.to_le_bytes();
 }

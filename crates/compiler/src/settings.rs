@@ -75,7 +75,7 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// `Target` on another architecture than x86-64; `Processor` if it lacks SSE4.1 or what is older
+    /// `Target` on another architecture than x86-64 and aarch64; `Processor` if an x86-64 lacks SSE4.1 or what is older
     /// (without it, rounding would be a call on the guest's stack).
     pub fn host() -> Result<Settings, CompileError> {
         let settings = Settings {
@@ -143,7 +143,7 @@ impl Settings {
 
     /// The code generator for these settings.
     pub(crate) fn isa(&self) -> Result<Arc<dyn TargetIsa>, CompileError> {
-        if !cfg!(all(target_arch = "x86_64", unix)) {
+        if !cfg!(all(any(target_arch = "x86_64", target_arch = "aarch64"), unix)) {
             let target = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
             return Err(CompileError::Target { target });
         }
@@ -200,7 +200,10 @@ impl Settings {
     }
 }
 
-/// The processor features that code depends on always, by Cranelift's name and by the usual one.
+/// The processor features that code depends on always, by Cranelift's name and by the usual one. What every aarch64 has is enough.
+#[cfg(target_arch = "aarch64")]
+const REQUIRED: [(&str, &str); 0] = [];
+#[cfg(not(target_arch = "aarch64"))]
 const REQUIRED: [(&str, &str); 3] = [
     ("has_sse3", "SSE3"),
     ("has_ssse3", "SSSE3"),

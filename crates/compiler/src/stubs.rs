@@ -1,17 +1,21 @@
-//! The hand-assembled code at the start of the text (x86-64): trap stubs and the fuel check.
+//! The hand-assembled code at the start of the text: trap stubs and the fuel check.
 //!
 //! ```text
-//!   trap stub    b8 code32          mov eax, code
-//!                ff 25 rel32        jmp qword ptr [rip + rel]   through the slot `raise`
-//!                cc ..              int3, up to 16 bytes
-//!   fuel stub    ff 25 rel32        jmp qword ptr [rip + rel]   through the slot `fuel_check`
+//!                x86-64                                      aarch64
+//!   trap stub    mov eax, code                               movz w17, code
+//!                jmp qword ptr [rip + rel]                   ldr x16, slot `raise`
+//!                int3, up to 16 bytes                        br x16
+//!                                                            brk
+//!   fuel stub    jmp qword ptr [rip + rel]                   ldr x16, slot `fuel_check`
+//!                                                            br x16
 //! ```
 //!
-//! They are called, so that the return address on the stack names the site; they touch no stack and,
-//! the trap stub's `eax` aside, no register.
+//! They are called, so that the return address (on the stack, or in x30) names the site; they touch no stack and,
+//! the trap stub's `eax` or `w17` and `x16` aside, no register.
 
 use crate::TrapCode;
 use crate::image::{RUNTIME_SLOTS_BYTES, SLOT_FUEL_CHECK, SLOT_RAISE};
+use crate::link::pad;
 
 /// Size of a stub in bytes.
 const STUB_BYTES: usize = 16;
@@ -32,17 +36,23 @@ pub(crate) fn fuel_stub() -> u32 {
 pub(crate) fn text_start() -> Vec<u8> {
     let mut text = vec![0; RUNTIME_SLOTS_BYTES];
     for trap in TrapCode::ALL {
-        text.push(0xb8);
-        text.extend(u32::from(trap as u8).to_le_bytes());
+        load_number(&mut text, trap as u8);
         jump_through(&mut text, SLOT_RAISE);
-        pad(&mut text);
+        pad(&mut text, STUB_BYTES);
     }
     jump_through(&mut text, SLOT_FUEL_CHECK);
-    pad(&mut text);
+    pad(&mut text, STUB_BYTES);
     debug_assert_eq!(text.len(), END);
     text
 }
 
+#[cfg(not(target_arch = "aarch64"))]
+fn load_number(text: &mut Vec<u8>, number: u8) {
+    text.push(0xb8);
+    text.extend(u32::from(number).to_le_bytes());
+}
+
+#[cfg(not(target_arch = "aarch64"))]
 fn jump_through(text: &mut Vec<u8>, slot: usize) {
     let after = text.len() + 6;
     let rel = (slot * 8) as i32 - after as i32;
@@ -50,6 +60,16 @@ fn jump_through(text: &mut Vec<u8>, slot: usize) {
     text.extend(rel.to_le_bytes());
 }
 
-fn pad(text: &mut Vec<u8>) {
-    text.resize(text.len().next_multiple_of(STUB_BYTES), 0xcc);
+#[cfg(target_arch = "aarch64")]
+fn load_number(text: &mut Vec<u8>, number: u8) {
+    let movz_w17 = 0x5280_0011;
+    text.extend((movz_w17 | u32::from(number) << 5).to_le_bytes());
+}
+
+#[cfg(target_arch = "aarch64")]
+fn jump_through(text: &mut Vec<u8>, slot: usize) {
+    let (ldr_x16, br_x16) = (0x5800_0010, 0xd61f_0200_u32);
+    let words = (slot * 8) as i32 / 4 - text.len() as i32 / 4;
+    text.extend((ldr_x16 | (words as u32 & 0x7_ffff) << 5).to_le_bytes());
+    text.extend(br_x16.to_le_bytes());
 }

@@ -1,5 +1,5 @@
 //! Fuel is exact: after a return, after a trap, and whenever it is looked at.
-#![cfg(all(target_arch = "x86_64", unix))]
+#![cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), unix))]
 
 mod harness;
 

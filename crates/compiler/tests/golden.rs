@@ -2,7 +2,7 @@
 //!
 //! A file may begin with `;; settings: fuel bounded wide`. `UPDATE_GOLDEN=1` writes the listings anew: read the
 //! difference before it is committed.
-#![cfg(all(target_arch = "x86_64", unix))]
+#![cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), unix))]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -136,14 +136,18 @@ fn a_metered_loop_keeps_its_registers() {
         .split(";; function")
         .find(|text| text.contains("sum"))
         .unwrap();
-    assert!(!sum.contains("rsp)"), "a spill or a saved register:\n{sum}");
+    let [stack, subtraction, test, branch] = match cfg!(target_arch = "aarch64") {
+        true => ["[sp", "sub x21, x21", "subs xzr", "b.lt"],
+        false => ["rsp)", "subq", "testq", "jl "],
+    };
+    assert!(!sum.contains(stack), "a spill or a saved register:\n{sum}");
     let count = |what: &str| {
         sum.lines()
             .filter(|line| line.trim_start().starts_with(what))
             .count()
     };
     // Before the loop, in it, and after it.
-    assert_eq!(count("subq"), 3, "{sum}");
-    assert_eq!(count("testq"), 1, "{sum}");
-    assert_eq!(count("jl "), 1, "{sum}");
+    assert_eq!(count(subtraction), 3, "{sum}");
+    assert_eq!(count(test), 1, "{sum}");
+    assert_eq!(count(branch), 1, "{sum}");
 }

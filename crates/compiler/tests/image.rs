@@ -1,5 +1,5 @@
 //! What an image promises, and what is refused.
-#![cfg(all(target_arch = "x86_64", unix))]
+#![cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), unix))]
 
 use selvedge_compiler::{
     CompileError, Features, FuncType, Image, MemoryStyle, Proposal, Settings, TrapCode, ValType, compile,
@@ -70,12 +70,37 @@ fn slots_are_zero_and_stubs_lead_through_them() {
     );
     for trap in TrapCode::ALL {
         let at = Image::trap_stub(trap) as usize;
-        let stub = &image.text[at..at + 11];
-        assert_eq!(stub[..5], [0xb8, trap as u8, 0, 0, 0]);
-        assert_eq!(stub[5..7], [0xff, 0x25]);
-        let rel = i32::from_le_bytes(stub[7..].try_into().unwrap());
-        assert_eq!(at as i32 + 11 + rel, 8 * image::SLOT_RAISE as i32);
+        assert_eq!(read_stub(&image.text, at), (trap as u32, 8 * image::SLOT_RAISE));
     }
+}
+
+/// The number that a stub loads, and the offset of the slot that it jumps through.
+#[cfg(target_arch = "x86_64")]
+fn read_stub(text: &[u8], at: usize) -> (u32, usize) {
+    assert_eq!((text[at], &text[at + 5..at + 7]), (0xb8, &[0xff, 0x25][..]));
+    let word = |at: usize| u32::from_le_bytes(text[at..at + 4].try_into().unwrap());
+    (
+        word(at + 1),
+        (at + 11).wrapping_add_signed(word(at + 7).cast_signed() as isize),
+    )
+}
+
+/// The number that a stub loads, and the offset of the slot that it branches through.
+#[cfg(target_arch = "aarch64")]
+fn read_stub(text: &[u8], at: usize) -> (u32, usize) {
+    let word = |at: usize| u32::from_le_bytes(text[at..at + 4].try_into().unwrap());
+    // movz w17, number; ldr x16, slot; br x16
+    let (movz, ldr) = (word(at), word(at + 4));
+    assert_eq!(
+        (movz & 0xffe0_001f, ldr & 0xff00_001f),
+        (0x5280_0011, 0x5800_0010)
+    );
+    assert_eq!(word(at + 8), 0xd61f_0200);
+    let words = (ldr << 8).cast_signed() >> 13;
+    (
+        movz >> 5 & 0xffff,
+        (at + 4).wrapping_add_signed(4 * words as isize),
+    )
 }
 
 #[test]
@@ -84,16 +109,32 @@ fn calls_go_to_where_functions_are() {
     let starts: Vec<_> = image.functions.iter().map(|range| range.start).collect();
     let mut direct = 0;
     for site in &image.call_sites {
-        let at = site.code as usize;
-        if image.text[at - 5] == 0xe8 {
-            let rel = i32::from_le_bytes(image.text[at - 4..at].try_into().unwrap());
-            let target = (at as i32 + rel) as u32;
+        if let Some(target) = direct_call(&image.text, site.code as usize) {
             let is_stub = TrapCode::ALL.iter().any(|trap| Image::trap_stub(*trap) == target);
-            assert!(is_stub || starts.contains(&target), "{target:#x} from {at:#x}");
+            assert!(
+                is_stub || starts.contains(&target),
+                "{target:#x} from {:#x}",
+                site.code
+            );
             direct += 1;
         }
     }
     assert!(direct > 400, "{direct} direct calls");
+}
+
+/// Where the call goes that returns to `at`, if it is direct.
+#[cfg(target_arch = "x86_64")]
+fn direct_call(text: &[u8], at: usize) -> Option<u32> {
+    let distance = i32::from_le_bytes(text[at - 4..at].try_into().unwrap());
+    (text[at - 5] == 0xe8).then(|| (at as u32).wrapping_add_signed(distance))
+}
+
+/// Where the call goes that returns to `at`, if it is direct.
+#[cfg(target_arch = "aarch64")]
+fn direct_call(text: &[u8], at: usize) -> Option<u32> {
+    let instruction = u32::from_le_bytes(text[at - 4..at].try_into().unwrap());
+    let distance = (instruction << 6).cast_signed() >> 4;
+    (instruction >> 26 == 0b10_0101).then(|| (at as u32 - 4).wrapping_add_signed(distance))
 }
 
 #[test]

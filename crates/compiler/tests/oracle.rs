@@ -4,7 +4,7 @@
 //! The programs are text: statements over five i32 locals, nested at random, with blocks, loops that end, branches
 //! of all kinds, calls, memory and division. The interpreter walks a tree from which the text is printed, and counts
 //! operators as they are executed.
-#![cfg(all(target_arch = "x86_64", unix))]
+#![cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), unix))]
 
 mod harness;
 

@@ -1,5 +1,5 @@
 //! Compiled code really runs: calls in both directions, memory, traps.
-#![cfg(all(target_arch = "x86_64", unix))]
+#![cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), unix))]
 
 mod harness;
 

@@ -1,5 +1,5 @@
 //! Vector operators: that every one compiles without a library call, whatever the processor has, and traps where it should.
-#![cfg(all(target_arch = "x86_64", unix))]
+#![cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), unix))]
 
 mod harness;
 

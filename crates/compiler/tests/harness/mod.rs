@@ -11,7 +11,6 @@
 // Each test uses a part of this.
 #![allow(dead_code)]
 
-use std::arch::naked_asm;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -20,6 +19,15 @@ use selvedge_compiler::{
     Builtin, CallSite, CompiledModule, ConstExpr, ElementItems, ElementMode, ExternIndex, FuncType, Image,
     MemoryType, Settings, TrapCode, compile, compile_host_trampolines, image,
 };
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+#[cfg(target_arch = "aarch64")]
+use aarch64::{enter, fuel_check, make_visible, raise};
+#[cfg(target_arch = "x86_64")]
+use x86_64::{enter, fuel_check, make_visible, raise};
 
 static LOCK: Mutex<()> = Mutex::new(());
 /// Stack pointer to go back to on a trap.
@@ -30,76 +38,13 @@ static REFILLS: AtomicU64 = AtomicU64::new(0);
 /// What host functions add to their first argument.
 pub const HOST_ADDS: u64 = 1000;
 
-/// How a guest's call ended: rax and rdx as the System V ABI returns two words.
+/// How a guest's call ended: two words, which the C ABI returns in registers.
 #[repr(C)]
 struct Left {
     /// 0: it returned. Else the trap's number.
     code: u64,
     /// The return address of the trap's stub.
     site: u64,
-}
-
-/// Calls an entry trampoline, so that a trap can come back here.
-#[unsafe(naked)]
-unsafe extern "sysv64" fn enter(
-    entry: u64,
-    code: u64,
-    ctx: u64,
-    args: *mut [u64; 2],
-    fuel: *mut i64,
-) -> Left {
-    naked_asm!(
-        "push rbp", "mov rbp, rsp",
-        "push rbx", "push r12", "push r13", "push r14", "push r15",
-        "push r8", // where the fuel register goes; the stack is 16-aligned again
-        "mov [rip + {saved}], rsp",
-        "mov rax, rdi", "mov rdi, rsi", "mov rsi, rdx", "mov rdx, rcx",
-        "call rax",
-        "xor eax, eax",
-        "jmp {leave}",
-        saved = sym SAVED_SP,
-        leave = sym leave,
-    )
-}
-
-/// Where trap stubs lead: eax is the trap's number, [rsp] the site.
-#[unsafe(naked)]
-unsafe extern "sysv64" fn raise() {
-    naked_asm!(
-        "mov rdx, [rsp]",
-        "mov rsp, [rip + {saved}]", // the guest's frames are abandoned
-        "jmp {leave}",
-        saved = sym SAVED_SP,
-        leave = sym leave,
-    )
-}
-
-/// The end of `enter`, at its stack pointer.
-#[unsafe(naked)]
-unsafe extern "sysv64" fn leave() {
-    naked_asm!(
-        "pop r8",
-        "mov [r8], r15",
-        "pop r15",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop rbx",
-        "pop rbp",
-        "ret",
-    )
-}
-
-/// The fuel check: counts itself, sets the register anew, touches nothing else but the flags.
-#[unsafe(naked)]
-unsafe extern "sysv64" fn fuel_check() {
-    naked_asm!(
-        "inc qword ptr [rip + {refills}]",
-        "mov r15, [rip + {refill}]",
-        "ret",
-        refills = sym REFILLS,
-        refill = sym REFILL,
-    )
 }
 
 #[repr(C)]
@@ -385,7 +330,9 @@ fn load(image: &Image) -> region::Allocation {
     text[8 * image::SLOT_FUEL_CHECK..][..8].copy_from_slice(&(fuel_check as *const () as u64).to_le_bytes());
     let mut memory = region::alloc(text.len(), region::Protection::READ_WRITE).unwrap();
     // SAFETY: a fresh, writable allocation of at least this size.
-    unsafe { std::ptr::copy_nonoverlapping(text.as_ptr(), memory.as_mut_ptr::<u8>(), text.len()) };
+    let copy = unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr::<u8>(), text.len()) };
+    copy.copy_from_slice(&text);
+    make_visible(copy);
     // SAFETY: the pages are this allocation's; nothing writes to them from now on.
     unsafe {
         region::protect(
@@ -410,14 +357,14 @@ fn host_functions(module: &CompiledModule, settings: &Settings) -> Vec<(FuncType
 }
 
 /// Every host function: the first argument plus `HOST_ADDS`, for each result one more.
-unsafe extern "sysv64" fn host_call(_record: *mut HostRecord, args: *mut [u64; 2]) {
+unsafe extern "C" fn host_call(_record: *mut HostRecord, args: *mut [u64; 2]) {
     // SAFETY: an import trampoline always passes at least one slot.
     let first = unsafe { &mut (*args)[0] };
     *first += HOST_ADDS;
 }
 
 /// Every builtin: notes what it was asked; growing a memory grows it.
-unsafe extern "sysv64" fn builtin_call(vmctx: *mut *mut StoreContext, args: *mut [u64; 2], id: u32) {
+unsafe extern "C" fn builtin_call(vmctx: *mut *mut StoreContext, args: *mut [u64; 2], id: u32) {
     // SAFETY: a vmctx starts with the address of its store context.
     let store = unsafe { *vmctx };
     // SAFETY: invariant 2: the store context was filled in by `Guest::fill`, and lives.

@@ -1,12 +1,16 @@
 //! The hand-written code between the guest's stack and the host's, for the processor we are built for.
 
+#[cfg(all(target_arch = "aarch64", unix))]
+mod aarch64;
+#[cfg(all(target_arch = "aarch64", unix))]
+pub(crate) use aarch64::*;
 #[cfg(all(target_arch = "x86_64", unix))]
 mod x86_64;
 #[cfg(all(target_arch = "x86_64", unix))]
 pub(crate) use x86_64::*;
 
-#[cfg(not(all(target_arch = "x86_64", unix)))]
-compile_error!("selvedge runs on x86-64 with the System V ABI; other targets are not supported yet");
+#[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), unix)))]
+compile_error!("selvedge runs on x86-64 and aarch64 Unix; other targets are not supported yet");
 
 /// Word with which the guest comes back: its function returned.
 pub(crate) const DONE: u64 = 0;

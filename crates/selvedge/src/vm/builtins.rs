@@ -27,7 +27,7 @@ struct Call<'a> {
 ///
 /// # Safety
 /// `vmctx` is that of the instance whose code runs; `slots` has as many slots as the operation has operands, at least one.
-pub(crate) unsafe extern "sysv64" fn dispatch(vmctx: *mut u8, slots: *mut ValRaw, id: u32) -> u64 {
+pub(crate) unsafe extern "C" fn dispatch(vmctx: *mut u8, slots: *mut ValRaw, id: u32) -> u64 {
     let Some(builtin) = Builtin::from_u32(id) else {
         unreachable!("the compiler knows no builtin {id}");
     };

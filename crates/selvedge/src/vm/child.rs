@@ -3,9 +3,12 @@
 //! Such a test gives its own path and a body to [`run`]. The first time round `run` starts the test binary again for
 //! that test alone; there, the body runs.
 
+use std::ffi::OsStr;
 use std::process::{Command, Output};
 
 const VARIABLE: &str = "SELVEDGE_TEST_CHILD";
+/// What child processes are started with, for tests of another architecture: an emulator and its options.
+const RUNNER: &str = "SELVEDGE_TEST_RUNNER";
 
 /// Runs `body` in a child process and gives what came of it; `test` is the caller's path in this crate.
 ///
@@ -17,7 +20,13 @@ pub(crate) fn run(test: &str, body: impl FnOnce()) -> Output {
         std::process::exit(0);
     }
     let binary = std::env::current_exe().expect("the test binary has a path");
-    let output = Command::new(binary)
+    let runner = std::env::var(RUNNER).unwrap_or_default();
+    let mut words = runner
+        .split_whitespace()
+        .map(OsStr::new)
+        .chain([binary.as_os_str()]);
+    let output = Command::new(words.next().expect("the binary at least"))
+        .args(words)
         .args([test, "--exact", "--nocapture", "--test-threads=1"])
         .env(VARIABLE, test)
         .output()

@@ -18,6 +18,7 @@
 //!    the text is executable and cleared before the pages are given back.
 //! 3. A chunk is in the free list, perhaps as one that is stuck, or belongs to exactly one [`CodeSpace`].
 
+use super::arch;
 use crate::error::{Context, Error, Result};
 use selvedge_compiler::image::{RUNTIME_SLOTS_BYTES, SLOT_FUEL_CHECK, SLOT_RAISE};
 use selvedge_compiler::{CompiledModule, Image, ModuleInfo};
@@ -209,7 +210,8 @@ impl CodeSpace {
             target[slot * 8..][..8].copy_from_slice(&(address as u64).to_ne_bytes());
         }
         self.protect(text.len(), region::Protection::READ_EXECUTE)?;
-        make_instructions_visible();
+        arch::make_instructions_visible(self.start(), text.len())
+            .context("cannot make new code visible to all threads (membarrier)")?;
         Ok(())
     }
 
@@ -293,11 +295,6 @@ fn lock_free_list() -> MutexGuard<'static, FreeList> {
     FREE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// x86-64 keeps instruction fetches coherent with stores, and a reused address went through `mmap`, whose TLB flush
-/// serialised every processor that runs this process. Another architecture has to add its cache maintenance here.
-#[cfg(target_arch = "x86_64")]
-fn make_instructions_visible() {}
-
 /// Runs of free chunks, start to length, with no two adjacent. First fit: low addresses stay dense.
 #[derive(Debug)]
 struct FreeList {
@@ -380,10 +377,15 @@ mod tests {
     /// A text of `bytes` whose code, behind the slots, returns `answer`.
     fn answering(answer: u32, bytes: usize) -> CompiledModule {
         let mut text = vec![0; RUNTIME_SLOTS_BYTES];
-        text.push(0xb8); // mov eax, imm32
-        text.extend(answer.to_le_bytes());
-        text.push(0xc3); // ret
-        text.resize(bytes, 0xcc);
+        if cfg!(target_arch = "aarch64") {
+            text.extend((0x5280_0000 | answer << 5).to_le_bytes()); // movz w0, imm16
+            text.extend(0xd65f_03c0_u32.to_le_bytes()); // ret
+        } else {
+            text.push(0xb8); // mov eax, imm32
+            text.extend(answer.to_le_bytes());
+            text.push(0xc3); // ret
+        }
+        text.resize(bytes, 0);
         module(text)
     }
 

@@ -258,7 +258,7 @@ impl StoreVm {
 ///
 /// # Safety
 /// `store` is the store of the guest that just left its stack; no reference into it is held.
-pub(crate) unsafe extern "sysv64" fn refill(store: *mut VMStoreContext, site: usize, frame: usize) -> u64 {
+pub(crate) unsafe extern "C" fn refill(store: *mut VMStoreContext, site: usize, frame: usize) -> u64 {
     let vm = store.cast::<StoreVm>();
     // SAFETY: a store context is the first field of its `StoreVm`; the caller's promise.
     let store = unsafe { &mut *vm };

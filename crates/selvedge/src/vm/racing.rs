@@ -1,6 +1,6 @@
 //! Copies and fills of memory that other threads' guests may access at the same time.
 //!
-//! A race with `ptr::copy` would be undefined behaviour. These are single string instructions in assembly: to Rust they are what
+//! A race with `ptr::copy` would be undefined behaviour. These are string instructions or loops in assembly: to Rust they are what
 //! guest code is, accesses by a machine whose memory model gives every racing byte some value that was written there.
 
 use std::arch::asm;
@@ -12,18 +12,33 @@ use std::arch::asm;
 /// not written by anybody.
 pub(crate) unsafe fn copy(from: *const u8, to: *mut u8, length: usize) {
     let overtakes = to.addr().wrapping_sub(from.addr()) < length;
-    if !overtakes {
-        // SAFETY: the caller's promise; the direction flag is clear (System V ABI, "Registers").
-        unsafe {
-            asm!(
-                "rep movsb",
-                inout("rcx") length => _, inout("rsi") from => _, inout("rdi") to => _,
-                options(nostack, preserves_flags)
-            );
-        }
-        return;
+    if overtakes {
+        // SAFETY: the caller's promise. The destination lies behind the source and in it.
+        unsafe { copy_from_the_end(from, to, length) };
+    } else {
+        // SAFETY: the caller's promise. No byte is read behind one that was written.
+        unsafe { copy_from_the_start(from, to, length) };
     }
-    // The destination lies behind the source and in it: from the end. `length` is not 0, as something is below it.
+}
+
+/// # Safety
+/// As for [`copy`]; the destination does not begin within the source.
+#[cfg(target_arch = "x86_64")]
+unsafe fn copy_from_the_start(from: *const u8, to: *mut u8, length: usize) {
+    // SAFETY: the caller's promise; the direction flag is clear (System V ABI, "Registers").
+    unsafe {
+        asm!(
+            "rep movsb",
+            inout("rcx") length => _, inout("rsi") from => _, inout("rdi") to => _,
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+/// # Safety
+/// As for [`copy`]; `length` is not 0.
+#[cfg(target_arch = "x86_64")]
+unsafe fn copy_from_the_end(from: *const u8, to: *mut u8, length: usize) {
     let (from, to) = (from.wrapping_add(length - 1), to.wrapping_add(length - 1));
     // SAFETY: the caller's promise; the direction flag is put back.
     unsafe {
@@ -39,6 +54,7 @@ pub(crate) unsafe fn copy(from: *const u8, to: *mut u8, length: usize) {
 ///
 /// # Safety
 /// As for [`copy`].
+#[cfg(target_arch = "x86_64")]
 pub(crate) unsafe fn fill(to: *mut u8, value: u8, length: usize) {
     // SAFETY: the caller's promise; the direction flag is clear.
     unsafe {
@@ -46,6 +62,99 @@ pub(crate) unsafe fn fill(to: *mut u8, value: u8, length: usize) {
             "rep stosb",
             inout("rcx") length => _, inout("rdi") to => _, in("al") value,
             options(nostack, preserves_flags)
+        );
+    }
+}
+
+/// By sixteen bytes, then one by one.
+///
+/// # Safety
+/// As for [`copy`]; the destination does not begin within the source.
+#[cfg(target_arch = "aarch64")]
+unsafe fn copy_from_the_start(from: *const u8, to: *mut u8, length: usize) {
+    // SAFETY: the caller's promise. Sixteen bytes are read before they are written, so the destination may begin less than
+    // that before the source.
+    unsafe {
+        asm!(
+            "b 3f",
+            "2:",
+            "ldp {a}, {b}, [{from}], #16",
+            "stp {a}, {b}, [{to}], #16",
+            "3:",
+            "subs {length}, {length}, #16",
+            "b.hs 2b",
+            "adds {length}, {length}, #16",
+            "b.eq 5f",
+            "4:",
+            "ldrb {a:w}, [{from}], #1",
+            "strb {a:w}, [{to}], #1",
+            "subs {length}, {length}, #1",
+            "b.ne 4b",
+            "5:",
+            length = inout(reg) length => _, from = inout(reg) from => _, to = inout(reg) to => _,
+            a = out(reg) _, b = out(reg) _,
+            options(nostack)
+        );
+    }
+}
+
+/// By sixteen bytes, then one by one.
+///
+/// # Safety
+/// As for [`copy`].
+#[cfg(target_arch = "aarch64")]
+unsafe fn copy_from_the_end(from: *const u8, to: *mut u8, length: usize) {
+    let (from, to) = (from.wrapping_add(length), to.wrapping_add(length));
+    // SAFETY: the caller's promise; as in `copy_from_the_start`.
+    unsafe {
+        asm!(
+            "b 3f",
+            "2:",
+            "ldp {a}, {b}, [{from}, #-16]!",
+            "stp {a}, {b}, [{to}, #-16]!",
+            "3:",
+            "subs {length}, {length}, #16",
+            "b.hs 2b",
+            "adds {length}, {length}, #16",
+            "b.eq 5f",
+            "4:",
+            "ldrb {a:w}, [{from}, #-1]!",
+            "strb {a:w}, [{to}, #-1]!",
+            "subs {length}, {length}, #1",
+            "b.ne 4b",
+            "5:",
+            length = inout(reg) length => _, from = inout(reg) from => _, to = inout(reg) to => _,
+            a = out(reg) _, b = out(reg) _,
+            options(nostack)
+        );
+    }
+}
+
+/// Sets `length` bytes.
+///
+/// # Safety
+/// As for [`copy`].
+#[cfg(target_arch = "aarch64")]
+pub(crate) unsafe fn fill(to: *mut u8, value: u8, length: usize) {
+    let values = u64::from_ne_bytes([value; 8]);
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "b 3f",
+            "2:",
+            "stp {values}, {values}, [{to}], #16",
+            "3:",
+            "subs {length}, {length}, #16",
+            "b.hs 2b",
+            "adds {length}, {length}, #16",
+            "b.eq 5f",
+            "4:",
+            "strb {values:w}, [{to}], #1",
+            "subs {length}, {length}, #1",
+            "b.ne 4b",
+            "5:",
+            length = inout(reg) length => _, to = inout(reg) to => _, values = in(reg) values,
+            options(nostack)
         );
     }
 }

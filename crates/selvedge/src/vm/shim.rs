@@ -355,7 +355,7 @@ macro_rules! shim {
     }};
 }
 
-unsafe extern "sysv64" fn sync_shim<T: 'static, P: 'static, R: 'static, F: HostFn<T, P, R>>(
+unsafe extern "C" fn sync_shim<T: 'static, P: 'static, R: 'static, F: HostFn<T, P, R>>(
     record: *mut HostRecord,
     slots: *mut ValRaw,
 ) -> u64 {
@@ -372,7 +372,7 @@ unsafe extern "sysv64" fn sync_shim<T: 'static, P: 'static, R: 'static, F: HostF
     })
 }
 
-unsafe extern "sysv64" fn async_shim<T: 'static, P, R, F>(record: *mut HostRecord, slots: *mut ValRaw) -> u64
+unsafe extern "C" fn async_shim<T: 'static, P, R, F>(record: *mut HostRecord, slots: *mut ValRaw) -> u64
 where
     P: RawList + 'static,
     R: Ret + 'static,
@@ -390,7 +390,7 @@ where
     })
 }
 
-unsafe extern "sysv64" fn local_shim<T: 'static, P, R, F>(record: *mut HostRecord, slots: *mut ValRaw) -> u64
+unsafe extern "C" fn local_shim<T: 'static, P, R, F>(record: *mut HostRecord, slots: *mut ValRaw) -> u64
 where
     P: RawList + 'static,
     R: Ret + 'static,
@@ -429,7 +429,7 @@ fn read_vals(call: &mut Call<'_>) -> Result<(Vec<Val>, Vec<Val>)> {
     Ok((params, results))
 }
 
-unsafe extern "sysv64" fn vals_shim<T: 'static, F: HostValsFn<T>>(
+unsafe extern "C" fn vals_shim<T: 'static, F: HostValsFn<T>>(
     record: *mut HostRecord,
     slots: *mut ValRaw,
 ) -> u64 {
@@ -463,7 +463,7 @@ fn write_vals(
     Ok(())
 }
 
-unsafe extern "sysv64" fn vals_async_shim<T: 'static, F>(record: *mut HostRecord, slots: *mut ValRaw) -> u64
+unsafe extern "C" fn vals_async_shim<T: 'static, F>(record: *mut HostRecord, slots: *mut ValRaw) -> u64
 where
     F: for<'a> HostValsAsyncFn<'a, T>,
 {

@@ -25,9 +25,13 @@
 //! The previous handler is called as the kernel would have called it (its mask, `SA_SIGINFO`, `SA_RESETHAND`), but for
 //! one thing: without `SA_ONSTACK` it would run on the interrupted stack, and here runs on the alternate one.
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 mod poke;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
+#[cfg(target_arch = "aarch64")]
+use aarch64::{Registers, registers};
 #[cfg(target_arch = "x86_64")]
 use x86_64::{Registers, registers};
 

@@ -80,7 +80,7 @@ pub(crate) struct HostRecord {
 ///
 /// Returns [`super::arch::DONE`], [`super::arch::EXIT`] (the reason is in the store) or
 /// [`super::arch::SUSPEND`].
-pub(crate) type HostShim = unsafe extern "sysv64" fn(*mut HostRecord, *mut ValRaw) -> u64;
+pub(crate) type HostShim = unsafe extern "C" fn(*mut HostRecord, *mut ValRaw) -> u64;
 
 /// What a `funcref` points to.
 #[derive(Clone, Copy)]

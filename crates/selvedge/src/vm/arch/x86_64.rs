@@ -40,6 +40,7 @@ use crate::vm::vmctx::HostRecord;
 use fibers::parking_prelude_x86_64;
 use fibers::pool::find_slot_asm;
 use std::arch::{asm, naked_asm};
+use std::io;
 use std::mem::offset_of;
 
 /// The most that is kept below the frame record that `guest_fp` names. A swap keeps one word, and six more when it parks; a
@@ -53,6 +54,15 @@ pub(crate) fn stack_pointer() -> usize {
     // SAFETY: copies a register; touches neither memory nor stack nor flags.
     unsafe { asm!("mov {}, rsp", out(reg) sp, options(nomem, nostack, preserves_flags)) };
     sp
+}
+
+/// Makes what was written to these bytes what every thread executes there.
+///
+/// Nothing to do: instruction fetches are coherent with stores, and a reused address went through `mmap`, whose TLB flush
+/// serialised every processor that runs this process.
+#[expect(clippy::unnecessary_wraps, reason = "other architectures ask the kernel")]
+pub(crate) fn make_instructions_visible(_start: usize, _bytes: usize) -> io::Result<()> {
+    Ok(())
 }
 
 /// The stack swap through which guest code calls host functions.

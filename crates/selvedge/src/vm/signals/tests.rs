@@ -23,17 +23,35 @@ struct Guest {
 
 const FIRST: usize = RUNTIME_SLOTS_BYTES;
 
-/// `mov eax, [rdi]`, then `ud2`; then a push and a jump back to it.
+/// A load from where the word points to, an undefined instruction, a push and a jump back to it, and what waits for ever with
+/// the word as its stack pointer.
+#[cfg(target_arch = "x86_64")]
+mod text {
+    pub(super) const LOAD: [u8; 2] = [0x8b, 0x07]; // mov eax, [rdi]
+    pub(super) const UNDEFINED: [u8; 2] = [0x0f, 0x0b]; // ud2
+    pub(super) const PUSH: [u8; 3] = [0x50, 0xeb, 0xfd]; // push rax; jmp
+    pub(super) const PUSH_BYTES: usize = 8;
+    pub(super) const WAIT: [u8; 5] = [0x48, 0x8d, 0x27, 0xeb, 0xfe]; // lea rsp, [rdi]; jmp self
+}
+#[cfg(target_arch = "aarch64")]
+mod text {
+    pub(super) const LOAD: [u8; 4] = 0xb940_0000_u32.to_le_bytes(); // ldr w0, [x0]
+    pub(super) const UNDEFINED: [u8; 4] = 0x0000_0000_u32.to_le_bytes(); // udf #0
+    pub(super) const PUSH: [u8; 8] = 0x17ff_ffff_f81f_0fe0_u64.to_le_bytes(); // str x0, [sp, #-16]!; b
+    pub(super) const PUSH_BYTES: usize = 16;
+    pub(super) const WAIT: [u8; 8] = 0x1400_0000_9100_001f_u64.to_le_bytes(); // mov sp, x0; b self
+}
 const LOAD: usize = FIRST;
-const UD2: usize = FIRST + 2;
-const PUSH: usize = FIRST + 4;
-const GUEST_TEXT: [u8; 7] = [0x8b, 0x07, 0x0f, 0x0b, 0x50, 0xeb, 0xfd];
+const UNDEFINED: usize = LOAD + text::LOAD.len();
+const PUSH: usize = UNDEFINED + text::UNDEFINED.len();
 
 impl Guest {
     fn new() -> Guest {
         let mut image = Image::default();
         image.text = vec![0; FIRST];
-        image.text.extend(GUEST_TEXT);
+        image.text.extend(text::LOAD);
+        image.text.extend(text::UNDEFINED);
+        image.text.extend(text::PUSH);
         let site = |code: usize, trap| FaultSite {
             code: code as u32,
             trap,
@@ -42,7 +60,7 @@ impl Guest {
         };
         image.fault_sites = vec![
             site(LOAD, TrapCode::MemoryOutOfBounds),
-            site(UD2, TrapCode::IntegerDivisionByZero),
+            site(UNDEFINED, TrapCode::IntegerDivisionByZero),
         ];
         let module = CompiledModule {
             info: ModuleInfo::default(),
@@ -107,7 +125,7 @@ impl Guest {
         Verdict::Trap(NonNull::from(&*self.store), trap)
     }
 
-    /// Runs the code at `offset` with `word` in rdi, as a guest, and gives the word it comes back with.
+    /// Runs the code at `offset` with `word` as its argument, as a guest, and gives the word it comes back with.
     fn run(&mut self, offset: usize, word: u64) -> u64 {
         install().unwrap();
         ensure_alternate_stack().unwrap();
@@ -195,7 +213,7 @@ fn arithmetic_faults_trap_at_their_sites_only() {
     let guest = Guest::new();
     for signal in [libc::SIGFPE, libc::SIGILL] {
         assert_eq!(
-            judge(&guest.fault(signal, UD2, 0)),
+            judge(&guest.fault(signal, UNDEFINED, 0)),
             guest.trap(TrapCode::IntegerDivisionByZero)
         );
         assert_eq!(judge(&guest.fault(signal, PUSH, 0)), Verdict::NotOurs);
@@ -223,7 +241,7 @@ fn a_fault_on_a_stack_without_an_owner_is_not_ours() {
 fn a_signal_sent_by_a_process_is_not_ours() {
     let guest = Guest::new();
     for code in [libc::SI_USER, libc::SI_TKILL, libc::SI_QUEUE] {
-        for (signal, offset) in [(libc::SIGSEGV, LOAD), (libc::SIGFPE, UD2)] {
+        for (signal, offset) in [(libc::SIGSEGV, LOAD), (libc::SIGFPE, UNDEFINED)] {
             let fault = Fault {
                 code,
                 ..guest.fault(signal, offset, guest.behind_memory())
@@ -256,7 +274,7 @@ fn a_fault_leads_back_to_the_host_and_is_noted() {
                 assert_eq!(guest.store.trap_pc, guest.code.text_base() + LOAD);
                 assert_eq!(guest.store.fault_address, address);
             }
-            assert_eq!(guest.run(UD2, 0), arch::EXIT_TRAP);
+            assert_eq!(guest.run(UNDEFINED, 0), arch::EXIT_TRAP);
             assert_eq!(guest.store.trap_code, TrapCode::IntegerDivisionByZero as u32);
         },
     );
@@ -272,7 +290,7 @@ fn an_overflow_leads_back_to_the_host_on_any_thread() {
                 assert_eq!(guest.run(PUSH, 0), arch::EXIT_TRAP);
                 assert_eq!(guest.store.trap_code, TrapCode::StackOverflow as u32);
                 let header = guest.stack.header();
-                assert_eq!(guest.store.fault_address, header.guard_end() - 8);
+                assert_eq!(guest.store.fault_address, header.guard_end() - text::PUSH_BYTES);
             };
             overflow();
             for _ in 0..100 {
@@ -493,10 +511,10 @@ fn a_handler_without_an_alternate_stack_is_named_when_there_is_no_room() {
             std::thread::sleep(std::time::Duration::from_secs(10));
             exit_now(2); // else the child would wait for ever
         });
-        // A guest that is nearly out of stack, and waits: `lea rsp, [rdi]; jmp self`.
+        // A guest that is nearly out of stack, and waits.
         let mut image = Image::default();
         image.text = vec![0; FIRST];
-        image.text.extend([0x48, 0x8d, 0x27, 0xeb, 0xfe]);
+        image.text.extend(text::WAIT);
         let module = CompiledModule {
             info: ModuleInfo::default(),
             image,
