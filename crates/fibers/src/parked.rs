@@ -294,10 +294,10 @@ where
         let body = unsafe { body.read() };
         // SAFETY: the first resume encoded an `Input`, as a fiber that was never resumed is not unwound.
         let input = unsafe { decode::<Input>(word) };
-        // SAFETY: the link lies at the base of this stack, which outlives the function; a suspender is that word.
-        let suspender = unsafe { &*(link as *const Suspender<Input, Yield>) };
+        // SAFETY: this is the fiber with that link, and what its function gets by reference does not leave it.
+        let suspender = unsafe { Suspender::new(link) };
         // SAFETY: this is the base of the fiber, and nothing here is left to be dropped.
-        unsafe { unwind::run_to_end(link, || body(suspender, input)) }
+        unsafe { unwind::run_to_end(link, || body(&suspender, input)) }
     }
 }
 

@@ -8,7 +8,8 @@
 //!
 //! ```text
 //!                   x86-64                     aarch64                    riscv64
-//!   into a fiber    rdi = word, rsi = link     x0 = word, x1 = link       a0 = word, a1 = link
+//!   into a fiber    rdi = word, rsi = link,    x0 = word, x1 = link,      a0 = word, a1 = link,
+//!                   r8 = P                     x3 = P                     t0 = P
 //!   back            rax = word, rdx = sp       x0 = word, x2 = sp         a0 = word, a2 = sp
 //!   parked fiber    [sp] = code address; the stack pointer is then
 //!                   sp + 8                     sp + 16                    sp + 16

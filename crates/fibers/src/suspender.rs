@@ -1,11 +1,14 @@
 //! What a fiber's function has of its fiber: suspending, and the parent's stack.
 //!
-//! A suspender is the parent link itself, so it is found without a load, and lives exactly as long as the function runs.
-//! Its function gets it by a reference of any lifetime, so that it cannot be kept; it is not `Sync`, so that the reference
+//! A suspender lies in the frame at the fiber's base, so it lives exactly as long as the function runs. It knows P, what the parent
+//! link holds, which each resume gives anew: where the function is inlined P stays in a register, and a suspend need not load it.
+//! The function gets it by a reference of any lifetime, so that it cannot be kept; it is not `Sync`, so that the reference
 //! stays on the thread. Fibers that borrow it ([`ScopedFiber`](crate::ScopedFiber)) run inside the function: when one of them
 //! suspends the outer fiber, both are parked as one, and go on or are unwound as one.
+//!
+//! Invariant: while the fiber runs, `parent` is what its link holds. Whoever makes a switch of the fiber, or writes the link, notes it.
 
-use core::cell::UnsafeCell;
+use core::cell::Cell;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 
@@ -15,15 +18,29 @@ use crate::on_stack;
 use crate::unwind;
 use crate::value::{decode, encode};
 
-/// What a fiber's function suspends with. It lies on the fiber's stack: it is the parent link.
-#[repr(transparent)]
+/// What a fiber's function suspends with. It lies on the fiber's stack.
 pub struct Suspender<Input, Yield> {
-    /// Written by whoever resumes; the cell also keeps references to it from other threads.
-    link: UnsafeCell<usize>,
+    /// What the parent link holds. The cell also keeps references to it from other threads.
+    parent: Cell<usize>,
+    link: usize,
     marker: PhantomData<fn(Yield) -> Input>,
 }
 
 impl<Input, Yield> Suspender<Input, Yield> {
+    /// The suspender of a fiber that begins.
+    ///
+    /// # Safety
+    /// This runs on the fiber with this link, and what is made is used there only.
+    #[inline(always)]
+    pub(crate) unsafe fn new(link: usize) -> Self {
+        Suspender {
+            // SAFETY: the fiber runs, so the link holds P.
+            parent: Cell::new(unsafe { (link as *const usize).read() }),
+            link,
+            marker: PhantomData,
+        }
+    }
+
     /// Suspends the fiber: its resume returns `value`. Returns what the next resume gives.
     ///
     /// Unwinds instead when the fiber is dropped meanwhile ([`ForcedUnwind`](crate::ForcedUnwind)).
@@ -51,15 +68,16 @@ impl<Input, Yield> Suspender<Input, Yield> {
         let parent = unsafe { hooks::parent_of(self.link()) };
         let left = hooks::about_to_suspend(&parent);
         // SAFETY: a suspender is reachable on its fiber only, as it is not `Sync` and no closure that can be given to
-        // another fiber may borrow it; so this runs there. The value is decoded before the fiber goes on.
-        let (word, unwind) = unsafe { arch::switch_yield_word(encode(&value), self.link()) };
+        // another fiber may borrow it; so this runs there, and by the invariant `parent` is P. The value is decoded before the fiber goes on.
+        let resumed = unsafe { arch::switch_yield_word(encode(&value), self.parent.get()) };
+        self.parent.set(resumed.parent);
         // SAFETY: the fiber runs; its base is below its note.
         unsafe { hooks::note_parent(self.link(), hooks::switched(left)) };
-        if unwind {
+        if resumed.unwind {
             unwind::throw();
         }
         // SAFETY: the resume of this fiber encoded an `Input`, and is parked.
-        unsafe { decode(word) }
+        unsafe { decode(resumed.word) }
     }
 
     /// Calls `body` on the stack of whoever resumed this fiber, and comes back. Panics pass through.
@@ -80,15 +98,14 @@ impl<Input, Yield> Suspender<Input, Yield> {
     where
         F: FnOnce() -> R + Send,
     {
-        // SAFETY: the fiber runs, so the link holds P, the address of its parked parent's frame record.
-        let parked = unsafe { self.link.get().read_volatile() };
+        let parked = self.parent.get();
         let mut loan = arch::Loan::default();
-        // SAFETY: `parked` was just read from the link.
+        // SAFETY: `parked` is what the link holds.
         let lent = unsafe { arch::lend(&mut loan, parked) };
-        // SAFETY: the word is ours as long as the fiber runs. The loan stays in place until `_back` is dropped.
-        unsafe { self.link.get().write_volatile(lent) };
+        // The loan stays in place until `_back` is dropped.
+        self.set_parent(lent);
         let _back = GiveBack {
-            link: &self.link,
+            suspender: self,
             parked,
         };
         // SAFETY: the fiber runs, and noted its parent when it was resumed.
@@ -100,19 +117,31 @@ impl<Input, Yield> Suspender<Input, Yield> {
 
     #[inline(always)]
     pub(crate) fn link(&self) -> usize {
-        self.link.get() as usize
+        self.link
+    }
+
+    /// Notes what the link holds after a switch that was not made by this suspender.
+    #[inline(always)]
+    pub(crate) fn note_parent(&self, parent: usize) {
+        self.parent.set(parent);
+    }
+
+    /// Changes what the link holds.
+    fn set_parent(&self, parent: usize) {
+        self.parent.set(parent);
+        // SAFETY: the word is the fiber's as long as it runs, and this is on it.
+        unsafe { (self.link as *mut usize).write_volatile(parent) };
     }
 }
 
 /// Ends a loan of the parent's stack: writes P into the parent link.
-struct GiveBack<'fiber> {
-    link: &'fiber UnsafeCell<usize>,
+struct GiveBack<'fiber, Input, Yield> {
+    suspender: &'fiber Suspender<Input, Yield>,
     parked: usize,
 }
 
-impl Drop for GiveBack<'_> {
+impl<Input, Yield> Drop for GiveBack<'_, Input, Yield> {
     fn drop(&mut self) {
-        // SAFETY: the word is the fiber's as long as it runs, and this is on it.
-        unsafe { self.link.get().write_volatile(self.parked) };
+        self.suspender.set_parent(self.parked);
     }
 }

@@ -348,17 +348,18 @@ impl<T> Member<'_, T> {
         self.shared.running.set(Some(to.0));
         // SAFETY: a member is reachable in its function only, so this runs on its fiber, or on one inside that is parked with it. The other
         // is parked (`parked`), on this thread, as a team is not `Send`. The caller of `run` reads `running`.
-        let (word, unwind) =
+        let resumed =
             unsafe { arch::switch_transfer_word(encode(&value), self.suspender.link(), sp, link, parked) };
+        self.suspender.note_parent(resumed.parent);
         let from = hooks::switched(left);
-        if unwind {
+        if resumed.unwind {
             // SAFETY: the member runs, to be unwound; its base is below its note.
             unsafe { hooks::note_parent(self.suspender.link(), from) };
             unwind::throw();
         }
         self.shared.arrived(self.suspender.link(), from);
         // SAFETY: whoever continued this member encoded a `T` (invariant 3), and is parked.
-        Ok(unsafe { decode(word) })
+        Ok(unsafe { decode(resumed.word) })
     }
 
     /// Parks this member and goes back to the caller of [`Team::run`] with `value`. Returns what is given to this one next.

@@ -2,31 +2,31 @@
 //!
 //! ```text
 //!   reference = the frames from `window`'s caller to the thread's start, with their CFAs
-//!   window:  int3   the handler takes the reference, and sets the trap flag
-//!            ...    after each instruction the handler unwinds: its frames have to end in the reference
-//!            int3   the handler clears the flag
+//!   window:  trap   the handler takes the reference, and starts to step
+//!            ...    before each instruction the handler unwinds: its frames have to end in the reference
+//!            trap   the handler stops
 //! ```
 //!
-//! The handler allocates nothing, as it may interrupt the allocator.
-#![cfg(all(target_arch = "x86_64", target_os = "linux", feature = "unwind"))]
+//! The handler allocates nothing, as it may interrupt the allocator. How a step is made is in `machine`.
+#![cfg(all(target_os = "linux", feature = "unwind"))]
 
 mod common;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "single_step/breakpoints.rs"]
+mod machine;
+#[cfg(target_arch = "x86_64")]
+#[path = "single_step/x86_64.rs"]
+mod machine;
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{Half, in_both_orders};
+use common::{Half, child_command, in_both_orders, is_child};
 use fibers::{Fiber, FiberResult, Stack, Suspender};
 
 /// Frames that a walk keeps.
 const MAX_FRAMES: usize = 128;
-
-/// EFLAGS.TF: Intel SDM, volume 1, 3.4.3.3.
-const TRAP_FLAG: i64 = 1 << 8;
-
-/// `si_code` of a step, and not of an `int3`: Linux, asm-generic/siginfo.h.
-const TRAP_TRACE: i32 = 2;
 
 unsafe extern "C" {
     fn _Unwind_Backtrace(each: extern "C" fn(*mut c_void, *mut Walk) -> i32, walk: *mut Walk) -> i32;
@@ -76,7 +76,7 @@ impl Walk {
         let at = self
             .frames()
             .iter()
-            .position(|frame| function_of(frame.ip - 1) == start);
+            .position(|frame| function_of(frame.ip.wrapping_sub(1)) == start);
         let from = at.map_or(self.count, |at| at + 1);
         self.frames.copy_within(from..self.count, 0);
         self.count -= from;
@@ -101,8 +101,11 @@ extern "C" fn add_frame(context: *mut c_void, walk: *mut Walk) -> i32 {
 /// Whether this is code of the test binary: not of the C library or the unwinder, nor a jump of the linker's into them, whose
 /// unwind data is not ours to prove.
 fn is_ours(address: usize) -> bool {
-    let executable = (&raw const __executable_start) as usize..(&raw const etext) as usize;
-    executable.contains(&address) && function_of(address) != 0
+    is_in_binary(address) && function_of(address) != 0
+}
+
+fn is_in_binary(address: usize) -> bool {
+    ((&raw const __executable_start) as usize..(&raw const etext) as usize).contains(&address)
 }
 
 /// Where the function with this address starts, by its unwind data.
@@ -178,8 +181,9 @@ impl Record {
         self.wrong_count += 1;
     }
 
-    /// After an instruction: `ip` and `sp` are those of the next.
-    fn step(&mut self, ip: usize, sp: usize) {
+    /// After an instruction: `ip` and `sp` are those of the next. `decides` says whether the fiber's own frames have to be in the walk
+    /// when it lies in the fiber's stack as the stack pointer does.
+    fn step(&mut self, ip: usize, sp: usize, decides: usize) {
         if !is_ours(ip) {
             return;
         }
@@ -191,7 +195,7 @@ impl Record {
             return self.note(ip, "the walk does not end at the thread's start");
         }
         let next = frames[frames.len() - expected.len() - 1];
-        if function_of(next.ip - 1) != window as *const () as usize {
+        if function_of(next.ip.wrapping_sub(1)) != window as *const () as usize {
             self.note(ip, "the walk passes `window` by");
         }
         if !self.fiber.contains(&sp) {
@@ -199,44 +203,49 @@ impl Record {
         }
         self.steps_in_fiber += 1;
         let [function, caller] = FUNCTIONS.get();
-        if function_of(ip) == function && !frames.iter().any(|frame| function_of(frame.ip - 1) == caller) {
+        let is_whole = self.fiber.contains(&decides);
+        if is_whole
+            && function_of(ip) == function
+            && !frames
+                .iter()
+                .any(|frame| function_of(frame.ip.wrapping_sub(1)) == caller)
+        {
             self.note(ip, "the walk passes the fiber's frames by");
         }
     }
 }
 
 extern "C" fn on_trap(_: i32, info: *mut libc::siginfo_t, context: *mut c_void) {
-    // SAFETY: SA_SIGINFO: the kernel gives both.
-    let is_step = unsafe { (*info).si_code } == TRAP_TRACE;
-    // SAFETY: as above.
-    let gregs = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
-    let (ip, sp) = (
-        gregs[libc::REG_RIP as usize] as usize,
-        gregs[libc::REG_RSP as usize] as usize,
-    );
-    RECORD.with_borrow_mut(|record| {
-        if is_step && record.stepping {
-            record.step(ip, sp);
-        } else if record.stepping {
+    // SAFETY: SA_SIGINFO: the kernel gives a context.
+    let context = unsafe { &mut *context.cast::<libc::ucontext_t>() };
+    let is_step = machine::is_step(info, context);
+    let (ip, sp) = machine::pc_and_sp(context);
+    let was_stepping = RECORD.with_borrow_mut(|record| {
+        let was_stepping = record.stepping;
+        if was_stepping && is_step {
+            record.step(ip, sp, machine::decides(context));
+        } else if was_stepping {
             record.stepping = false;
-            gregs[libc::REG_EFL as usize] &= !TRAP_FLAG;
         } else {
             record.stepping = true;
             record.reference = Walk::now();
             record.reference.keep_callers_of(window as *const () as usize);
-            gregs[libc::REG_EFL as usize] |= TRAP_FLAG;
         }
+        was_stepping
     });
+    match (was_stepping, is_step) {
+        (false, _) => machine::start(context, is_in_binary),
+        (true, true) => machine::go_on(context, is_in_binary),
+        (true, false) => machine::stop(context),
+    }
 }
 
 /// Steps through `body`.
 #[inline(never)]
 fn window(body: &mut dyn FnMut()) {
-    // SAFETY: the handler takes it; the registers stay.
-    unsafe { std::arch::asm!("int3") };
+    machine::trap();
     body();
-    // SAFETY: as above.
-    unsafe { std::arch::asm!("int3") };
+    machine::trap();
 }
 
 /// Takes SIGTRAP and SIGSEGV, on an alternate stack.
@@ -338,9 +347,22 @@ fn resume_all(stack: Half) {
     }
 }
 
+/// Runs a test, in a process of its own where stepping needs that.
+fn step_through(name: &str, test: fn(Half)) {
+    if machine::NEEDS_OWN_PROCESS && !is_child() {
+        let output = child_command(&[], name)
+            .output()
+            .expect("a test binary can be run");
+        let text = String::from_utf8_lossy(&output.stderr);
+        eprint!("{text}");
+        return assert!(output.status.success(), "{}", output.status);
+    }
+    in_both_orders(test);
+}
+
 #[test]
 fn every_instruction_of_a_resume_and_a_suspend_unwinds() {
-    in_both_orders(resume_all);
+    step_through("every_instruction_of_a_resume_and_a_suspend_unwinds", resume_all);
 }
 
 fn borrow(stack: Half) {
@@ -356,7 +378,7 @@ fn borrow(stack: Half) {
 
 #[test]
 fn every_instruction_of_a_borrowed_stack_unwinds() {
-    in_both_orders(borrow);
+    step_through("every_instruction_of_a_borrowed_stack_unwinds", borrow);
 }
 
 fn unwind(stack: Half) {
@@ -370,5 +392,5 @@ fn unwind(stack: Half) {
 
 #[test]
 fn every_instruction_of_a_forced_unwind_unwinds() {
-    in_both_orders(unwind);
+    step_through("every_instruction_of_a_forced_unwind_unwinds", unwind);
 }

@@ -21,7 +21,7 @@
 //!                                               sp   -> | fiber_entry            |
 //! ```
 //!
-//! - To resume: write P to the link, `sp = sp + 16`, `x0` = word, `x1` = link, jump to `[sp]`. Nothing
+//! - To resume: write P to the link, `sp = sp + 16`, `x0` = word, `x1` = link, `x3` = P, jump to `[sp]`. Nothing
 //!   else is in a register; the code at `[sp]` restores what it wants. Bit 0 of `x1` set says
 //!   that the fiber shall unwind (links are 16-aligned).
 //! - To go back: `x0` = word, `x2` = the `sp` that parks (0: never comes back), `sp` = P,
@@ -39,8 +39,12 @@
 //!
 //! The parent's `blr` pairs with the `ret` that comes back, and a fiber is entered by `br`, which is no return to the
 //! predictor: so that stays in step as long as a fiber suspends at the depth at which it was resumed. Functions that
-//! suspend are inlined for the same reason. While a switch is under way in inlined code the CFI is not
-//! exact: nothing there faults, and only a sampling profiler can see it.
+//! suspend are inlined for the same reason.
+//!
+//! The CFI is right at every instruction, in the inlined code too (`tests/single_step.rs` looks). Inlined code cannot
+//! know whether the compiler describes the function around it by sp or by x29, so it makes it use x29
+//! ([`FrameAnchor`]): then what is pushed changes nothing. Where x29 is the other side's the inlined code says that the parent is next: it cannot
+//! say where the function's own frame lies, as that is at another distance from x29 in each function.
 //!
 //! The frames at a fiber's base are marked as signal frames: gdb refuses stacks that grow upwards
 //! between frames otherwise. A signal frame's return address is looked up as it is, not one instruction before, so each
@@ -64,17 +68,15 @@
 use core::arch::{asm, naked_asm};
 use core::mem::MaybeUninit;
 
-/// Alignment of a base, and of the stack pointer where fiber code starts, in bytes.
-pub const STACK_ALIGN: usize = 16;
+use super::common::{
+    LINK_OFFSET, PARENT_RETURN_OFFSET, Resumed, StackCallFunc, TrapFunc, Word, object_address,
+};
 
-/// `link = base - LINK_OFFSET`: where the parent link lies.
-pub const LINK_OFFSET: usize = 16;
-
-/// `base - BASE_RETURN_OFFSET`: the word that holds [`base_return`], so that the link is a frame record.
-pub const BASE_RETURN_OFFSET: usize = 8;
-
-/// `sp = base - ENTRY_OFFSET` for a fiber made by [`init_entry`].
+/// `sp = base - ENTRY_OFFSET` for a fiber made by [`init_entry`](super::init_entry).
 pub const ENTRY_OFFSET: usize = 32;
+
+/// From the `sp` of a fiber made by [`init_stack`](super::init_stack) to its object.
+pub(super) const OBJECT_OFFSET: usize = 32;
 
 /// From the parent's frame record to its stack pointer at the inline assembly (its CFA).
 pub const PARENT_CFA_OFFSET: usize = 32;
@@ -82,33 +84,11 @@ pub const PARENT_CFA_OFFSET: usize = 32;
 /// From a frame record to the frame pointer that names it; P, the value of a parent link, is such a frame pointer.
 pub const FRAME_POINTER_OFFSET: usize = 0;
 
-/// Offset of the parent's return address from its frame record.
-pub const PARENT_RETURN_OFFSET: usize = 8;
-
 /// Offset of the parent's saved x19 from its frame record.
 pub const PARENT_X19_OFFSET: usize = 16;
 
 /// Size of [`parking_prelude_aarch64`](crate::parking_prelude_aarch64), in bytes.
 pub const PRELUDE_BYTES: usize = 20;
-
-/// Bytes below the base that [`init_stack`] uses besides the object and its alignment.
-pub const INIT_OVERHEAD: usize = 48;
-
-/// A word that travels through a switch; it may be partly uninitialised, as a value with padding is.
-pub(crate) type Word = MaybeUninit<u64>;
-
-/// The function that a typed fiber starts with: the first word, the link, and the object on its stack.
-///
-/// It never returns; it ends in [`switch_and_reset`], and must not unwind.
-pub type InitialFunc<T> = unsafe extern "C" fn(word: u64, link: usize, object: *mut T) -> !;
-
-/// The function that [`setup_trap_trampoline`] makes run: the value on the stack, and the link.
-///
-/// It never returns; it ends in [`switch_and_reset`], and must not unwind.
-pub type TrapFunc<T> = unsafe extern "C" fn(value: *mut T, link: usize) -> !;
-
-/// A function that [`call_on_stack`] calls. It may unwind.
-pub type StackCallFunc = unsafe extern "C-unwind" fn(arg: *mut u8);
 
 /// CFI of code at the base of a fiber: x29 = link. For `naked_asm!`, after `.cfi_startproc`.
 ///
@@ -165,6 +145,46 @@ macro_rules! entry_cfi {
          .cfi_offset x30, -24
          .cfi_offset x29, -32"
     };
+}
+
+/// CFI of inlined code where this function is not in the walk any more, and its caller is the parent: follows the rule
+/// for the CFA, which differs from place to place. x19 to x28 and d8 to d15 (72 to 79) are lost in any case.
+macro_rules! parent_cfi {
+    () => {
+        inline_cfi!(
+            ".cfi_offset x19, -16
+             .cfi_offset x30, -24
+             .cfi_offset x29, -32
+             .cfi_same_value x20
+             .cfi_same_value x21
+             .cfi_same_value x22
+             .cfi_same_value x23
+             .cfi_same_value x24
+             .cfi_same_value x25
+             .cfi_same_value x26
+             .cfi_same_value x27
+             .cfi_same_value x28
+             .cfi_same_value 72
+             .cfi_same_value 73
+             .cfi_same_value 74
+             .cfi_same_value 75
+             .cfi_same_value 76
+             .cfi_same_value 77
+             .cfi_same_value 78
+             .cfi_same_value 79"
+        )
+    };
+}
+
+/// A local of this type, whose address the inlined assembly gets, makes the compiler align the frame, and so address it,
+/// and describe it, by x29. Cost: one `add` in a switch, two instructions in the function's prologue.
+#[repr(align(32))]
+struct FrameAnchor(#[expect(dead_code, reason = "only its place counts")] [u8; 32]);
+
+impl FrameAnchor {
+    const fn new() -> MaybeUninit<FrameAnchor> {
+        MaybeUninit::uninit()
+    }
 }
 
 /// Never called: its second instruction is the return address of every fiber's base, so that its CFI leads to
@@ -238,7 +258,7 @@ pub(crate) unsafe fn lend(loan: &mut Loan, parked: usize) -> usize {
 /// The prelude, and then the code address of a typed fiber that was never resumed, where sp = sp + 16,
 /// x0 = word, x1 = link.
 #[unsafe(naked)]
-unsafe extern "C" fn fiber_entry() -> ! {
+pub(super) unsafe extern "C" fn fiber_entry() -> ! {
     naked_asm!(
         ".cfi_startproc",
         signal_frame!(),
@@ -347,20 +367,22 @@ pub unsafe extern "C-unwind" fn call_on_stack(arg: *mut u8, sp: usize, func: Sta
 /// All registers are clobbered but sp, x18, x19 and x29. Cost: with the way back, a call, a jump and a return.
 ///
 /// # Safety
-/// `sp` came from [`init_stack`], [`init_entry`] or this function for the fiber whose link is `link`, and has not
+/// `sp` came from [`init_stack`](super::init_stack), [`init_entry`](super::init_entry) or this function for the fiber whose link is `link`, and has not
 /// been resumed since; its stack is valid. What the fiber does with `word` is sound.
 #[inline(always)]
 pub unsafe fn switch_and_link(word: u64, sp: usize, link: usize) -> (u64, usize) {
     let answer: u64;
     let parked: usize;
+    let anchor = FrameAnchor::new();
     // SAFETY: the caller's promise makes `sp` and `link` a parked fiber; x19 and x29 are restored, the
     // other registers are declared as clobbered, and the stack stays aligned.
     unsafe {
         asm!(
-            "str x19, [sp, #-16]!", // reserved by the compiler, so it cannot be a clobber; the thunk pushes x29
+            "str x19, [sp, #-16]! // {anchor}", // reserved by the compiler, so it cannot be a clobber; the thunk pushes x29
             "bl {thunk}",
             "ldr x19, [sp], #16",
             thunk = sym switch_thunk,
+            anchor = in(reg) anchor.as_ptr(),
             inlateout("x0") word => answer,
             inlateout("x1") link => _,
             inlateout("x2") sp => parked,
@@ -372,37 +394,25 @@ pub unsafe fn switch_and_link(word: u64, sp: usize, link: usize) -> (u64, usize)
     (answer, parked)
 }
 
-/// [`switch_and_link`] for fibers whose code has the prelude: those of [`init_stack`] that park in
-/// [`switch_yield`], and assembly that brings it along.
+/// [`switch_and_link_direct`](super::switch_and_link_direct) with words that may be partly uninitialised.
 ///
 /// # Safety
-/// As for [`switch_and_link`]; besides, [`parking_prelude_aarch64`](crate::parking_prelude_aarch64) precedes the
-/// code address at `sp`.
-#[inline(always)]
-pub unsafe fn switch_and_link_direct(word: u64, sp: usize, link: usize) -> (u64, usize) {
-    // SAFETY: the caller's promise.
-    let (word, sp) = unsafe { switch_and_link_direct_word(Word::new(word), sp, link) };
-    // SAFETY: `word` came out of x0, which a fiber always writes before it switches.
-    (unsafe { word.assume_init() }, sp)
-}
-
-/// [`switch_and_link_direct`] with words that may be partly uninitialised.
-///
-/// # Safety
-/// As for [`switch_and_link_direct`].
+/// As for [`switch_and_link_direct`](super::switch_and_link_direct).
 #[inline(always)]
 pub(crate) unsafe fn switch_and_link_direct_word(word: Word, sp: usize, link: usize) -> (Word, usize) {
     let answer: Word;
     let parked: usize;
+    let anchor = FrameAnchor::new();
     // SAFETY: as in `switch_and_link`; the prelude does what the thunk does.
     unsafe {
         asm!(
-            "str x19, [sp, #-16]!",
+            "str x19, [sp, #-16]! // {anchor}",
             "ldr x3, [x2]",
             "sub x3, x3, #{prelude}",
             "blr x3",
             "ldr x19, [sp], #16",
             prelude = const PRELUDE_BYTES,
+            anchor = in(reg) anchor.as_ptr(),
             inlateout("x0") word => answer,
             inlateout("x1") link => _,
             inlateout("x2") sp => parked,
@@ -414,25 +424,27 @@ pub(crate) unsafe fn switch_and_link_direct_word(word: Word, sp: usize, link: us
     (answer, parked)
 }
 
-/// Resumes a parked fiber so that it unwinds: its [`switch_yield`] returns the flag `true`.
+/// Resumes a parked fiber so that it unwinds: its [`switch_yield`](super::switch_yield) returns the flag `true`.
 ///
 /// Stable Rust cannot unwind out of inline assembly, so the code around `switch_yield` has to turn the
 /// flag into `resume_unwind`. Returns as [`switch_and_link`] does.
 ///
 /// # Safety
-/// As for [`switch_and_link`]; besides, the fiber is parked in [`switch_yield`], not new.
+/// As for [`switch_and_link`]; besides, the fiber is parked in [`switch_yield`](super::switch_yield), not new.
 // Inlined: between telling ThreadSanitizer of a switch and the switch no function may be entered (`hooks`).
 #[inline(always)]
 pub unsafe fn switch_and_throw(sp: usize, link: usize) -> (u64, usize) {
     let answer: u64;
     let parked: usize;
+    let anchor = FrameAnchor::new();
     // SAFETY: as in `switch_and_link`.
     unsafe {
         asm!(
-            "str x19, [sp, #-16]!",
+            "str x19, [sp, #-16]! // {anchor}",
             "bl {thunk}",
             "ldr x19, [sp], #16",
             thunk = sym throw_thunk,
+            anchor = in(reg) anchor.as_ptr(),
             inlateout("x0") 0u64 => answer,
             inlateout("x1") link => _,
             inlateout("x2") sp => parked,
@@ -444,86 +456,58 @@ pub unsafe fn switch_and_throw(sp: usize, link: usize) -> (u64, usize) {
     (answer, parked)
 }
 
-/// Parks this fiber and hands `word` to its parent; returns at the next resume.
-///
-/// Returns the word of that resume, and `true` when the fiber shall unwind ([`switch_and_throw`]; the word
-/// means nothing then).
+/// [`switch_yield`](super::switch_yield) with words that may be partly uninitialised, given P, which the parent link holds.
 ///
 /// # Safety
-/// The running code is on the fiber whose link is `link`, and was resumed by this module's protocol. No state of
-/// this thread may be assumed unchanged afterwards if the fiber can be resumed on another thread.
+/// As for [`switch_yield`](super::switch_yield).
 #[inline(always)]
-pub unsafe fn switch_yield(word: u64, link: usize) -> (u64, bool) {
-    // SAFETY: the caller's promise.
-    let (word, unwind) = unsafe { switch_yield_word(Word::new(word), link) };
-    // SAFETY: `word` came out of x0, which whoever resumes always writes.
-    (unsafe { word.assume_init() }, unwind)
-}
-
-/// [`switch_yield`] with words that may be partly uninitialised.
-///
-/// # Safety
-/// As for [`switch_yield`].
-#[inline(always)]
-pub(crate) unsafe fn switch_yield_word(word: Word, link: usize) -> (Word, bool) {
+pub(crate) unsafe fn switch_yield_word(word: Word, parent: usize) -> Resumed {
     let answer: Word;
     let flagged: usize;
-    // SAFETY: the caller's promise makes `[link]` a parked parent; x19 and x29 are restored, the other registers
+    let resumer: usize;
+    let anchor = FrameAnchor::new();
+    // SAFETY: the caller's promise makes `parent` a parked parent; x19 and x29 are restored, the other registers
     // are declared as clobbered.
     unsafe {
         asm!(
-            "stp x29, x19, [sp, #-16]!",
-            "adr x3, 2f",
-            "str x3, [sp, #-16]!",
-            "ldr x4, [x1]", // P
-            "mov x2, sp",   // our sp
-            "mov sp, x4",   // the parent's stack is live from here
+            "stp x29, x19, [sp, #-16]! // {anchor}",
+            "adr x4, 2f",
+            "str x4, [sp, #-16]!",
+            "mov x2, sp", // our sp
+            "mov sp, x3", // P: the parent's stack is live from here
+            inline_cfi!(".cfi_remember_state\n.cfi_def_cfa sp, 32"),
+            parent_cfi!(),
             "ldp x29, x30, [sp], #16",
+            inline_cfi!(".cfi_def_cfa sp, 16\n.cfi_same_value x29\n.cfi_same_value x30"),
             "ret", // pairs with the parent's call
-            parking_prelude_aarch64!(),
-            "2:", // sp = sp + 16, x0 = word, x1 = link or link + 1
+            // The prelude, spelled out for its CFI. It is entered with what the `ret` would have taken.
+            "hint #34", // bti c
+            "stp x29, x30, [sp, #-16]!",
+            inline_cfi!(".cfi_def_cfa sp, 32\n.cfi_offset x30, -24\n.cfi_offset x29, -32"),
+            "mov x3, sp",
+            inline_cfi!(".cfi_def_cfa x3, 32"),
+            "str x3, [x1]",
+            "add sp, x2, #16",
+            "2:",       // sp = sp + 16, x0 = word, x1 = link or link + 1, x3 = P
             "hint #36", // bti j
             "ldp x29, x19, [sp], #16",
+            inline_cfi!(".cfi_restore_state"),
+            anchor = in(reg) anchor.as_ptr(),
             inlateout("x0") word => answer,
-            inlateout("x1") link => flagged,
+            inlateout("x3") parent => resumer,
+            lateout("x1") flagged,
             lateout("x20") _, lateout("x21") _, lateout("x22") _, lateout("x23") _, lateout("x24") _,
             lateout("x25") _, lateout("x26") _, lateout("x27") _, lateout("x28") _,
             clobber_abi("C"),
         );
     }
-    (answer, flagged & 1 != 0)
+    Resumed::new(answer, flagged, resumer)
 }
 
-/// Parks this fiber and continues another in its place: that has this one's parent from now on.
-///
-/// Writes this fiber's `sp` to `parked`; it is then parked as in [`switch_yield`], and is resumed, thrown or transferred to
-/// like any other; returns as `switch_yield` does. The parent sees nothing of this: its [`switch_and_link`] returns
-/// what the fiber gives that goes back to it, with that one's `sp`. So who resumes must know by other means whose `sp`
-/// that is, and must not resume by a number that it had before.
-///
-/// Cost: less than a switch; no return is predicted.
+/// [`switch_transfer`](super::switch_transfer) with words that may be partly uninitialised.
 ///
 /// # Safety
-/// As for [`switch_yield`]; as for [`switch_and_link`] for `sp` and `to`, the link of another fiber; both fibers may run on this
-/// thread. The parent expects what either of them may give it. `parked` can be written, and the fiber at `sp` may read it.
-#[inline(always)]
-pub unsafe fn switch_transfer(
-    word: u64,
-    link: usize,
-    sp: usize,
-    to: usize,
-    parked: *mut usize,
-) -> (u64, bool) {
-    // SAFETY: the caller's promise.
-    let (word, unwind) = unsafe { switch_transfer_word(Word::new(word), link, sp, to, parked) };
-    // SAFETY: `word` came out of x0, which whoever resumes always writes.
-    (unsafe { word.assume_init() }, unwind)
-}
-
-/// [`switch_transfer`] with words that may be partly uninitialised.
-///
-/// # Safety
-/// As for [`switch_transfer`].
+/// As for [`switch_transfer`](super::switch_transfer).
 #[inline(always)]
 pub(crate) unsafe fn switch_transfer_word(
     word: Word,
@@ -531,57 +515,59 @@ pub(crate) unsafe fn switch_transfer_word(
     sp: usize,
     to: usize,
     parked: *mut usize,
-) -> (Word, bool) {
+) -> Resumed {
     let answer: Word;
     let flagged: usize;
+    let resumer: usize;
+    let anchor = FrameAnchor::new();
     // SAFETY: the caller's promise makes `[link]` a parked parent, and `sp` and `to` a parked fiber; x19 and x29 are
     // restored, the other registers are declared as clobbered.
     unsafe {
         asm!(
-            "stp x29, x19, [sp, #-16]!",
+            "stp x29, x19, [sp, #-16]! // {anchor}",
             "adr x5, 2f",
             "str x5, [sp, #-16]!",
             "mov x5, sp",
-            "str x5, [x4]", // parked: our sp
-            "ldr x5, [x1]", // P
-            "str x5, [x3]", // the parent is the other's
-            "mov x1, x3",
+            "str x5, [x3]", // parked: our sp
+            "ldr x3, [x1]", // P
+            "str x3, [x4]", // the parent is the other's
+            "mov x1, x4",
             "ldr x16, [x2]",
-            "add sp, x2, #16", // the other stack is live from here
+            "add sp, x2, #16", // the other stack is live from here; x29 is still ours, and so is the walk
             "br x16",
-            parking_prelude_aarch64!(),
-            "2:", // sp = sp + 16, x0 = word, x1 = link or link + 1
+            // From here on as in `switch_yield_word`.
+            inline_cfi!(".cfi_remember_state\n.cfi_def_cfa sp, 16"),
+            parent_cfi!(),
+            inline_cfi!(".cfi_same_value x29\n.cfi_same_value x30"),
+            "hint #34", // bti c
+            "stp x29, x30, [sp, #-16]!",
+            inline_cfi!(".cfi_def_cfa sp, 32\n.cfi_offset x30, -24\n.cfi_offset x29, -32"),
+            "mov x3, sp",
+            inline_cfi!(".cfi_def_cfa x3, 32"),
+            "str x3, [x1]",
+            "add sp, x2, #16",
+            "2:",       // sp = sp + 16, x0 = word, x1 = link or link + 1, x3 = P
             "hint #36", // bti j
             "ldp x29, x19, [sp], #16",
+            inline_cfi!(".cfi_restore_state"),
+            anchor = in(reg) anchor.as_ptr(),
             inlateout("x0") word => answer,
             inlateout("x1") link => flagged,
             inlateout("x2") sp => _,
-            inlateout("x3") to => _,
-            inlateout("x4") parked => _,
+            inlateout("x3") parked => resumer,
+            inlateout("x4") to => _,
             lateout("x20") _, lateout("x21") _, lateout("x22") _, lateout("x23") _, lateout("x24") _,
             lateout("x25") _, lateout("x26") _, lateout("x27") _, lateout("x28") _,
             clobber_abi("C"),
         );
     }
-    (answer, flagged & 1 != 0)
+    Resumed::new(answer, flagged, resumer)
 }
 
-/// Goes back to the parent for the last time: its [`switch_and_link`] returns `word` and the sp 0.
-///
-/// The stack is still there, so `word` may point to it until the parent frees or reuses it.
+/// [`switch_and_reset`](super::switch_and_reset) with a mark of the fiber's own in the place of its `sp`.
 ///
 /// # Safety
-/// As for [`switch_yield`], and nothing on the fiber's stack needs to be dropped.
-#[inline(always)]
-pub unsafe fn switch_and_reset(word: u64, link: usize) -> ! {
-    // SAFETY: the caller's promise.
-    unsafe { switch_and_finish(Word::new(word), link, 0) }
-}
-
-/// [`switch_and_reset`] with a mark of the fiber's own in the place of its `sp`.
-///
-/// # Safety
-/// As for [`switch_and_reset`], and the parent does not resume `mark`.
+/// As for [`switch_and_reset`](super::switch_and_reset), and the parent does not resume `mark`.
 #[inline(always)]
 pub(crate) unsafe fn switch_and_finish(word: Word, link: usize, mark: usize) -> ! {
     // SAFETY: the caller's promise makes `[link]` a parked parent, and nobody returns to this frame.
@@ -589,52 +575,18 @@ pub(crate) unsafe fn switch_and_finish(word: Word, link: usize, mark: usize) -> 
         asm!(
             "ldr x3, [x1]",
             "mov sp, x3",
+            inline_cfi!(".cfi_remember_state\n.cfi_def_cfa sp, 32"),
+            parent_cfi!(),
             "ldp x29, x30, [sp], #16",
+            inline_cfi!(".cfi_def_cfa sp, 16\n.cfi_same_value x29\n.cfi_same_value x30"),
             "ret",
+            inline_cfi!(".cfi_restore_state"),
             in("x0") word,
             in("x1") link,
             in("x2") mark,
             options(noreturn),
         )
     }
-}
-
-/// Prepares a stack so that the first resume calls `func` with `object`, which is moved to the stack.
-///
-/// Returns the `sp` for [`switch_and_link`]. Uses [`INIT_OVERHEAD`] bytes, the object's size and its alignment.
-///
-/// # Safety
-/// `base` is 16-aligned and the memory below it is writable, unused, and large enough.
-#[inline]
-pub unsafe fn init_stack<T>(base: usize, func: InitialFunc<T>, object: T) -> usize {
-    // SAFETY: the caller's promise; the word lies within INIT_OVERHEAD.
-    unsafe { write_word(base - BASE_RETURN_OFFSET, base_return()) };
-    let at = object_address::<T>(base);
-    // SAFETY: the caller's promise; `at` is aligned and below the link.
-    unsafe { (at as *mut T).write(object) };
-    // SAFETY: as above.
-    unsafe { write_word(at - 8, base_return()) };
-    // SAFETY: as above.
-    unsafe { write_word(at - 16, func as *const () as usize) };
-    // SAFETY: as above.
-    unsafe { write_word(at - 32, fiber_entry as *const () as usize + PRELUDE_BYTES) };
-    at - 32
-}
-
-/// Prepares a stack so that the first resume jumps to `entry` with sp = x1 = `base - 16`, x0 = word.
-///
-/// Returns the `sp`, which is `base - 32`. For entries written in assembly: they set x29 = sp first, and
-/// describe themselves with [`base_cfi_aarch64`](crate::base_cfi_aarch64).
-///
-/// # Safety
-/// `base` is 16-aligned and the 32 bytes below it are writable and unused.
-#[inline(always)]
-pub unsafe fn init_entry(base: usize, entry: usize) -> usize {
-    // SAFETY: the caller's promise.
-    unsafe { write_word(base - BASE_RETURN_OFFSET, base_return()) };
-    // SAFETY: the caller's promise.
-    unsafe { write_word(base - ENTRY_OFFSET, entry) };
-    base - ENTRY_OFFSET
 }
 
 /// The stack pointer of the running code.
@@ -659,16 +611,6 @@ pub fn prefetch(sp: usize, link: usize) {
             options(nostack, preserves_flags, readonly),
         );
     }
-}
-
-/// Drops the object of a fiber that was never resumed.
-///
-/// # Safety
-/// `sp` came from [`init_stack`] with an object of the type that `drop` expects, was never resumed, and
-/// never will be.
-pub unsafe fn drop_initial_obj(sp: usize, drop: unsafe fn(*mut u8)) {
-    // SAFETY: the object lies where `init_stack` put it, and the caller promises that it is still there.
-    unsafe { drop((sp + 32) as *mut u8) }
 }
 
 /// Registers with which a signal handler has to return, so that a function runs at a fiber's base.
@@ -751,25 +693,6 @@ pub unsafe fn setup_trap_trampoline_raw(link: usize, entry: usize, arg: usize) -
         x0: arg as u64,
         x1: link,
     }
-}
-
-/// Where an object of type `T` lies on a stack: below the link, aligned for itself and for a call.
-#[inline(always)]
-fn object_address<T>(base: usize) -> usize {
-    let align = if align_of::<T>() > STACK_ALIGN {
-        align_of::<T>()
-    } else {
-        STACK_ALIGN
-    };
-    (base - LINK_OFFSET - size_of::<T>()) & !(align - 1)
-}
-
-/// # Safety
-/// `at` is 8-aligned and writable.
-#[inline(always)]
-unsafe fn write_word(at: usize, word: usize) {
-    // SAFETY: the caller's promise.
-    unsafe { (at as *mut usize).write(word) }
 }
 
 #[cfg(all(test, feature = "unwind", feature = "pool"))]

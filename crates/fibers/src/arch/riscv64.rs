@@ -25,7 +25,7 @@
 //! A frame pointer points behind its record here: `[s0 - 16]` = next frame pointer, `[s0 - 8]` = a code address. P is
 //! such a frame pointer; the link's is B.
 //!
-//! - To resume: write P to the link, `sp = sp + 16`, `a0` = word, `a1` = link, jump to `[sp]`. Nothing
+//! - To resume: write P to the link, `sp = sp + 16`, `a0` = word, `a1` = link, `t0` = P, jump to `[sp]`. Nothing
 //!   else is in a register; the code at `[sp]` restores what it wants. Bit 0 of `a1` set says
 //!   that the fiber shall unwind (links are 16-aligned).
 //! - To go back: `a0` = word, `a2` = the `sp` that parks (0: never comes back), `s0` and `ra` from the record, `sp` = P,
@@ -44,8 +44,11 @@
 //! The parent's `jalr ra` pairs with the `ret` that comes back. The predictor takes every jump through ra or t0 for
 //! a return or a call (unprivileged ISA, 2.5.1, return-address prediction hints), so fibers are entered through t1, and it
 //! stays in step as long as a fiber suspends at the depth at which it was resumed. Functions that
-//! suspend are inlined for the same reason. While a switch is under way in inlined code the CFI is not
-//! exact: nothing there faults, and only a sampling profiler can see it.
+//! suspend are inlined for the same reason.
+//!
+//! The CFI is right at every instruction, in the inlined code too (`tests/single_step.rs` looks). Inlined code cannot
+//! know whether the compiler describes the function around it by sp or by s0, so it makes it use s0
+//! ([`FrameAnchor`]): then what is pushed changes nothing. Where s0 is the other side's the inlined code says that the parent is next.
 //!
 //! The frames at a fiber's base are marked as signal frames: gdb refuses stacks that grow upwards
 //! between frames otherwise. A signal frame's return address is looked up as it is, not one byte before, so each
@@ -63,17 +66,15 @@
 use core::arch::{asm, naked_asm};
 use core::mem::MaybeUninit;
 
-/// Alignment of a base, and of the stack pointer where fiber code starts, in bytes.
-pub const STACK_ALIGN: usize = 16;
+use super::common::{
+    LINK_OFFSET, PARENT_RETURN_OFFSET, Resumed, StackCallFunc, TrapFunc, Word, object_address,
+};
 
-/// `link = base - LINK_OFFSET`: where the parent link lies.
-pub const LINK_OFFSET: usize = 16;
-
-/// `base - BASE_RETURN_OFFSET`: the word that holds [`base_return`], so that the link is a frame record.
-pub const BASE_RETURN_OFFSET: usize = 8;
-
-/// `sp = base - ENTRY_OFFSET` for a fiber made by [`init_entry`].
+/// `sp = base - ENTRY_OFFSET` for a fiber made by [`init_entry`](super::init_entry).
 pub const ENTRY_OFFSET: usize = 32;
+
+/// From the `sp` of a fiber made by [`init_stack`](super::init_stack) to its object.
+pub(super) const OBJECT_OFFSET: usize = 32;
 
 /// From the parent's frame record to its stack pointer at the inline assembly (its CFA).
 pub const PARENT_CFA_OFFSET: usize = 32;
@@ -81,33 +82,11 @@ pub const PARENT_CFA_OFFSET: usize = 32;
 /// From a frame record to the frame pointer that names it; P, the value of a parent link, is such a frame pointer.
 pub const FRAME_POINTER_OFFSET: usize = 16;
 
-/// Offset of the parent's return address from its frame record.
-pub const PARENT_RETURN_OFFSET: usize = 8;
-
 /// Offset of the parent's saved s1 from its frame record.
 pub const PARENT_S1_OFFSET: usize = 16;
 
 /// Size of [`parking_prelude_riscv64`](crate::parking_prelude_riscv64), in bytes.
 pub const PRELUDE_BYTES: usize = 20;
-
-/// Bytes below the base that [`init_stack`] uses besides the object and its alignment.
-pub const INIT_OVERHEAD: usize = 48;
-
-/// A word that travels through a switch; it may be partly uninitialised, as a value with padding is.
-pub(crate) type Word = MaybeUninit<u64>;
-
-/// The function that a typed fiber starts with: the first word, the link, and the object on its stack.
-///
-/// It never returns; it ends in [`switch_and_reset`], and must not unwind.
-pub type InitialFunc<T> = unsafe extern "C" fn(word: u64, link: usize, object: *mut T) -> !;
-
-/// The function that [`setup_trap_trampoline`] makes run: the value on the stack, and the link.
-///
-/// It never returns; it ends in [`switch_and_reset`], and must not unwind.
-pub type TrapFunc<T> = unsafe extern "C" fn(value: *mut T, link: usize) -> !;
-
-/// A function that [`call_on_stack`] calls. It may unwind.
-pub type StackCallFunc = unsafe extern "C-unwind" fn(arg: *mut u8);
 
 /// CFI of code at the base of a fiber: s0 = link + 16. For `naked_asm!`, after `.cfi_startproc`.
 ///
@@ -166,6 +145,51 @@ macro_rules! entry_cfi {
          .cfi_offset ra, -24
          .cfi_offset s0, -32"
     };
+}
+
+/// CFI of inlined code where this function is not in the walk any more, and its caller is the parent: follows the rule
+/// for the CFA, which differs from place to place. s1 to s11 and fs0 to fs11 (40, 41, 50 to 59) are lost in any case.
+macro_rules! parent_cfi {
+    () => {
+        inline_cfi!(
+            ".cfi_offset s1, -16
+             .cfi_offset ra, -24
+             .cfi_offset s0, -32
+             .cfi_same_value s2
+             .cfi_same_value s3
+             .cfi_same_value s4
+             .cfi_same_value s5
+             .cfi_same_value s6
+             .cfi_same_value s7
+             .cfi_same_value s8
+             .cfi_same_value s9
+             .cfi_same_value s10
+             .cfi_same_value s11
+             .cfi_same_value 40
+             .cfi_same_value 41
+             .cfi_same_value 50
+             .cfi_same_value 51
+             .cfi_same_value 52
+             .cfi_same_value 53
+             .cfi_same_value 54
+             .cfi_same_value 55
+             .cfi_same_value 56
+             .cfi_same_value 57
+             .cfi_same_value 58
+             .cfi_same_value 59"
+        )
+    };
+}
+
+/// A local of this type, whose address the inlined assembly gets, makes the compiler align the frame, and so address it,
+/// and describe it, by s0. Cost: one `addi` in a switch, two instructions in the function's prologue.
+#[repr(align(32))]
+struct FrameAnchor(#[expect(dead_code, reason = "only its place counts")] [u8; 32]);
+
+impl FrameAnchor {
+    const fn new() -> MaybeUninit<FrameAnchor> {
+        MaybeUninit::uninit()
+    }
 }
 
 /// Never called: its second instruction is the return address of every fiber's base, so that its CFI leads to
@@ -246,7 +270,7 @@ pub(crate) unsafe fn lend(loan: &mut Loan, parked: usize) -> usize {
 /// The prelude, and then the code address of a typed fiber that was never resumed, where sp = sp + 16,
 /// a0 = word, a1 = link.
 #[unsafe(naked)]
-unsafe extern "C" fn fiber_entry() -> ! {
+pub(super) unsafe extern "C" fn fiber_entry() -> ! {
     naked_asm!(
         ".cfi_startproc",
         signal_frame!(),
@@ -350,9 +374,10 @@ pub unsafe extern "C-unwind" fn call_on_stack(arg: *mut u8, sp: usize, func: Sta
         "addi sp, s0, -16",
         "ld ra, 8(sp)",
         "ld s0, 0(sp)",
-        "addi sp, sp, 16",
-        ".cfi_def_cfa sp, 0",
+        ".cfi_def_cfa sp, 16", // s0 is the caller's: from here on this is the whole function
         ".cfi_restore ra",
+        "addi sp, sp, 16",
+        ".cfi_def_cfa_offset 0",
         "ret",
         ".cfi_endproc",
     )
@@ -364,22 +389,24 @@ pub unsafe extern "C-unwind" fn call_on_stack(arg: *mut u8, sp: usize, func: Sta
 /// All registers are clobbered but sp, gp, tp, s0 and s1. Cost: with the way back, a call, a jump and a return.
 ///
 /// # Safety
-/// `sp` came from [`init_stack`], [`init_entry`] or this function for the fiber whose link is `link`, and has not
+/// `sp` came from [`init_stack`](super::init_stack), [`init_entry`](super::init_entry) or this function for the fiber whose link is `link`, and has not
 /// been resumed since; its stack is valid. What the fiber does with `word` is sound.
 #[inline(always)]
 pub unsafe fn switch_and_link(word: u64, sp: usize, link: usize) -> (u64, usize) {
     let answer: u64;
     let parked: usize;
+    let anchor = FrameAnchor::new();
     // SAFETY: the caller's promise makes `sp` and `link` a parked fiber; s0 and s1 are restored, the
     // other registers are declared as clobbered, and the stack stays aligned.
     unsafe {
         asm!(
-            "addi sp, sp, -32",
+            "addi sp, sp, -32 # {anchor}",
             "sd s1, 16(sp)", // reserved by the compiler, so it cannot be a clobber; the thunk saves s0
             "call {thunk}",
             "ld s1, 0(sp)", // sp = P
             "addi sp, sp, 16",
             thunk = sym switch_thunk,
+            anchor = in(reg) anchor.as_ptr(),
             inlateout("a0") word => answer,
             inlateout("a1") link => _,
             inlateout("a2") sp => parked,
@@ -393,38 +420,26 @@ pub unsafe fn switch_and_link(word: u64, sp: usize, link: usize) -> (u64, usize)
     (answer, parked)
 }
 
-/// [`switch_and_link`] for fibers whose code has the prelude: those of [`init_stack`] that park in
-/// [`switch_yield`], and assembly that brings it along.
+/// [`switch_and_link_direct`](super::switch_and_link_direct) with words that may be partly uninitialised.
 ///
 /// # Safety
-/// As for [`switch_and_link`]; besides, [`parking_prelude_riscv64`](crate::parking_prelude_riscv64) precedes the
-/// code address at `sp`.
-#[inline(always)]
-pub unsafe fn switch_and_link_direct(word: u64, sp: usize, link: usize) -> (u64, usize) {
-    // SAFETY: the caller's promise.
-    let (word, sp) = unsafe { switch_and_link_direct_word(Word::new(word), sp, link) };
-    // SAFETY: `word` came out of a0, which a fiber always writes before it switches.
-    (unsafe { word.assume_init() }, sp)
-}
-
-/// [`switch_and_link_direct`] with words that may be partly uninitialised.
-///
-/// # Safety
-/// As for [`switch_and_link_direct`].
+/// As for [`switch_and_link_direct`](super::switch_and_link_direct).
 #[inline(always)]
 pub(crate) unsafe fn switch_and_link_direct_word(word: Word, sp: usize, link: usize) -> (Word, usize) {
     let answer: Word;
     let parked: usize;
+    let anchor = FrameAnchor::new();
     // SAFETY: as in `switch_and_link`; the prelude does what the thunk does.
     unsafe {
         asm!(
-            "addi sp, sp, -32",
+            "addi sp, sp, -32 # {anchor}",
             "sd s1, 16(sp)",
             "ld t1, 0(a2)",
             "jalr ra, -{prelude}(t1)",
             "ld s1, 0(sp)",
             "addi sp, sp, 16",
             prelude = const PRELUDE_BYTES,
+            anchor = in(reg) anchor.as_ptr(),
             inlateout("a0") word => answer,
             inlateout("a1") link => _,
             inlateout("a2") sp => parked,
@@ -438,27 +453,29 @@ pub(crate) unsafe fn switch_and_link_direct_word(word: Word, sp: usize, link: us
     (answer, parked)
 }
 
-/// Resumes a parked fiber so that it unwinds: its [`switch_yield`] returns the flag `true`.
+/// Resumes a parked fiber so that it unwinds: its [`switch_yield`](super::switch_yield) returns the flag `true`.
 ///
 /// Stable Rust cannot unwind out of inline assembly, so the code around `switch_yield` has to turn the
 /// flag into `resume_unwind`. Returns as [`switch_and_link`] does.
 ///
 /// # Safety
-/// As for [`switch_and_link`]; besides, the fiber is parked in [`switch_yield`], not new.
+/// As for [`switch_and_link`]; besides, the fiber is parked in [`switch_yield`](super::switch_yield), not new.
 #[cold]
 #[inline(never)]
 pub unsafe fn switch_and_throw(sp: usize, link: usize) -> (u64, usize) {
     let answer: u64;
     let parked: usize;
+    let anchor = FrameAnchor::new();
     // SAFETY: as in `switch_and_link`.
     unsafe {
         asm!(
-            "addi sp, sp, -32",
+            "addi sp, sp, -32 # {anchor}",
             "sd s1, 16(sp)",
             "call {thunk}",
             "ld s1, 0(sp)",
             "addi sp, sp, 16",
             thunk = sym throw_thunk,
+            anchor = in(reg) anchor.as_ptr(),
             inlateout("a0") 0u64 => answer,
             inlateout("a1") link => _,
             inlateout("a2") sp => parked,
@@ -472,52 +489,54 @@ pub unsafe fn switch_and_throw(sp: usize, link: usize) -> (u64, usize) {
     (answer, parked)
 }
 
-/// Parks this fiber and hands `word` to its parent; returns at the next resume.
-///
-/// Returns the word of that resume, and `true` when the fiber shall unwind ([`switch_and_throw`]; the word
-/// means nothing then).
+/// [`switch_yield`](super::switch_yield) with words that may be partly uninitialised, given P, which the parent link holds.
 ///
 /// # Safety
-/// The running code is on the fiber whose link is `link`, and was resumed by this module's protocol. No state of
-/// this thread may be assumed unchanged afterwards if the fiber can be resumed on another thread.
+/// As for [`switch_yield`](super::switch_yield).
 #[inline(always)]
-pub unsafe fn switch_yield(word: u64, link: usize) -> (u64, bool) {
-    // SAFETY: the caller's promise.
-    let (word, unwind) = unsafe { switch_yield_word(Word::new(word), link) };
-    // SAFETY: `word` came out of a0, which whoever resumes always writes.
-    (unsafe { word.assume_init() }, unwind)
-}
-
-/// [`switch_yield`] with words that may be partly uninitialised.
-///
-/// # Safety
-/// As for [`switch_yield`].
-#[inline(always)]
-pub(crate) unsafe fn switch_yield_word(word: Word, link: usize) -> (Word, bool) {
+pub(crate) unsafe fn switch_yield_word(word: Word, parent: usize) -> Resumed {
     let answer: Word;
     let flagged: usize;
-    // SAFETY: the caller's promise makes `[link]` a parked parent; s0 and s1 are restored, the other registers
+    let resumer: usize;
+    let anchor = FrameAnchor::new();
+    // SAFETY: the caller's promise makes `parent` a parked parent; s0 and s1 are restored, the other registers
     // are declared as clobbered.
     unsafe {
         asm!(
-            "addi sp, sp, -32",
+            "addi sp, sp, -32 # {anchor}",
             "sd s0, 16(sp)",
             "sd s1, 24(sp)",
-            "lla t0, 2f",
-            "sd t0, 0(sp)",
-            "ld t1, 0(a1)", // P
-            "mv a2, sp",    // our sp
-            "ld s0, -16(t1)",
-            "ld ra, -8(t1)",
-            "mv sp, t1", // the parent's stack is live from here
+            "lla t1, 2f",
+            "sd t1, 0(sp)",
+            "mv a2, sp",      // our sp
+            "ld s0, -16(t0)", // t0 is P
+            inline_cfi!(".cfi_remember_state\n.cfi_def_cfa t0, 16"),
+            parent_cfi!(),
+            inline_cfi!(".cfi_same_value s0"),
+            "ld ra, -8(t0)",
+            inline_cfi!(".cfi_same_value ra"),
+            "mv sp, t0", // the parent's stack is live from here
             "ret",       // pairs with the parent's call
-            parking_prelude_riscv64!(),
-            "2:", // sp = sp + 16, a0 = word, a1 = link or link + 1
+            inline_cfi!(".cfi_def_cfa sp, 32"),
+            // The prelude, spelled out for its CFI. It is entered with what the `ret` would have taken.
+            ".option push",
+            ".option norvc",
+            "sd s0, 0(sp)",
+            "sd ra, 8(sp)",
+            "addi t0, sp, 16",
+            inline_cfi!(".cfi_def_cfa t0, 16\n.cfi_offset ra, -24\n.cfi_offset s0, -32"),
+            "sd t0, 0(a1)",
+            "addi sp, a2, 16",
+            ".option pop",
+            "2:", // sp = sp + 16, a0 = word, a1 = link or link + 1, t0 = P
             "ld s0, 0(sp)",
+            inline_cfi!(".cfi_restore_state"),
             "ld s1, 8(sp)",
             "addi sp, sp, 16",
+            anchor = in(reg) anchor.as_ptr(),
             inlateout("a0") word => answer,
-            inlateout("a1") link => flagged,
+            inlateout("t0") parent => resumer,
+            lateout("a1") flagged,
             lateout("s2") _, lateout("s3") _, lateout("s4") _, lateout("s5") _, lateout("s6") _,
             lateout("s7") _, lateout("s8") _, lateout("s9") _, lateout("s10") _, lateout("s11") _,
             lateout("fs0") _, lateout("fs1") _, lateout("fs2") _, lateout("fs3") _, lateout("fs4") _, lateout("fs5") _,
@@ -525,39 +544,13 @@ pub(crate) unsafe fn switch_yield_word(word: Word, link: usize) -> (Word, bool) 
             clobber_abi("C"),
         );
     }
-    (answer, flagged & 1 != 0)
+    Resumed::new(answer, flagged, resumer)
 }
 
-/// Parks this fiber and continues another in its place: that has this one's parent from now on.
-///
-/// Writes this fiber's `sp` to `parked`; it is then parked as in [`switch_yield`], and is resumed, thrown or transferred to
-/// like any other; returns as `switch_yield` does. The parent sees nothing of this: its [`switch_and_link`] returns
-/// what the fiber gives that goes back to it, with that one's `sp`. So who resumes must know by other means whose `sp`
-/// that is, and must not resume by a number that it had before.
-///
-/// Cost: less than a switch; no return is predicted.
+/// [`switch_transfer`](super::switch_transfer) with words that may be partly uninitialised.
 ///
 /// # Safety
-/// As for [`switch_yield`]; as for [`switch_and_link`] for `sp` and `to`, the link of another fiber; both fibers may run on this
-/// thread. The parent expects what either of them may give it. `parked` can be written, and the fiber at `sp` may read it.
-#[inline(always)]
-pub unsafe fn switch_transfer(
-    word: u64,
-    link: usize,
-    sp: usize,
-    to: usize,
-    parked: *mut usize,
-) -> (u64, bool) {
-    // SAFETY: the caller's promise.
-    let (word, unwind) = unsafe { switch_transfer_word(Word::new(word), link, sp, to, parked) };
-    // SAFETY: `word` came out of a0, which whoever resumes always writes.
-    (unsafe { word.assume_init() }, unwind)
-}
-
-/// [`switch_transfer`] with words that may be partly uninitialised.
-///
-/// # Safety
-/// As for [`switch_transfer`].
+/// As for [`switch_transfer`](super::switch_transfer).
 #[inline(always)]
 pub(crate) unsafe fn switch_transfer_word(
     word: Word,
@@ -565,14 +558,16 @@ pub(crate) unsafe fn switch_transfer_word(
     sp: usize,
     to: usize,
     parked: *mut usize,
-) -> (Word, bool) {
+) -> Resumed {
     let answer: Word;
     let flagged: usize;
+    let resumer: usize;
+    let anchor = FrameAnchor::new();
     // SAFETY: the caller's promise makes `[link]` a parked parent, and `sp` and `to` a parked fiber; s0 and s1 are
     // restored, the other registers are declared as clobbered.
     unsafe {
         asm!(
-            "addi sp, sp, -32",
+            "addi sp, sp, -32 # {anchor}",
             "sd s0, 16(sp)",
             "sd s1, 24(sp)",
             "lla t0, 2f",
@@ -582,13 +577,28 @@ pub(crate) unsafe fn switch_transfer_word(
             "sd t0, 0(a3)", // the parent is the other's
             "mv a1, a3",
             "ld t1, 0(a2)",
-            "addi sp, a2, 16", // the other stack is live from here
+            "addi sp, a2, 16", // the other stack is live from here; s0 is still ours, and so is the walk
             "jr t1",
-            parking_prelude_riscv64!(),
-            "2:", // sp = sp + 16, a0 = word, a1 = link or link + 1
+            // From here on as in `switch_yield_word`.
+            inline_cfi!(".cfi_remember_state\n.cfi_def_cfa sp, 32"),
+            parent_cfi!(),
+            inline_cfi!(".cfi_same_value s0\n.cfi_same_value ra"),
+            ".option push",
+            ".option norvc",
+            "sd s0, 0(sp)",
+            "sd ra, 8(sp)",
+            "addi t0, sp, 16",
+            inline_cfi!(".cfi_def_cfa t0, 16\n.cfi_offset ra, -24\n.cfi_offset s0, -32"),
+            "sd t0, 0(a1)",
+            "addi sp, a2, 16",
+            ".option pop",
+            "2:", // sp = sp + 16, a0 = word, a1 = link or link + 1, t0 = P
             "ld s0, 0(sp)",
+            inline_cfi!(".cfi_restore_state"),
             "ld s1, 8(sp)",
             "addi sp, sp, 16",
+            anchor = in(reg) anchor.as_ptr(),
+            lateout("t0") resumer,
             inlateout("a0") word => answer,
             inlateout("a1") link => flagged,
             inlateout("a2") sp => _,
@@ -601,79 +611,34 @@ pub(crate) unsafe fn switch_transfer_word(
             clobber_abi("C"),
         );
     }
-    (answer, flagged & 1 != 0)
+    Resumed::new(answer, flagged, resumer)
 }
 
-/// Goes back to the parent for the last time: its [`switch_and_link`] returns `word` and the sp 0.
-///
-/// The stack is still there, so `word` may point to it until the parent frees or reuses it.
+/// [`switch_and_reset`](super::switch_and_reset) with a mark of the fiber's own in the place of its `sp`.
 ///
 /// # Safety
-/// As for [`switch_yield`], and nothing on the fiber's stack needs to be dropped.
-#[inline(always)]
-pub unsafe fn switch_and_reset(word: u64, link: usize) -> ! {
-    // SAFETY: the caller's promise.
-    unsafe { switch_and_finish(Word::new(word), link, 0) }
-}
-
-/// [`switch_and_reset`] with a mark of the fiber's own in the place of its `sp`.
-///
-/// # Safety
-/// As for [`switch_and_reset`], and the parent does not resume `mark`.
+/// As for [`switch_and_reset`](super::switch_and_reset), and the parent does not resume `mark`.
 #[inline(always)]
 pub(crate) unsafe fn switch_and_finish(word: Word, link: usize, mark: usize) -> ! {
     // SAFETY: the caller's promise makes `[link]` a parked parent, and nobody returns to this frame.
     unsafe {
         asm!(
-            "ld t1, 0(a1)",
-            "ld s0, -16(t1)",
-            "ld ra, -8(t1)",
-            "mv sp, t1",
+            "ld t0, 0(a1)", // P
+            "ld s0, -16(t0)",
+            inline_cfi!(".cfi_remember_state\n.cfi_def_cfa t0, 16"),
+            parent_cfi!(),
+            inline_cfi!(".cfi_same_value s0"),
+            "ld ra, -8(t0)",
+            inline_cfi!(".cfi_same_value ra"),
+            "mv sp, t0",
             "ret",
+            inline_cfi!(".cfi_restore_state"),
             in("a0") word,
             in("a1") link,
             in("a2") mark,
             options(noreturn),
         )
     }
-}
-
-/// Prepares a stack so that the first resume calls `func` with `object`, which is moved to the stack.
-///
-/// Returns the `sp` for [`switch_and_link`]. Uses [`INIT_OVERHEAD`] bytes, the object's size and its alignment.
-///
-/// # Safety
-/// `base` is 16-aligned and the memory below it is writable, unused, and large enough.
-#[inline]
-pub unsafe fn init_stack<T>(base: usize, func: InitialFunc<T>, object: T) -> usize {
-    // SAFETY: the caller's promise; the word lies within INIT_OVERHEAD.
-    unsafe { write_word(base - BASE_RETURN_OFFSET, base_return()) };
-    let at = object_address::<T>(base);
-    // SAFETY: the caller's promise; `at` is aligned and below the link.
-    unsafe { (at as *mut T).write(object) };
-    // SAFETY: as above.
-    unsafe { write_word(at - 8, base_return()) };
-    // SAFETY: as above.
-    unsafe { write_word(at - 16, func as *const () as usize) };
-    // SAFETY: as above.
-    unsafe { write_word(at - 32, fiber_entry as *const () as usize + PRELUDE_BYTES) };
-    at - 32
-}
-
-/// Prepares a stack so that the first resume jumps to `entry` with sp = a1 = `base - 16`, a0 = word.
-///
-/// Returns the `sp`, which is `base - 32`. For entries written in assembly: they set s0 = sp + 16 first, and
-/// describe themselves with [`base_cfi_riscv64`](crate::base_cfi_riscv64).
-///
-/// # Safety
-/// `base` is 16-aligned and the 32 bytes below it are writable and unused.
-#[inline(always)]
-pub unsafe fn init_entry(base: usize, entry: usize) -> usize {
-    // SAFETY: the caller's promise.
-    unsafe { write_word(base - BASE_RETURN_OFFSET, base_return()) };
-    // SAFETY: the caller's promise.
-    unsafe { write_word(base - ENTRY_OFFSET, entry) };
-    base - ENTRY_OFFSET
 }
 
 /// The stack pointer of the running code.
@@ -698,16 +663,6 @@ pub fn prefetch(sp: usize, link: usize) {
             options(nostack, preserves_flags, readonly),
         );
     }
-}
-
-/// Drops the object of a fiber that was never resumed.
-///
-/// # Safety
-/// `sp` came from [`init_stack`] with an object of the type that `drop` expects, was never resumed, and
-/// never will be.
-pub unsafe fn drop_initial_obj(sp: usize, drop: unsafe fn(*mut u8)) {
-    // SAFETY: the object lies where `init_stack` put it, and the caller promises that it is still there.
-    unsafe { drop((sp + 32) as *mut u8) }
 }
 
 /// Registers with which a signal handler has to return, so that a function runs at a fiber's base.
@@ -783,25 +738,6 @@ pub unsafe fn setup_trap_trampoline_raw(link: usize, entry: usize, arg: usize) -
         a0: arg as u64,
         a1: link as u64,
     }
-}
-
-/// Where an object of type `T` lies on a stack: below the link, aligned for itself and for a call.
-#[inline(always)]
-fn object_address<T>(base: usize) -> usize {
-    let align = if align_of::<T>() > STACK_ALIGN {
-        align_of::<T>()
-    } else {
-        STACK_ALIGN
-    };
-    (base - LINK_OFFSET - size_of::<T>()) & !(align - 1)
-}
-
-/// # Safety
-/// `at` is 8-aligned and writable.
-#[inline(always)]
-unsafe fn write_word(at: usize, word: usize) {
-    // SAFETY: the caller's promise.
-    unsafe { (at as *mut usize).write(word) }
 }
 
 #[cfg(all(test, feature = "unwind", feature = "pool"))]

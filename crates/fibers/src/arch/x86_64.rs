@@ -20,7 +20,7 @@
 //!                                               sp   -> | fiber_entry            |
 //! ```
 //!
-//! - To resume: write P to the link, `rsp = sp + 8`, `rdi` = word, `rsi` = link, jump to `[sp]`. Nothing
+//! - To resume: write P to the link, `rsp = sp + 8`, `rdi` = word, `rsi` = link, `r8` = P, jump to `[sp]`. Nothing
 //!   else is in a register; the code at `[sp]` restores what it wants. Bit 0 of `rsi` set says
 //!   that the fiber shall unwind (links are 16-aligned).
 //! - To go back: `rax` = word, `rdx` = the `sp` that parks (0: never comes back), `rsp` = P,
@@ -60,19 +60,17 @@
 use core::arch::{asm, naked_asm};
 use core::mem::MaybeUninit;
 
+use super::common::{
+    LINK_OFFSET, PARENT_RETURN_OFFSET, Resumed, StackCallFunc, TrapFunc, Word, object_address, write_word,
+};
+
 use crate::start::{Main, StackCall};
 
-/// Alignment of a base, and of the stack pointer where fiber code starts, in bytes.
-pub const STACK_ALIGN: usize = 16;
-
-/// `link = base - LINK_OFFSET`: where the parent link lies.
-pub const LINK_OFFSET: usize = 16;
-
-/// `base - BASE_RETURN_OFFSET`: the word that holds [`base_return`], so that the link is a frame record.
-pub const BASE_RETURN_OFFSET: usize = 8;
-
-/// `sp = base - ENTRY_OFFSET` for a fiber made by [`init_entry`].
+/// `sp = base - ENTRY_OFFSET` for a fiber made by [`init_entry`](super::init_entry).
 pub const ENTRY_OFFSET: usize = 24;
+
+/// From the `sp` of a fiber made by [`init_stack`](super::init_stack) to its object.
+pub(super) const OBJECT_OFFSET: usize = 24;
 
 /// From the parent's frame record to its stack pointer at the inline assembly (its CFA).
 pub const PARENT_CFA_OFFSET: usize = 24;
@@ -80,33 +78,11 @@ pub const PARENT_CFA_OFFSET: usize = 24;
 /// From a frame record to the frame pointer that names it; P, the value of a parent link, is such a frame pointer.
 pub const FRAME_POINTER_OFFSET: usize = 0;
 
-/// Offset of the parent's return address from its frame record.
-pub const PARENT_RETURN_OFFSET: usize = 8;
-
 /// Offset of the parent's saved rbx from its frame record.
 pub const PARENT_RBX_OFFSET: usize = 16;
 
 /// Size of [`parking_prelude_x86_64`](crate::parking_prelude_x86_64), in bytes.
 pub const PRELUDE_BYTES: usize = 8;
-
-/// Bytes below the base that [`init_stack`] uses besides the object and its alignment.
-pub const INIT_OVERHEAD: usize = 48;
-
-/// A word that travels through a switch; it may be partly uninitialised, as a value with padding is.
-pub(crate) type Word = MaybeUninit<u64>;
-
-/// The function that a typed fiber starts with: the first word, the link, and the object on its stack.
-///
-/// It never returns; it ends in [`switch_and_reset`], and must not unwind.
-pub type InitialFunc<T> = unsafe extern "C" fn(word: u64, link: usize, object: *mut T) -> !;
-
-/// The function that [`setup_trap_trampoline`] makes run: the value on the stack, and the link.
-///
-/// It never returns; it ends in [`switch_and_reset`], and must not unwind.
-pub type TrapFunc<T> = unsafe extern "C" fn(value: *mut T, link: usize) -> !;
-
-/// A function that [`call_on_stack`] calls. It may unwind.
-pub type StackCallFunc = unsafe extern "C-unwind" fn(arg: *mut u8);
 
 /// CFI of code at the base of a fiber: rbp = link. For `naked_asm!`, after `.cfi_startproc`.
 ///
@@ -152,20 +128,6 @@ macro_rules! entry_cfi {
          .cfi_offset rbx, -8
          .cfi_offset rip, -16
          .cfi_offset rbp, -24"
-    };
-}
-
-/// Text of CFI in inlined code.
-#[cfg(panic = "unwind")]
-macro_rules! inline_cfi {
-    ($text:literal) => {
-        $text
-    };
-}
-#[cfg(not(panic = "unwind"))]
-macro_rules! inline_cfi {
-    ($text:literal) => {
-        ""
     };
 }
 
@@ -267,7 +229,7 @@ pub(crate) unsafe fn lend(loan: &mut Loan, parked: usize) -> usize {
 /// The prelude, and then the code address of a typed fiber that was never resumed, where rsp = sp + 8,
 /// rdi = word, rsi = link.
 #[unsafe(naked)]
-unsafe extern "sysv64" fn fiber_entry() -> ! {
+pub(super) unsafe extern "sysv64" fn fiber_entry() -> ! {
     naked_asm!(
         ".cfi_startproc",
         signal_frame!(),
@@ -431,7 +393,7 @@ pub(crate) unsafe fn stack_call<C: StackCall>(word: Word, sp: usize) -> (Word, u
 /// All registers are clobbered but rsp, rbp and rbx. Cost: with the way back, a call, a jump and a return.
 ///
 /// # Safety
-/// `sp` came from [`init_stack`], [`init_entry`] or this function for the fiber whose link is `link`, and has not
+/// `sp` came from [`init_stack`](super::init_stack), [`init_entry`](super::init_entry) or this function for the fiber whose link is `link`, and has not
 /// been resumed since; its stack is valid. What the fiber does with `word` is sound.
 #[inline(always)]
 pub unsafe fn switch_and_link(word: u64, sp: usize, link: usize) -> (u64, usize) {
@@ -443,7 +405,8 @@ pub unsafe fn switch_and_link(word: u64, sp: usize, link: usize) -> (u64, usize)
     // and the call (P is 8 mod 16).
     unsafe {
         asm!(
-            "push rbx # {anchor}", // reserved by the compiler, so it cannot be a clobber; rbp is pushed by the thunk
+            "lea r8, [rsp - 24] # {anchor}", // P
+            "push rbx", // reserved by the compiler, so it cannot be a clobber; rbp is pushed by the thunk
             "call {thunk}",
             "pop rbx",
             thunk = sym switch_thunk,
@@ -459,24 +422,10 @@ pub unsafe fn switch_and_link(word: u64, sp: usize, link: usize) -> (u64, usize)
     (answer, parked)
 }
 
-/// [`switch_and_link`] for fibers whose code has the prelude: those of [`init_stack`] that park in
-/// [`switch_yield`], and assembly that brings it along. A third faster.
+/// [`switch_and_link_direct`](super::switch_and_link_direct) with words that may be partly uninitialised.
 ///
 /// # Safety
-/// As for [`switch_and_link`]; besides, [`parking_prelude_x86_64`](crate::parking_prelude_x86_64) precedes the
-/// code address at `sp`.
-#[inline(always)]
-pub unsafe fn switch_and_link_direct(word: u64, sp: usize, link: usize) -> (u64, usize) {
-    // SAFETY: the caller's promise.
-    let (word, sp) = unsafe { switch_and_link_direct_word(Word::new(word), sp, link) };
-    // SAFETY: `word` came out of rax, which a fiber always writes before it switches.
-    (unsafe { word.assume_init() }, sp)
-}
-
-/// [`switch_and_link_direct`] with words that may be partly uninitialised.
-///
-/// # Safety
-/// As for [`switch_and_link_direct`].
+/// As for [`switch_and_link_direct`](super::switch_and_link_direct).
 #[inline(always)]
 pub(crate) unsafe fn switch_and_link_direct_word(word: Word, sp: usize, link: usize) -> (Word, usize) {
     let answer: Word;
@@ -485,7 +434,8 @@ pub(crate) unsafe fn switch_and_link_direct_word(word: Word, sp: usize, link: us
     // SAFETY: as in `switch_and_link`; the prelude does what the thunk does.
     unsafe {
         asm!(
-            "push rbx # {anchor}",
+            "lea r8, [rsp - 24] # {anchor}", // P
+            "push rbx",
             "mov rcx, [rdx]",
             "sub rcx, {prelude}",
             "call rcx",
@@ -503,13 +453,13 @@ pub(crate) unsafe fn switch_and_link_direct_word(word: Word, sp: usize, link: us
     (answer, parked)
 }
 
-/// Resumes a parked fiber so that it unwinds: its [`switch_yield`] returns the flag `true`.
+/// Resumes a parked fiber so that it unwinds: its [`switch_yield`](super::switch_yield) returns the flag `true`.
 ///
 /// Stable Rust cannot unwind out of inline assembly, so the code around `switch_yield` has to turn the
 /// flag into `resume_unwind`. Returns as [`switch_and_link`] does.
 ///
 /// # Safety
-/// As for [`switch_and_link`]; besides, the fiber is parked in [`switch_yield`], not new.
+/// As for [`switch_and_link`]; besides, the fiber is parked in [`switch_yield`](super::switch_yield), not new.
 // Inlined: between telling ThreadSanitizer of a switch and the switch no function may be entered (`hooks`).
 #[inline(always)]
 pub unsafe fn switch_and_throw(sp: usize, link: usize) -> (u64, usize) {
@@ -519,7 +469,8 @@ pub unsafe fn switch_and_throw(sp: usize, link: usize) -> (u64, usize) {
     // SAFETY: as in `switch_and_link`.
     unsafe {
         asm!(
-            "push rbx # {anchor}",
+            "lea r8, [rsp - 24] # {anchor}", // P
+            "push rbx",
             "call {thunk}",
             "pop rbx",
             thunk = sym throw_thunk,
@@ -535,32 +486,17 @@ pub unsafe fn switch_and_throw(sp: usize, link: usize) -> (u64, usize) {
     (answer, parked)
 }
 
-/// Parks this fiber and hands `word` to its parent; returns at the next resume.
-///
-/// Returns the word of that resume, and `true` when the fiber shall unwind ([`switch_and_throw`]; the word
-/// means nothing then).
+/// [`switch_yield`](super::switch_yield) with words that may be partly uninitialised, given P, which the parent link holds.
 ///
 /// # Safety
-/// The running code is on the fiber whose link is `link`, and was resumed by this module's protocol. No state of
-/// this thread may be assumed unchanged afterwards if the fiber can be resumed on another thread.
+/// As for [`switch_yield`](super::switch_yield).
 #[inline(always)]
-pub unsafe fn switch_yield(word: u64, link: usize) -> (u64, bool) {
-    // SAFETY: the caller's promise.
-    let (word, unwind) = unsafe { switch_yield_word(Word::new(word), link) };
-    // SAFETY: `word` came out of rdi, which whoever resumes always writes.
-    (unsafe { word.assume_init() }, unwind)
-}
-
-/// [`switch_yield`] with words that may be partly uninitialised.
-///
-/// # Safety
-/// As for [`switch_yield`].
-#[inline(always)]
-pub(crate) unsafe fn switch_yield_word(word: Word, link: usize) -> (Word, bool) {
+pub(crate) unsafe fn switch_yield_word(word: Word, parent: usize) -> Resumed {
     let answer: Word;
     let flagged: usize;
+    let resumer: usize;
     let anchor = FrameAnchor::new();
-    // SAFETY: the caller's promise makes `[link]` a parked parent; rbx and rbp are restored, the other registers
+    // SAFETY: the caller's promise makes `parent` a parked parent; rbx and rbp are restored, the other registers
     // are declared as clobbered.
     unsafe {
         asm!(
@@ -569,7 +505,7 @@ pub(crate) unsafe fn switch_yield_word(word: Word, link: usize) -> (Word, bool) 
             "lea rcx, [rip + 2f]",
             "push rcx",
             "mov rdx, rsp",   // our sp
-            "mov rsp, [rsi]", // P: the parent's stack is live from here
+            "mov rsp, r8",    // P: the parent's stack is live from here
             parent_cfi!(),
             "pop rbp",
             inline_cfi!(".cfi_def_cfa rsp, 16\n.cfi_same_value rbp"),
@@ -583,52 +519,27 @@ pub(crate) unsafe fn switch_yield_word(word: Word, link: usize) -> (Word, bool) 
             // Until rbp is ours, the CFA is 16 above where our rbp, saved at rsp + 8 and then at rsp, points to:
             // DW_CFA_def_cfa_expression, 5 bytes: DW_OP_breg7 (rsp), DW_OP_deref, DW_OP_plus_uconst 16.
             inline_cfi!(".cfi_escape 0x0f, 5, 0x77, 0x08, 0x06, 0x23, 0x10"),
-            "2:", // rsp = sp + 8, rdi = word, rsi = link or link + 1
+            "2:", // rsp = sp + 8, rdi = word, rsi = link or link + 1, r8 = P
             "pop rbx",
             inline_cfi!(".cfi_escape 0x0f, 5, 0x77, 0x00, 0x06, 0x23, 0x10"),
             "pop rbp",
             inline_cfi!(".cfi_restore_state"),
             anchor = in(reg) anchor.as_ptr(),
             inlateout("rax") word => _,
-            inlateout("rsi") link => flagged,
+            inlateout("r8") parent => resumer,
+            lateout("rsi") flagged,
             lateout("rdi") answer,
             lateout("r12") _, lateout("r13") _, lateout("r14") _, lateout("r15") _,
             clobber_abi("sysv64"),
         );
     }
-    (answer, flagged & 1 != 0)
+    Resumed::new(answer, flagged, resumer)
 }
 
-/// Parks this fiber and continues another in its place: that has this one's parent from now on.
-///
-/// Writes this fiber's `sp` to `parked`; it is then parked as in [`switch_yield`], and is resumed, thrown or transferred to
-/// like any other; returns as `switch_yield` does. The parent sees nothing of this: its [`switch_and_link`] returns
-/// what the fiber gives that goes back to it, with that one's `sp`. So who resumes must know by other means whose `sp`
-/// that is, and must not resume by a number that it had before.
-///
-/// Cost: less than a switch; no return is predicted.
+/// [`switch_transfer`](super::switch_transfer) with words that may be partly uninitialised.
 ///
 /// # Safety
-/// As for [`switch_yield`]; as for [`switch_and_link`] for `sp` and `to`, the link of another fiber; both fibers may run on this
-/// thread. The parent expects what either of them may give it. `parked` can be written, and the fiber at `sp` may read it.
-#[inline(always)]
-pub unsafe fn switch_transfer(
-    word: u64,
-    link: usize,
-    sp: usize,
-    to: usize,
-    parked: *mut usize,
-) -> (u64, bool) {
-    // SAFETY: the caller's promise.
-    let (word, unwind) = unsafe { switch_transfer_word(Word::new(word), link, sp, to, parked) };
-    // SAFETY: `word` came out of rdi, which whoever resumes always writes.
-    (unsafe { word.assume_init() }, unwind)
-}
-
-/// [`switch_transfer`] with words that may be partly uninitialised.
-///
-/// # Safety
-/// As for [`switch_transfer`].
+/// As for [`switch_transfer`](super::switch_transfer).
 #[inline(always)]
 pub(crate) unsafe fn switch_transfer_word(
     word: Word,
@@ -636,9 +547,10 @@ pub(crate) unsafe fn switch_transfer_word(
     sp: usize,
     to: usize,
     parked: *mut usize,
-) -> (Word, bool) {
+) -> Resumed {
     let answer: Word;
     let flagged: usize;
+    let resumer: usize;
     let anchor = FrameAnchor::new();
     // SAFETY: the caller's promise makes `[link]` a parked parent, and `sp` and `to` a parked fiber; rbx and rbp are
     // restored, the other registers are declared as clobbered.
@@ -648,9 +560,9 @@ pub(crate) unsafe fn switch_transfer_word(
             "push rbx",
             "lea rcx, [rip + 2f]",
             "push rcx",
-            "mov [r8], rsp",  // parked: our sp
-            "mov rcx, [rsi]", // P
-            "mov [r9], rcx",  // the parent is the other's
+            "mov [r8], rsp", // parked: our sp
+            "mov r8, [rsi]", // P
+            "mov [r9], r8",  // the parent is the other's
             "mov rsi, r9",
             "lea rsp, [rdx + 8]", // the other stack is live from here; rbp is still ours, and so is the walk
             "jmp [rdx]",
@@ -663,7 +575,7 @@ pub(crate) unsafe fn switch_transfer_word(
             "lea rsp, [rdx + 8]",
             inline_cfi!(".cfi_restore_state\n.cfi_remember_state"),
             inline_cfi!(".cfi_escape 0x0f, 5, 0x77, 0x08, 0x06, 0x23, 0x10"),
-            "2:", // rsp = sp + 8, rdi = word, rsi = link or link + 1
+            "2:", // rsp = sp + 8, rdi = word, rsi = link or link + 1, r8 = P
             "pop rbx",
             inline_cfi!(".cfi_escape 0x0f, 5, 0x77, 0x00, 0x06, 0x23, 0x10"),
             "pop rbp",
@@ -673,30 +585,18 @@ pub(crate) unsafe fn switch_transfer_word(
             inlateout("rsi") link => flagged,
             inlateout("rdx") sp => _,
             inlateout("r9") to => _,
-            in("r8") parked,
+            inlateout("r8") parked => resumer,
             lateout("r12") _, lateout("r13") _, lateout("r14") _, lateout("r15") _,
             clobber_abi("sysv64"),
         );
     }
-    (answer, flagged & 1 != 0)
+    Resumed::new(answer, flagged, resumer)
 }
 
-/// Goes back to the parent for the last time: its [`switch_and_link`] returns `word` and the sp 0.
-///
-/// The stack is still there, so `word` may point to it until the parent frees or reuses it.
+/// [`switch_and_reset`](super::switch_and_reset) with a mark of the fiber's own in the place of its `sp`.
 ///
 /// # Safety
-/// As for [`switch_yield`], and nothing on the fiber's stack needs to be dropped.
-#[inline(always)]
-pub unsafe fn switch_and_reset(word: u64, link: usize) -> ! {
-    // SAFETY: the caller's promise.
-    unsafe { switch_and_finish(Word::new(word), link, 0) }
-}
-
-/// [`switch_and_reset`] with a mark of the fiber's own in the place of its `sp`.
-///
-/// # Safety
-/// As for [`switch_and_reset`], and the parent does not resume `mark`.
+/// As for [`switch_and_reset`](super::switch_and_reset), and the parent does not resume `mark`.
 #[inline(always)]
 pub(crate) unsafe fn switch_and_finish(word: Word, link: usize, mark: usize) -> ! {
     // SAFETY: the caller's promise makes `[link]` a parked parent, and nobody returns to this frame.
@@ -716,34 +616,12 @@ pub(crate) unsafe fn switch_and_finish(word: Word, link: usize, mark: usize) -> 
     }
 }
 
-/// Prepares a stack so that the first resume calls `func` with `object`, which is moved to the stack.
+/// [`init_stack`](super::init_stack) for a function that is known when the code is compiled; it uses less than [`INIT_OVERHEAD`](super::INIT_OVERHEAD).
 ///
-/// Returns the `sp` for [`switch_and_link`]. Uses [`INIT_OVERHEAD`] bytes, the object's size and its alignment.
-///
-/// # Safety
-/// `base` is 16-aligned and the memory below it is writable, unused, and large enough.
-#[inline]
-pub unsafe fn init_stack<T>(base: usize, func: InitialFunc<T>, object: T) -> usize {
-    // SAFETY: the caller's promise; the word lies within INIT_OVERHEAD.
-    unsafe { write_word(base - BASE_RETURN_OFFSET, base_return()) };
-    let at = object_address::<T>(base);
-    // SAFETY: the caller's promise; `at` is aligned and below the link.
-    unsafe { (at as *mut T).write(object) };
-    // SAFETY: as above.
-    unsafe { write_word(at - 8, base_return()) };
-    // SAFETY: as above.
-    unsafe { write_word(at - 16, func as *const () as usize) };
-    // SAFETY: as above.
-    unsafe { write_word(at - 24, fiber_entry as *const () as usize + PRELUDE_BYTES) };
-    at - 24
-}
-
-/// [`init_stack`] for a function that is known when the code is compiled; it uses less than [`INIT_OVERHEAD`].
-///
-/// The object lies at [`object_address`].
+/// The object lies at `object_address`.
 ///
 /// # Safety
-/// As for [`init_stack`].
+/// As for [`init_stack`](super::init_stack).
 #[inline(always)]
 pub(crate) unsafe fn init_start<M: Main>(base: usize, object: M::Object) -> usize {
     let at = object_address::<M::Object>(base);
@@ -752,22 +630,6 @@ pub(crate) unsafe fn init_start<M: Main>(base: usize, object: M::Object) -> usiz
     // SAFETY: as above.
     unsafe { write_word(at - 8, start_entry::<M> as *const () as usize + PRELUDE_BYTES) };
     at - 8
-}
-
-/// Prepares a stack so that the first resume jumps to `entry` with rsp = rsi = `base - 16`, rdi = word.
-///
-/// Returns the `sp`, which is `base - 24`. For entries written in assembly: they set rbp = rsp first, and
-/// describe themselves with [`base_cfi_x86_64`](crate::base_cfi_x86_64).
-///
-/// # Safety
-/// `base` is 16-aligned and the 24 bytes below it are writable and unused.
-#[inline(always)]
-pub unsafe fn init_entry(base: usize, entry: usize) -> usize {
-    // SAFETY: the caller's promise.
-    unsafe { write_word(base - BASE_RETURN_OFFSET, base_return()) };
-    // SAFETY: the caller's promise.
-    unsafe { write_word(base - ENTRY_OFFSET, entry) };
-    base - ENTRY_OFFSET
 }
 
 /// The stack pointer of the running code.
@@ -787,16 +649,6 @@ pub fn prefetch(sp: usize, link: usize) {
     unsafe { _mm_prefetch::<_MM_HINT_T0>(sp as *const i8) };
     // SAFETY: as above.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(link as *const i8) };
-}
-
-/// Drops the object of a fiber that was never resumed.
-///
-/// # Safety
-/// `sp` came from [`init_stack`] with an object of the type that `drop` expects, was never resumed, and
-/// never will be.
-pub unsafe fn drop_initial_obj(sp: usize, drop: unsafe fn(*mut u8)) {
-    // SAFETY: the object lies where `init_stack` put it, and the caller promises that it is still there.
-    unsafe { drop((sp + 24) as *mut u8) }
 }
 
 /// Registers with which a signal handler has to return, so that a function runs at a fiber's base.
@@ -876,25 +728,6 @@ pub unsafe fn setup_trap_trampoline_raw(link: usize, entry: usize, arg: usize) -
         rdi: arg as u64,
         rsi: link,
     }
-}
-
-/// Where an object of type `T` lies on a new fiber's stack: below the link, aligned for itself and for a call.
-#[inline(always)]
-pub(crate) fn object_address<T>(base: usize) -> usize {
-    let align = if align_of::<T>() > STACK_ALIGN {
-        align_of::<T>()
-    } else {
-        STACK_ALIGN
-    };
-    (base - LINK_OFFSET - size_of::<T>()) & !(align - 1)
-}
-
-/// # Safety
-/// `at` is 8-aligned and writable.
-#[inline(always)]
-unsafe fn write_word(at: usize, word: usize) {
-    // SAFETY: the caller's promise.
-    unsafe { (at as *mut usize).write(word) }
 }
 
 #[cfg(all(test, feature = "unwind", feature = "pool"))]

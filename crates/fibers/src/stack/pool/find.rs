@@ -4,6 +4,21 @@ use core::arch::naked_asm;
 
 use super::region::{EXTENTS, GRANULE_BYTES, GRANULES, HEADER_BYTES, REGION_BYTES, REGION_START};
 
+/// `naked_asm!` with what a lookup needs: the tables and their numbers.
+macro_rules! lookup {
+    ($($line:literal,)*) => {
+        naked_asm!(
+            $($line,)*
+            bytes = sym REGION_BYTES,
+            start = sym REGION_START,
+            granules = sym GRANULES,
+            extents = sym EXTENTS,
+            granule_shift = const GRANULE_BYTES.trailing_zeros(),
+            header_bytes = const HEADER_BYTES,
+        )
+    };
+}
+
 /// [`slot_of`](super::slot_of) for assembly that has no stack to spare: jump here with the address in rax and the code
 /// address to go on at in r8. It goes on there with the header's address, or 0, in rax.
 ///
@@ -14,7 +29,7 @@ use super::region::{EXTENTS, GRANULE_BYTES, GRANULES, HEADER_BYTES, REGION_BYTES
 #[cfg(target_arch = "x86_64")]
 #[unsafe(naked)]
 pub unsafe extern "C" fn find_slot_asm() {
-    naked_asm!(
+    lookup!(
         "mov rcx, [rip + {bytes}]", // before the start, as in `slot_of`
         "mov rdx, rax",
         "sub rdx, [rip + {start}]",
@@ -28,7 +43,7 @@ pub unsafe extern "C" fn find_slot_asm() {
         "shl rcx, 5", // 32 bytes each
         "lea rdx, [rip + {extents}]",
         "add rcx, rdx",
-        "mov r9, [rcx]", // start
+        "mov r9, [rcx]",      // start
         "mov r10, [rcx + 8]", // stride
         "sub rax, r9",
         "xor edx, edx",
@@ -42,12 +57,6 @@ pub unsafe extern "C" fn find_slot_asm() {
         "2:",
         "xor eax, eax",
         "jmp r8",
-        bytes = sym REGION_BYTES,
-        start = sym REGION_START,
-        granules = sym GRANULES,
-        extents = sym EXTENTS,
-        granule_shift = const GRANULE_BYTES.trailing_zeros(),
-        header_bytes = const HEADER_BYTES,
     )
 }
 
@@ -61,7 +70,7 @@ pub unsafe extern "C" fn find_slot_asm() {
 #[cfg(target_arch = "aarch64")]
 #[unsafe(naked)]
 pub unsafe extern "C" fn find_slot_asm() {
-    naked_asm!(
+    lookup!(
         "hint #38", // bti jc
         "adrp x10, {bytes}",
         "add x10, x10, :lo12:{bytes}",
@@ -93,12 +102,6 @@ pub unsafe extern "C" fn find_slot_asm() {
         "2:",
         "mov x9, #0",
         "br x16",
-        bytes = sym REGION_BYTES,
-        start = sym REGION_START,
-        granules = sym GRANULES,
-        extents = sym EXTENTS,
-        granule_shift = const GRANULE_BYTES.trailing_zeros(),
-        header_bytes = const HEADER_BYTES,
     )
 }
 
@@ -112,7 +115,7 @@ pub unsafe extern "C" fn find_slot_asm() {
 #[cfg(target_arch = "riscv64")]
 #[unsafe(naked)]
 pub unsafe extern "C" fn find_slot_asm() {
-    naked_asm!(
+    lookup!(
         ".option push",
         ".option arch, +m", // which the assembler does not know of outside functions
         "lla t3, {bytes}",
@@ -132,8 +135,8 @@ pub unsafe extern "C" fn find_slot_asm() {
         "slli t3, t3, 5", // 32 bytes each
         "lla t4, {extents}",
         "add t3, t3, t4",
-        "ld t4, 0(t3)", // start
-        "ld t5, 8(t3)", // stride
+        "ld t4, 0(t3)",  // start
+        "ld t5, 8(t3)",  // stride
         "ld t6, 16(t3)", // slots
         "sub t1, t1, t4",
         "divu t1, t1, t5",
@@ -147,12 +150,6 @@ pub unsafe extern "C" fn find_slot_asm() {
         "li t1, 0",
         "jr t2",
         ".option pop",
-        bytes = sym REGION_BYTES,
-        start = sym REGION_START,
-        granules = sym GRANULES,
-        extents = sym EXTENTS,
-        granule_shift = const GRANULE_BYTES.trailing_zeros(),
-        header_bytes = const HEADER_BYTES,
     )
 }
 

@@ -16,6 +16,17 @@ fn pool(max_stacks: usize) -> StackPool {
     .expect("a pool")
 }
 
+/// Runs `body` in a child process, where it may change limits, and expects it to return.
+#[track_caller]
+fn succeeds(name: &str, body: impl FnOnce()) {
+    let output = in_child(name, || {
+        body();
+        std::process::exit(0);
+    });
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {text}", output.status);
+}
+
 fn write_at(address: usize) {
     // SAFETY: a stack that the test has, or a fault that the test is about.
     unsafe { (address as *mut u8).write_volatile(1) };
@@ -401,7 +412,7 @@ fn stacks_of_more_than_a_granule_are_found_from_end_to_end() {
 
 #[test]
 fn thousands_of_guarded_stacks_are_a_few_mappings() {
-    let output = in_child(
+    succeeds(
         "stack::pool::tests::thousands_of_guarded_stacks_are_a_few_mappings",
         || {
             let mappings = || {
@@ -425,13 +436,7 @@ fn thousands_of_guarded_stacks_are_a_few_mappings() {
             } else {
                 assert!(after >= before + 5000, "{before} before, {after} after");
             }
-            std::process::exit(0);
         },
-    );
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
     );
 }
 
@@ -459,7 +464,7 @@ fn threads_that_end_give_their_stacks_back() {
 fn too_many_protected_guards_are_an_error_that_names_the_limit() {
     const MAX_STACKS: usize = 40_000;
     let name = "stack::pool::tests::too_many_protected_guards_are_an_error_that_names_the_limit";
-    let output = in_child(name, || {
+    succeeds(name, || {
         let guards = Guards::Protect;
         let pool = StackPool::new(PoolConfig {
             stack_bytes: 8192,
@@ -496,13 +501,7 @@ fn too_many_protected_guards_are_an_error_that_names_the_limit() {
                 }
             ),
         }
-        std::process::exit(0);
     });
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
 }
 
 /// Writes to the deepest byte of each stack, and returns them.
@@ -601,7 +600,7 @@ fn stacks_that_come_back_after_their_pool_is_gone_give_their_memory_back() {
 #[cfg_attr(not(target_arch = "x86_64"), ignore = "emulators do not lock memory")]
 fn a_guard_in_locked_memory_is_protected_instead() {
     let name = "stack::pool::tests::a_guard_in_locked_memory_is_protected_instead";
-    let output = in_child(name, || {
+    succeeds(name, || {
         let config = PoolConfig {
             stack_bytes: 8192,
             max_stacks: 64,
@@ -629,13 +628,7 @@ fn a_guard_in_locked_memory_is_protected_instead() {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
         let protected = format!("{behind:x}-{:x} ---p", behind + PAGE_BYTES);
         assert!(maps.contains(&protected), "{protected}\n{maps}");
-        std::process::exit(0);
     });
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
 }
 
 #[test]
@@ -659,7 +652,7 @@ fn set_limit(resource: libc::__rlimit_resource_t, bytes: usize) {
 #[cfg_attr(not(target_arch = "x86_64"), ignore = "emulators do not apply limits")]
 fn too_little_address_space_is_an_error_that_names_the_limit() {
     let name = "stack::pool::tests::too_little_address_space_is_an_error_that_names_the_limit";
-    let output = in_child(name, || {
+    succeeds(name, || {
         set_limit(libc::RLIMIT_AS, 8 << 30);
         let error = StackPool::new(PoolConfig::default()).unwrap_err();
         let PoolError::Reserve { bytes, errno, limit } = error else {
@@ -674,38 +667,26 @@ fn too_little_address_space_is_an_error_that_names_the_limit() {
             }
         ));
         assert!(error.to_string().ends_with("RLIMIT_AS is 8589934592"), "{error}");
-        std::process::exit(0);
     });
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
 }
 
 #[test]
 #[cfg_attr(not(target_arch = "x86_64"), ignore = "emulators do not apply limits")]
 fn less_address_space_than_wanted_makes_a_smaller_region() {
     let name = "stack::pool::tests::less_address_space_than_wanted_makes_a_smaller_region";
-    let output = in_child(name, || {
+    succeeds(name, || {
         set_limit(libc::RLIMIT_AS, 40 << 30);
         let pool = StackPool::new(PoolConfig::default()).unwrap();
         assert_eq!(REGION_BYTES.load(Ordering::Relaxed), 32 << 30);
         pool.take().unwrap();
-        std::process::exit(0);
     });
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
 }
 
 #[test]
 #[cfg_attr(not(target_arch = "x86_64"), ignore = "emulators do not apply limits")]
 fn too_little_writable_memory_is_an_error_that_names_the_limit() {
     let name = "stack::pool::tests::too_little_writable_memory_is_an_error_that_names_the_limit";
-    let output = in_child(name, || {
+    succeeds(name, || {
         set_limit(libc::RLIMIT_DATA, 60 << 20);
         let pool = StackPool::new(PoolConfig::default()).unwrap();
         let error = pool.take().unwrap_err();
@@ -717,13 +698,7 @@ fn too_little_writable_memory_is_an_error_that_names_the_limit() {
         assert!(error.to_string().ends_with("RLIMIT_DATA is 62914560"), "{error}");
         set_limit(libc::RLIMIT_DATA, 60 << 20);
         assert!(pool.take().is_err(), "and again");
-        std::process::exit(0);
     });
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
 }
 
 /// A stack that its thread returns when it ends.
