@@ -123,6 +123,7 @@ pub struct Contest {
     is_measured: bool,
     rows: Vec<Row>,
     means: Vec<Mean>,
+    notes: Vec<String>,
 }
 
 impl Contest {
@@ -142,12 +143,18 @@ impl Contest {
             is_measured: arguments.iter().any(|text| text == "--bench"),
             rows: Vec::new(),
             means: Vec::new(),
+            notes: Vec::new(),
         }
     }
 
     /// Asks for the geometric mean of a family's ratios.
     pub fn mean(&mut self, family: &'static str, goal: Option<f64>) {
         self.means.push(Mean { family, goal });
+    }
+
+    /// Adds a line below the table: for what is no time.
+    pub fn note(&mut self, line: String) {
+        self.notes.push(line);
     }
 
     /// Whether anything is measured, or only run once.
@@ -219,7 +226,8 @@ impl fmt::Display for Contest {
         writeln!(f, "| what | ours | rival | ratio | goal | |")?;
         writeln!(f, "| --- | --- | --- | --- | --- | --- |")?;
         self.rows.iter().try_for_each(|row| write!(f, "{row}"))?;
-        self.means.iter().try_for_each(|mean| self.fmt_mean(mean, f))
+        self.means.iter().try_for_each(|mean| self.fmt_mean(mean, f))?;
+        self.notes.iter().try_for_each(|line| writeln!(f, "{line}"))
     }
 }
 
