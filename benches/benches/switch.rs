@@ -9,12 +9,12 @@
 //!   cost two cycles. A round trip in this bench has 11, and 13 with corosensei, whose words travel through memory: 0.85, which is
 //!   what is measured. The goal of 0.77 would want 10. Of ours four are the switch (`by hand, 4 stores`), four are rbx and rbp of both
 //!   sides, which belong to the compiler, and three the bench's own: what is asked, and a result of two words. A switch by
-//!   hand with the same 11 is no faster than 0.78. benches/README.md has both, instruction by instruction, and what was tried.
+//!   hand with the same 11 has 0.84. benches/README.md has both, instruction by instruction, and what was tried.
 //! - *Create + run + drop*: a fiber that is moved while its words are still in the store buffer waits for them; a fiber in
 //!   registers does not. corosensei's `into_stack` copies it.
 //! - *On another stack*: one call and one return, where corosensei has two of each; a taken jump costs about two cycles.
 //! - *Drop while suspended*: one Rust unwind each. Ours takes no longer than a bare `catch_unwind` around a `resume_unwind` (`a bare
-//!   unwind`), which is the floor of whatever is unwound in Rust, and 0.88 of corosensei; so 0.8 cannot be reached.
+//!   unwind`), which is the floor of whatever is unwound in Rust, and 0.88 to 0.96 of corosensei; so 0.8 cannot be reached.
 //! - *The ring*: each resume waits for lines of a stack that no cache has, and for its page's translation. A scheduler that knows
 //!   what it runs next starts these loads early ([`Fiber::prefetch`]).
 

@@ -97,13 +97,13 @@
 //!
 //! | | ns |
 //! | --- | --- |
-//! | resume and suspend, a word each way | 3.3 |
-//! | make, run and drop a fiber, on a stack that is there | 3 to 5 |
-//! | the same with a stack from the pool | 20 |
+//! | resume and suspend, a word each way | 3.1 |
+//! | make, run and drop a fiber, on a stack that is there | 2.8 |
+//! | the same with a stack from the pool | 16 |
 //! | the same with a stack by `mmap` | 10 000 |
-//! | a call on another stack | 1.5 |
-//! | drop a suspended fiber: one unwind | 2000 |
-//! | the same by [`Fiber::force_reset`], where nothing needs dropping | 6 |
+//! | a call on another stack | 1.4 |
+//! | make a fiber, and drop it suspended: one unwind | 1500 |
+//! | the same by [`Fiber::force_reset`], where nothing needs dropping | 3.1 |
 //! | an overflow caught | 4100 |
 //!
 //! A parked fiber has the pages of its stack that it touched, one at least, and a handle of at most 64 bytes.
