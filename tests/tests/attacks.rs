@@ -1,8 +1,8 @@
 //! Hostile use: what a guest or a careless embedder may try, and what must come of it.
 
 use selvedge::{
-    CallFuture, Caller, Config, Engine, FuelPolicy, Func, FuncType, GuestCall, Instance, InterruptHandle,
-    Linker, Module, Result, Store, Trap, Val, ValType,
+    CallFuture, Caller, Config, Engine, FuelPolicy, Func, FuncType, Growth, GuestCall, Instance,
+    InterruptHandle, Linker, Module, Result, Store, Trap, Val, ValType,
 };
 use selvedge_tests::{drive, in_child, poll_once, wait};
 use std::future::Future;
@@ -41,6 +41,55 @@ impl Future for Pinned {
         *self.seen.lock().unwrap() = Some(unsafe { &*word });
         Poll::Pending
     }
+}
+
+/// While no guest is entered the host asks a limiter, which forgets guest calls that wait: what it forgets lies above its own future.
+#[test]
+fn a_limiter_that_forgets_parked_calls_leaves_a_usable_store() -> Result<()> {
+    let engine = Engine::default();
+    let module = Module::new(
+        &engine,
+        r#"(module
+            (import "host" "wait" (func $wait (param i32) (result i32)))
+            (memory (export "memory") 1)
+            (func (export "wait") (param i32) (result i32) (call $wait (local.get 0))))"#,
+    )?;
+    let mut linker = Linker::<Option<Instance>>::new(&engine);
+    linker.func_wrap_async(
+        "host",
+        "wait",
+        async |_: Caller<'_, Option<Instance>>, number: i32| {
+            let kept = [number; 20]; // the future's own bytes, across the wait
+            wait(1).await;
+            kept.iter().sum::<i32>()
+        },
+    )?;
+    let mut store = Store::new(&engine, None);
+    let instance = linker.instantiate(&mut store, &module)?;
+    *store.data_mut() = Some(instance);
+    store.limiter_async(async |mut caller, _: Growth| {
+        let instance = caller.data().expect("set above");
+        for number in 0..3 {
+            let call = instance.call_async::<_, i32, i32>(&mut caller, "wait", number);
+            let mut call = Box::pin(call);
+            assert!(poll_once(call.as_mut()).is_pending());
+            std::mem::forget(call);
+        }
+        let call = instance.call_async::<_, i32, i32>(&mut caller, "wait", 5);
+        let mut call = Box::pin(call);
+        assert!(poll_once(call.as_mut()).is_pending());
+        let Poll::Ready(answer) = poll_once(call.as_mut()) else {
+            panic!("it waits once")
+        };
+        Ok(answer? == 100)
+    });
+    let memory = instance.get_memory(&mut store, "memory").expect("exported");
+    for round in 1..20 {
+        assert_eq!(memory.grow(&mut store, 1)?, round);
+        let outer = instance.call_async::<_, i32, i32>(&mut store, "wait", round as i32);
+        assert_eq!(drive(outer).0?, 20 * round as i32);
+    }
+    Ok(())
 }
 
 #[test]

@@ -182,10 +182,27 @@ impl Arena {
         if self.abandoned {
             return; // invariant 2
         }
-        while self.top != mark.chunk {
-            self.take_top();
+        if self.top != mark.chunk && !self.take_down_to(mark.chunk) {
+            return;
         }
         self.offset = mark.offset;
+    }
+
+    /// Takes the chunks above this one off. Whether it is in the list: [`reset`](Arena::reset) may have given it up meanwhile, when
+    /// who gives back was not an activation's.
+    fn take_down_to(&mut self, chunk: *mut Chunk) -> bool {
+        let mut below = self.top;
+        while below != chunk {
+            // SAFETY: invariant 3.
+            match unsafe { below.as_ref() } {
+                Some(next) => below = next.below,
+                None => return false,
+            }
+        }
+        while self.top != chunk {
+            self.take_top();
+        }
+        true
     }
 
     /// Futures in here were forgotten by their owner: go on above them, touch them never again.
@@ -283,6 +300,22 @@ mod tests {
                 arena.pop(mark);
             }
         }
+    }
+
+    #[test]
+    fn what_was_given_up_meanwhile_is_not_given_back() {
+        let mut arena = Arena::new();
+        let (_, outer) = arena.push(Layout::new::<u64>());
+        let (_, inner) = arena.push(Layout::new::<[u64; 20]>());
+        arena.abandon();
+        arena.reset();
+        arena.pop(inner);
+        let (alive, mark) = arena.push(Layout::new::<u64>());
+        arena.pop(outer);
+        let (other, _) = arena.push(Layout::new::<u64>());
+        assert_ne!(alive, other, "the mark was of a list that is no more");
+        arena.pop(mark);
+        assert_eq!(arena.push(Layout::new::<u64>()).0, alive);
     }
 
     #[test]

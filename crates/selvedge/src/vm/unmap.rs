@@ -1,7 +1,8 @@
 //! Unmapping, also where the kernel refuses it.
 //!
 //! `munmap(2)` can fail with ENOMEM: neighbours of the same kind are one mapping to the kernel, so taking the middle of one out makes
-//! two, and a process has only so many. Then the memory is given back at once, and the addresses wait here until a later call.
+//! two, and a process has only so many. It has unmapped nothing then: the memory is given back at once, and the addresses, which stay
+//! ours, wait here until a later call.
 //!
 //! Invariant: what waits is mapped, and nobody uses it.
 
