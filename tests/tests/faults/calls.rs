@@ -24,7 +24,7 @@ pub enum Call {
     Thread,
     /// `pthread_getattr_np`: where a thread's stack is.
     StackBounds,
-    /// `membarrier`, to register for it: what is registered is not refused any more.
+    /// `membarrier`, but for the expedited one: for that who is registered is not refused.
     Barrier,
     Pipe,
     /// `memfd_create`.
@@ -278,8 +278,8 @@ interpose!(
     syscall(number: c_long, a: c_long, b: c_long, c: c_long, d: c_long, e: c_long, f: c_long) -> c_long,
     match number {
         libc::SYS_process_madvise => Call::AdviseList,
-        // Of membarrier: MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED (linux/membarrier.h).
-        libc::SYS_membarrier if a == 1 << 4 => Call::Barrier,
+        // Of membarrier: MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, and both of SYNC_CORE (linux/membarrier.h).
+        libc::SYS_membarrier if [1 << 4, 1 << 5, 1 << 6].contains(&a) => Call::Barrier,
         _ => return pass(number, [a, b, c, d, e, f]),
     },
     -1,
