@@ -203,3 +203,55 @@ fn signals_that_are_left_to_the_embedder_are_the_embedders() {
     });
     assert!(output.status.success(), "{output:?}");
 }
+
+/// A foreign SIGURG handler: counts.
+extern "C" fn count_urgent(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    FOREIGN.fetch_add(1, Ordering::SeqCst);
+}
+
+/// SIGURG is what stops a guest without fuel. Somebody else's goes to somebody else's handler, however it was sent and wherever it meets the
+/// thread; ours never does.
+#[test]
+fn urgent_signals_of_others_reach_their_handler_and_ours_do_not() {
+    let child = in_child(
+        "urgent_signals_of_others_reach_their_handler_and_ours_do_not",
+        || {
+            install(libc::SIGURG, count_urgent, libc::SA_ONSTACK);
+            let engine = Engine::default();
+            let module =
+                Module::new(&engine, r#"(module (func (export "spin") (loop (br 0))))"#).expect("valid");
+            let mut store = Store::new(&engine, ());
+            let instance = Instance::new(&mut store, &module, &[]).expect("an instance");
+            let handle = store.interrupt_handle().expect("a handle");
+            // SAFETY: takes nothing and cannot fail.
+            let thread = unsafe { libc::gettid() };
+            let process = std::process::id() as libc::pid_t;
+            let sender = std::thread::spawn(move || {
+                // SAFETY: integers; the signal has a handler.
+                let send = || unsafe { libc::syscall(libc::SYS_tgkill, process, thread, libc::SIGURG) };
+                for sent in 1..=100 {
+                    assert_eq!(send(), 0);
+                    while FOREIGN.load(Ordering::SeqCst) < sent {
+                        std::thread::yield_now();
+                    }
+                }
+                handle.interrupt();
+            });
+            let error = instance
+                .call::<(), ()>(&mut store, "spin", ())
+                .expect_err("it was stopped");
+            assert_eq!(error.downcast_ref(), Some(&Trap::Interrupt));
+            sender.join().expect("no panic");
+            assert_eq!(FOREIGN.load(Ordering::SeqCst), 100, "ours are not handed on");
+            // While no guest runs, and sent in another way.
+            // SAFETY: the signal has a handler.
+            unsafe { libc::raise(libc::SIGURG) };
+            // SAFETY: as above; this is the only thread left that does not block it.
+            unsafe { libc::kill(process, libc::SIGURG) };
+            while FOREIGN.load(Ordering::SeqCst) < 102 {
+                std::thread::yield_now();
+            }
+        },
+    );
+    expect_success(&child);
+}
