@@ -50,7 +50,9 @@ enum Layer {
         trap: Trap,
         backtrace: Option<WasmBacktrace>,
     },
-    Foreign(Box<dyn StdError + Send + Sync>),
+    Foreign(Foreign),
+    #[cfg(feature = "anyhow")]
+    Anyhow(anyhow::Error),
     Message(String),
     Context {
         context: Box<dyn ContextValue>,
@@ -63,17 +65,52 @@ enum Layer {
     },
 }
 
-/// What can be said about an error: printed always, and found by type when the type is an error itself.
-trait ContextValue: fmt::Display + Any + Send + Sync {}
+/// An error of the host's.
+struct Foreign {
+    error: Box<dyn StdError + Send + Sync>,
+    /// Makes an `anyhow::Error` of it that can be downcast, which takes its type.
+    #[cfg(feature = "anyhow")]
+    to_anyhow: fn(Box<dyn StdError + Send + Sync>) -> anyhow::Error,
+}
 
-impl<C: fmt::Display + Any + Send + Sync> ContextValue for C {}
+impl Foreign {
+    fn new<E: StdError + Send + Sync + 'static>(error: E) -> Foreign {
+        Foreign {
+            error: Box::new(error),
+            #[cfg(feature = "anyhow")]
+            to_anyhow: through_anyhow::typed::<E>,
+        }
+    }
+
+    fn boxed(error: Box<dyn StdError + Send + Sync>) -> Foreign {
+        Foreign {
+            error,
+            #[cfg(feature = "anyhow")]
+            to_anyhow: anyhow::Error::from_boxed,
+        }
+    }
+}
+
+/// What can be said about an error: printed always, and found by type when the type is an error itself.
+trait ContextValue: fmt::Display + Any + Send + Sync {
+    /// The same said about anyhow's error.
+    #[cfg(feature = "anyhow")]
+    fn said_of(self: Box<Self>, error: anyhow::Error) -> anyhow::Error;
+}
+
+impl<C: fmt::Display + Any + Send + Sync> ContextValue for C {
+    #[cfg(feature = "anyhow")]
+    fn said_of(self: Box<Self>, error: anyhow::Error) -> anyhow::Error {
+        error.context(*self)
+    }
+}
 
 impl Error {
     /// An error of the host's, kept as it is. A [`Trap`] becomes a trap without a backtrace.
     pub fn new<E: StdError + Send + Sync + 'static>(error: E) -> Error {
         match (&error as &dyn Any).downcast_ref::<Trap>() {
             Some(&trap) => Error::trap(trap, None),
-            None => Error::of(Layer::Foreign(Box::new(error))),
+            None => Error::of(Layer::Foreign(Foreign::new(error))),
         }
     }
 
@@ -88,7 +125,7 @@ impl Error {
             Ok(boxed) => boxed.0,
             Err(error) => match error.downcast_ref::<Trap>() {
                 Some(&trap) => Error::trap(trap, None),
-                None => Error::of(Layer::Foreign(error)),
+                None => Error::of(Layer::Foreign(Foreign::boxed(error))),
             },
         }
     }
@@ -108,25 +145,29 @@ impl Error {
     }
 
     /// Whether a context or the cause is an `E`.
-    pub fn is<E: StdError + 'static>(&self) -> bool {
+    pub fn is<E: StdError + Send + Sync + 'static>(&self) -> bool {
         self.downcast_ref::<E>().is_some()
     }
 
     /// The outermost context, or else the cause, that is an `E`.
-    pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
+    pub fn downcast_ref<E: StdError + Send + Sync + 'static>(&self) -> Option<&E> {
         self.layers().find_map(|layer| match layer {
             Layer::Trap { trap, .. } => (trap as &dyn Any).downcast_ref(),
-            Layer::Foreign(error) => error.downcast_ref(),
+            Layer::Foreign(foreign) => foreign.error.downcast_ref(),
+            #[cfg(feature = "anyhow")]
+            Layer::Anyhow(error) => error.downcast_ref(),
             Layer::Context { context, .. } => (&**context as &dyn Any).downcast_ref(),
             Layer::Message(_) | Layer::Traced { .. } => None,
         })
     }
 
     /// As [`downcast_ref`](Error::downcast_ref), mutable.
-    pub fn downcast_mut<E: StdError + 'static>(&mut self) -> Option<&mut E> {
+    pub fn downcast_mut<E: StdError + Send + Sync + 'static>(&mut self) -> Option<&mut E> {
         match &mut *self.layer {
             Layer::Trap { trap, .. } => (trap as &mut dyn Any).downcast_mut(),
-            Layer::Foreign(error) => error.downcast_mut(),
+            Layer::Foreign(foreign) => foreign.error.downcast_mut(),
+            #[cfg(feature = "anyhow")]
+            Layer::Anyhow(error) => error.downcast_mut(),
             Layer::Message(_) => None,
             Layer::Traced { source, .. } => source.downcast_mut(),
             Layer::Context { context, source } => match (&**context as &dyn Any).is::<E>() {
@@ -140,15 +181,25 @@ impl Error {
     ///
     /// # Errors
     /// This error, unchanged, when there is none.
-    pub fn downcast<E: StdError + 'static>(self) -> std::result::Result<E, Error> {
+    pub fn downcast<E: StdError + Send + Sync + 'static>(self) -> std::result::Result<E, Error> {
         match *self.layer {
             Layer::Trap { trap, backtrace } => {
                 downcast_value(trap).map_err(|trap| Error::of(Layer::Trap { trap, backtrace }))
             }
-            Layer::Foreign(error) => match error.downcast::<E>() {
+            Layer::Foreign(Foreign {
+                error,
+                #[cfg(feature = "anyhow")]
+                to_anyhow,
+            }) => match error.downcast::<E>() {
                 Ok(error) => Ok(*error),
-                Err(error) => Err(Error::of(Layer::Foreign(error))),
+                Err(error) => Err(Error::of(Layer::Foreign(Foreign {
+                    error,
+                    #[cfg(feature = "anyhow")]
+                    to_anyhow,
+                }))),
             },
+            #[cfg(feature = "anyhow")]
+            Layer::Anyhow(error) => error.downcast().map_err(|error| Error::of(Layer::Anyhow(error))),
             Layer::Message(message) => Err(Error::of(Layer::Message(message))),
             Layer::Traced { backtrace, source } => source
                 .downcast()
@@ -182,6 +233,8 @@ impl Error {
         self.layers().find_map(|layer| match layer {
             Layer::Trap { backtrace, .. } => backtrace.as_ref(),
             Layer::Traced { backtrace, .. } => Some(backtrace),
+            #[cfg(feature = "anyhow")]
+            Layer::Anyhow(error) => error.downcast_ref(),
             _ => None,
         })
     }
@@ -194,7 +247,9 @@ impl Error {
             }
             Layer::Context { source, .. } => source.set_backtrace(take),
             Layer::Traced { .. } => {}
-            cause @ (Layer::Foreign(_) | Layer::Message(_)) => {
+            #[cfg(feature = "anyhow")]
+            Layer::Anyhow(error) if error.is::<WasmBacktrace>() => {}
+            cause => {
                 let source = Error::of(std::mem::replace(cause, Layer::Message(String::new())));
                 *cause = Layer::Traced {
                     backtrace: take(),
@@ -222,7 +277,9 @@ impl Error {
     fn as_std(&self) -> &(dyn StdError + 'static) {
         match &*self.layer {
             Layer::Trap { trap, .. } => trap,
-            Layer::Foreign(error) => &**error,
+            Layer::Foreign(foreign) => &*foreign.error,
+            #[cfg(feature = "anyhow")]
+            Layer::Anyhow(error) => error.as_ref(),
             Layer::Traced { source, .. } => source.as_std(),
             layer => layer,
         }
@@ -262,7 +319,9 @@ impl fmt::Display for Layer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Layer::Trap { trap, .. } => trap.fmt(f),
-            Layer::Foreign(error) => error.fmt(f),
+            Layer::Foreign(foreign) => foreign.error.fmt(f),
+            #[cfg(feature = "anyhow")]
+            Layer::Anyhow(error) => fmt::Display::fmt(error, f),
             Layer::Message(message) => f.write_str(message),
             Layer::Context { context, .. } => context.fmt(f),
             Layer::Traced { source, .. } => source.layer.fmt(f),
@@ -281,7 +340,9 @@ impl StdError for Layer {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Layer::Context { source, .. } => Some(source.as_std()),
-            Layer::Foreign(error) => error.source(),
+            Layer::Foreign(foreign) => foreign.error.source(),
+            #[cfg(feature = "anyhow")]
+            Layer::Anyhow(error) => error.source(),
             Layer::Traced { source, .. } => source.as_std().source(),
             Layer::Trap { .. } | Layer::Message(_) => None,
         }
@@ -341,7 +402,7 @@ impl StdError for Boxed {
 impl From<Error> for Box<dyn StdError + Send + Sync> {
     fn from(error: Error) -> Self {
         match *error.layer {
-            Layer::Foreign(error) => error,
+            Layer::Foreign(foreign) => foreign.error,
             Layer::Trap {
                 trap,
                 backtrace: None,
@@ -356,6 +417,9 @@ impl From<Error> for Box<dyn StdError> {
         Box::<dyn StdError + Send + Sync>::from(error)
     }
 }
+
+#[cfg(feature = "anyhow")]
+mod through_anyhow;
 
 /// Contexts for results and options.
 pub trait Context<T> {
