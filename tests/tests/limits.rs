@@ -215,3 +215,204 @@ fn where_nobody_can_wait_an_answer_that_is_not_ready_is_an_error() {
     assert!(Memory::new(&mut store, MemoryType::new(1, None)).is_err());
     assert_eq!(memory.size(&store), 1);
 }
+
+/// Polls until ready; how many polls were pending.
+fn waited<T>(future: impl Future<Output = T>) -> (T, u64) {
+    selvedge_tests::drive(future)
+}
+
+#[test]
+fn the_host_waits_for_the_answer_when_it_grows_something() {
+    let engine = Engine::default();
+    let (mut store, instance) = waiting_store(
+        &engine,
+        &[Ok(true), Ok(false), Err("no more"), Ok(true), Ok(false)],
+    );
+    let memory = instance.get_memory(&mut store, "m").unwrap();
+    let (result, pending) = waited(memory.grow_async(&mut store, 2));
+    assert_eq!((result.unwrap(), pending), (1, 1));
+    let refused = waited(memory.grow_async(&mut store, 1)).0.unwrap_err();
+    assert!(
+        refused.to_string().contains("refused a memory of 262144 bytes"),
+        "{refused}"
+    );
+    let failed = waited(memory.grow_async(&mut store, 1)).0.unwrap_err();
+    assert!(failed.to_string().contains("no more"), "{failed}");
+    assert_eq!(memory.size(&store), 3);
+
+    let table = instance.get_table(&mut store, "t").unwrap();
+    let (result, pending) = waited(table.grow_async(&mut store, 3, Val::ExternRef(None)));
+    assert_eq!((result.unwrap(), pending), (2, 1));
+    let refused = waited(table.grow_async(&mut store, 1, Val::ExternRef(None)))
+        .0
+        .unwrap_err();
+    assert!(
+        refused.to_string().contains("refused a table of 6 elements"),
+        "{refused}"
+    );
+    assert_eq!(table.size(&store), 5);
+    assert_eq!(store.data().asked.len(), 5);
+}
+
+#[test]
+fn the_host_waits_for_the_answer_when_it_makes_something() {
+    let engine = Engine::default();
+    let (mut store, _) = waiting_store(&engine, &[Ok(true), Ok(false), Ok(true), Ok(false)]);
+    let (memory, pending) = waited(Memory::new_async(&mut store, MemoryType::new(2, None)));
+    assert_eq!((memory.unwrap().size(&store), pending), (2, 1));
+    assert!(
+        waited(Memory::new_async(&mut store, MemoryType::new(2, None)))
+            .0
+            .is_err()
+    );
+    let ty = TableType::new(RefType::FUNCREF, 4, None);
+    let (table, pending) = waited(Table::new_async(&mut store, ty, Val::FuncRef(None)));
+    assert_eq!((table.unwrap().size(&store), pending), (4, 1));
+    assert!(
+        waited(Table::new_async(&mut store, ty, Val::FuncRef(None)))
+            .0
+            .is_err()
+    );
+    let asked: Vec<_> = store
+        .data()
+        .asked
+        .iter()
+        .map(|growth| (growth.kind, growth.current, growth.desired))
+        .collect();
+    let (memory, table) = ((GrowthKind::Memory, 0, 2 * PAGE), (GrowthKind::Table, 0, 4));
+    assert_eq!(asked, [memory, memory, table, table]);
+}
+
+#[test]
+fn an_instance_waits_for_the_answers_for_what_it_has() {
+    let engine = Engine::default();
+    let module = Module::new(&engine, GROWING).unwrap();
+    let (mut store, _) = waiting_store(
+        &engine,
+        &[Ok(true), Ok(true), Ok(true), Ok(false), Err("no more")],
+    );
+    let (made, pending) = waited(Instance::new_async(&mut store, &module, &[]));
+    assert_eq!((made.is_ok(), pending), (true, 2), "a memory and a table");
+    let linker = selvedge::Linker::<Quota>::new(&engine);
+    let refused = waited(linker.instantiate_async(&mut store, &module))
+        .0
+        .unwrap_err();
+    assert!(
+        refused.to_string().contains("refused a table of 2 elements"),
+        "{refused}"
+    );
+    let failed = waited(
+        linker
+            .instantiate_pre(&module)
+            .unwrap()
+            .instantiate_async(&mut store),
+    )
+    .0
+    .unwrap_err();
+    assert!(failed.to_string().contains("no more"), "{failed}");
+    // Nobody is asked about what cannot be made.
+    let unknown = Module::new(&engine, r#"(module (import "no" "such" (func)) (memory 1))"#).unwrap();
+    assert!(waited(linker.instantiate_async(&mut store, &unknown)).0.is_err());
+    assert!(waited(Instance::new_async(&mut store, &unknown, &[])).0.is_err());
+    assert_eq!(store.data().asked.len(), 5);
+}
+
+#[test]
+fn what_is_given_up_while_the_limiter_thinks_does_not_happen() {
+    let engine = Engine::default();
+    let module = Module::new(&engine, GROWING).unwrap();
+    let (mut store, instance) = waiting_store(&engine, &[]);
+    let memory = instance.get_memory(&mut store, "m").unwrap();
+    let table = instance.get_table(&mut store, "t").unwrap();
+    for _ in 0..3 {
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(
+            pin!(memory.grow_async(&mut store, 1))
+                .poll(&mut context)
+                .is_pending()
+        );
+        assert!(
+            pin!(table.grow_async(&mut store, 1, Val::ExternRef(None)))
+                .poll(&mut context)
+                .is_pending()
+        );
+        assert!(
+            pin!(Memory::new_async(&mut store, MemoryType::new(1, None)))
+                .poll(&mut context)
+                .is_pending()
+        );
+        assert!(
+            pin!(Instance::new_async(&mut store, &module, &[]))
+                .poll(&mut context)
+                .is_pending()
+        );
+    }
+    assert_eq!((memory.size(&store), table.size(&store)), (1, 2));
+    assert_eq!(store.data().asked.len(), 12);
+}
+
+#[test]
+fn a_limiter_that_is_ready_or_plain_serves_the_async_ways_too() {
+    let engine = Engine::default();
+    let limits = StoreLimitsBuilder::new()
+        .memory_bytes(2 * PAGE)
+        .memories(2)
+        .build();
+    let mut store = Store::new(&engine, limits);
+    store.limiter(|limits| limits);
+    let (memory, pending) = waited(Memory::new_async(&mut store, MemoryType::new(1, None)));
+    let memory = memory.unwrap();
+    assert_eq!(pending, 0);
+    assert_eq!(waited(memory.grow_async(&mut store, 1)).0.unwrap(), 1);
+    assert!(waited(memory.grow_async(&mut store, 1)).0.is_err());
+    assert!(
+        waited(Memory::new_async(&mut store, MemoryType::new(1, None)))
+            .0
+            .is_ok()
+    );
+    let error = waited(Memory::new_async(&mut store, MemoryType::new(1, None)))
+        .0
+        .unwrap_err();
+    assert!(error.to_string().contains("allows 2 memories"), "{error}");
+    let mut without = Store::new(&engine, ());
+    let memory = waited(Memory::new_async(&mut without, MemoryType::new(1, None)))
+        .0
+        .unwrap();
+    assert_eq!(waited(memory.grow_async(&mut without, 1)).0.unwrap(), 1);
+}
+
+/// A host function grows its guest's memory and waits for the limiter, which uses the store meanwhile.
+#[test]
+fn a_host_function_waits_for_the_limiter_in_the_middle_of_a_call() {
+    let engine = Engine::default();
+    let module = Module::new(
+        &engine,
+        r#"(module (import "host" "more" (func $more (result i32))) (memory (export "m") 1)
+            (func (export "run") (result i32) (i32.add (call $more) (i32.mul (memory.size) (i32.const 10)))))"#,
+    )
+    .unwrap();
+    let mut linker = selvedge::Linker::<u64>::new(&engine);
+    linker
+        .func_wrap_async(
+            "host",
+            "more",
+            async |mut caller: selvedge::Caller<'_, u64>, (): ()| -> Result<i32, Error> {
+                let memory = caller
+                    .get_export("m")
+                    .and_then(selvedge::Extern::into_memory)
+                    .expect("exported");
+                Ok(memory.grow_async(&mut caller, 2).await? as i32)
+            },
+        )
+        .unwrap();
+    let mut store = Store::new(&engine, 0);
+    let instance = linker.instantiate(&mut store, &module).unwrap();
+    store.limiter_async(async |mut caller: selvedge::Caller<'_, u64>, growth: Growth| {
+        Once::default().await;
+        *caller.data_mut() += growth.desired;
+        Ok(true)
+    });
+    let (result, pending) = waited(instance.call_async::<_, (), i32>(&mut store, "run", ()));
+    assert_eq!((result.unwrap(), pending), (31, 1));
+    assert_eq!(*store.data(), 3 * PAGE);
+}

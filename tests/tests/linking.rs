@@ -1,9 +1,10 @@
 //! Bad input gets an error that names the thing and the number that decided.
 
 use selvedge::{
-    CompileError, Engine, Extern, Func, Global, GlobalType, Instance, Linker, Memory, MemoryType, Module,
-    RefType, Result, Store, Table, TableType, Val, ValType,
+    Caller, CompileError, Engine, Extern, Func, Global, GlobalType, Instance, Linker, Memory, MemoryType,
+    Module, RefType, Result, Store, Table, TableType, Val, ValType,
 };
+use selvedge_tests::{drive, wait};
 
 fn error_of<T>(result: Result<T>) -> String {
     match result {
@@ -148,5 +149,235 @@ fn unknown_imports_can_trap_or_answer_zero() -> Result<()> {
     let instance = trap.instantiate(&mut store, &module)?;
     let error = error_of(instance.call::<(), i64>(&mut store, "run", ()));
     assert!(error.contains("unknown import `env::f` was called"), "{error}");
+    Ok(())
+}
+
+/// A linker with `host::log`, whose numbers land in the store's data.
+fn logging(engine: &Engine) -> Result<Linker<Vec<i32>>> {
+    let mut linker = Linker::<Vec<i32>>::new(engine);
+    linker.func_wrap("host", "log", |mut caller: Caller<'_, Vec<i32>>, n: i32| {
+        caller.data_mut().push(n)
+    })?;
+    Ok(linker)
+}
+
+const COUNTING: &str = r#"(module (import "host" "log" (func $log (param i32)))
+    (global $n (mut i32) (i32.const 0)) (memory (export "memory") 1)
+    (func $next (export "next") (result i32)
+      (global.set $n (i32.add (global.get $n) (i32.const 1))) (global.get $n))"#;
+
+const USER: &str = r#"(module (import "lib" "next" (func $next (result i32)))
+    (func (export "twice") (result i32) (i32.add (i32.mul (call $next) (i32.const 10)) (call $next))))"#;
+
+#[test]
+fn a_command_lives_for_one_call() -> Result<()> {
+    let engine = Engine::default();
+    let command = format!(r#"{COUNTING} (func (export "_start") (call $log (call $next))))"#);
+    let (command, user) = (Module::new(&engine, command)?, Module::new(&engine, USER)?);
+    let mut store = Store::new(&engine, Vec::new());
+    let mut linker = logging(&engine)?;
+    linker.module(&mut store, "lib", &command)?;
+    assert!(store.data().is_empty(), "nothing ran");
+    let user = linker.instantiate(&mut store, &user)?;
+    assert_eq!(
+        user.call::<(), i32>(&mut store, "twice", ())?,
+        11,
+        "each call counts from the start"
+    );
+    let default = linker.get_default(&mut store, "lib")?.typed::<(), ()>(&store)?;
+    default.call(&mut store, ())?;
+    default.call(&mut store, ())?;
+    assert_eq!(store.data(), &[1, 1]);
+    Ok(())
+}
+
+#[test]
+fn a_reactor_is_initialised_once_and_lives_on() -> Result<()> {
+    let engine = Engine::default();
+    let reactor = format!(r#"{COUNTING} (func (export "_initialize") (call $log (call $next))))"#);
+    let (reactor, user) = (Module::new(&engine, reactor)?, Module::new(&engine, USER)?);
+    let mut store = Store::new(&engine, Vec::new());
+    let mut linker = logging(&engine)?;
+    linker.module(&mut store, "lib", &reactor)?;
+    assert_eq!(store.data(), &[1]);
+    let user = linker.instantiate(&mut store, &user)?;
+    assert_eq!(
+        user.call::<(), i32>(&mut store, "twice", ())?,
+        23,
+        "all calls are to one instance"
+    );
+    assert!(matches!(
+        linker.get(&mut store, "lib", "memory"),
+        Some(Extern::Memory(_))
+    ));
+    // What has no default does nothing.
+    linker
+        .get_default(&mut store, "lib")?
+        .typed::<(), ()>(&store)?
+        .call(&mut store, ())?;
+    Ok(())
+}
+
+#[test]
+fn modules_whose_functions_wait_are_linked_as_others_are() -> Result<()> {
+    let engine = Engine::default();
+    let waiting = r#"(module (import "host" "wait" (func $wait (result i32)))
+        (func (export "next") (result i32) (call $wait))"#;
+    let user = Module::new(&engine, USER)?;
+    for (own, waits) in [
+        (r#"(func (export "_start"))"#, 0),
+        (r#"(func (export "_initialize") (drop (call $wait)))"#, 1),
+    ] {
+        let module = Module::new(&engine, format!("{waiting} {own})"))?;
+        let mut store = Store::new(&engine, ());
+        let mut linker = Linker::<()>::new(&engine);
+        linker.func_wrap_async("host", "wait", async |_: Caller<'_, ()>, (): ()| -> i32 {
+            wait(1).await;
+            4
+        })?;
+        let (defined, pending) = drive(linker.module_async(&mut store, "lib", &module));
+        defined?;
+        assert_eq!(pending, waits);
+        let user = linker.instantiate(&mut store, &user)?;
+        let (sum, pending) = drive(user.call_async::<_, (), i32>(&mut store, "twice", ()));
+        assert_eq!((sum?, pending), (44, 2));
+    }
+    Ok(())
+}
+
+#[test]
+fn modules_that_are_neither_command_nor_reactor_are_refused_by_name() -> Result<()> {
+    let engine = Engine::default();
+    let mut store = Store::new(&engine, ());
+    let mut linker = Linker::<()>::new(&engine);
+    let both = Module::new(
+        &engine,
+        r#"(module (func (export "_start")) (func (export "_initialize")))"#,
+    )?;
+    let error = error_of(linker.module(&mut store, "lib", &both).map(drop));
+    assert!(
+        error.contains("`_start`") && error.contains("`_initialize`"),
+        "{error}"
+    );
+    let table = Module::new(
+        &engine,
+        r#"(module (func (export "_start")) (table (export "mine") 1 funcref))"#,
+    )?;
+    let error = error_of(linker.module(&mut store, "lib", &table).map(drop));
+    assert!(error.contains("command `lib` exports `mine`"), "{error}");
+    let unknown = Module::new(
+        &engine,
+        r#"(module (import "no" "such" (func)) (func (export "_start")))"#,
+    )?;
+    let error = error_of(linker.module(&mut store, "lib", &unknown).map(drop));
+    assert_eq!(error, "unknown import: `no::such` has not been defined");
+    linker.define(
+        "other",
+        "_start",
+        Memory::new(&mut store, MemoryType::new(1, None))?,
+    )?;
+    let error = error_of(linker.get_default(&mut store, "other"));
+    assert!(error.contains("`other::_start` is no function"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn shadowing_counts_the_last_definition_for_what_is_linked_later() -> Result<()> {
+    let engine = Engine::default();
+    let module = Module::new(
+        &engine,
+        r#"(module (import "m" "f" (func $f (result i32))) (func (export "run") (result i32) (call $f)))"#,
+    )?;
+    let mut store = Store::new(&engine, ());
+    let mut linker = Linker::<()>::new(&engine);
+    linker.func_wrap("m", "f", || 1)?;
+    let (first, pre) = (
+        linker.instantiate(&mut store, &module)?,
+        linker.instantiate_pre(&module)?,
+    );
+    let copy = linker.clone();
+    linker.allow_shadowing(true).func_wrap("m", "f", || 2)?;
+    linker.alias_module("m", "n")?;
+    linker.allow_shadowing(false);
+    assert!(linker.alias_module("m", "n").is_err(), "defined already");
+    let run = |store: &mut Store<()>, instance: Instance| instance.call::<(), i32>(store, "run", ());
+    let second = linker.instantiate(&mut store, &module)?;
+    assert_eq!(run(&mut store, first)?, 1);
+    assert_eq!(run(&mut store, second)?, 2);
+    let (before, copied) = (
+        pre.instantiate(&mut store)?,
+        copy.instantiate(&mut store, &module)?,
+    );
+    assert_eq!(run(&mut store, before)?, 1, "looked up before");
+    assert_eq!(run(&mut store, copied)?, 1, "a clone is another linker");
+    Ok(())
+}
+
+#[test]
+fn imports_looked_up_once_serve_many_stores() -> Result<()> {
+    let engine = Engine::default();
+    let module = Module::new(
+        &engine,
+        r#"(module (import "host" "log" (func $log (param i32))) (func (export "run") (param i32) (call $log (local.get 0))))"#,
+    )?;
+    let pre = logging(&engine)?.instantiate_pre(&module)?;
+    std::thread::scope(|scope| {
+        for n in 0..4 {
+            let pre = pre.clone();
+            scope.spawn(move || {
+                let mut store = Store::new(pre.module().engine(), Vec::new());
+                let instance = pre.instantiate(&mut store).expect("an instance");
+                instance.call::<i32, ()>(&mut store, "run", n).expect("it runs");
+                assert_eq!(store.data(), &[n]);
+            });
+        }
+    });
+    let wrong = Module::new(&engine, r#"(module (import "host" "log" (func (param i64))))"#)?;
+    let error = error_of(logging(&engine)?.instantiate_pre(&wrong));
+    assert!(
+        error.contains("incompatible import type for `host::log`"),
+        "{error}"
+    );
+    // What belongs to a store serves that store.
+    let mut one = Store::new(&engine, Vec::new());
+    let memory = Memory::new(&mut one, MemoryType::new(1, None))?;
+    let mut linker = logging(&engine)?;
+    linker.define("host", "memory", memory)?;
+    let pre = linker.instantiate_pre(&Module::new(
+        &engine,
+        r#"(module (import "host" "memory" (memory 1)))"#,
+    )?)?;
+    pre.instantiate(&mut one)?;
+    let error = error_of(pre.instantiate(&mut Store::new(&engine, Vec::new())));
+    assert!(error.contains("belongs to store"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn imports_and_exports_are_listed_with_their_types() -> Result<()> {
+    let engine = Engine::default();
+    let module = Module::new(
+        &engine,
+        r#"(module (import "a" "f" (func (param i32) (result f64))) (import "b" "m" (memory 1 2))
+            (global (export "g") (mut i64) (i64.const 0)) (table (export "t") 1 4 externref) (tag (export "e") (param i32))
+            (func (export "h") (param v128)))"#,
+    )?;
+    let imports: Vec<_> = module
+        .imports()
+        .map(|import| format!("{} {} {}", import.module(), import.name(), import.ty()))
+        .collect();
+    assert_eq!(
+        imports,
+        ["a f (func (param i32) (result f64))", "b m (memory 1 2)"]
+    );
+    let exports: Vec<_> = module
+        .exports()
+        .map(|export| format!("{} {}", export.name(), export.ty()))
+        .collect();
+    assert_eq!(exports.len(), 4);
+    assert!(exports[0].starts_with("g (global (mut i64"), "{exports:?}");
+    assert!(exports[1].starts_with("t (table 1 4 externref"), "{exports:?}");
+    assert!(exports[3].starts_with("h (func (param v128"), "{exports:?}");
+    assert!(module.get_export("h").is_some() && module.get_export("f").is_none());
     Ok(())
 }

@@ -35,7 +35,8 @@ impl Instance {
         Instance::link(context.reborrow(), module, linked)
     }
 
-    /// As [`new`](Instance::new), with a start function that may wait, and that fuel may make yield.
+    /// As [`new`](Instance::new), with a start function that may wait, and that fuel may make yield. A limiter that may wait
+    /// ([`Store::limiter_async`](crate::Store::limiter_async)) is waited for.
     ///
     /// # Errors
     /// As there.
@@ -48,9 +49,15 @@ impl Instance {
         imports: &[Extern],
     ) -> Result<Instance> {
         let mut context = store.as_context_mut();
+        let is_asked = context.has_limiter();
+        if is_asked {
+            // Nobody is asked for what cannot be.
+            check_imports(context.vm(), module, imports).map(drop)?;
+            context.check_instance_async(module).await?;
+        }
         let (instance, start) = {
             let linked = check_imports(context.vm(), module, imports)?;
-            Instance::link_async(context.reborrow(), module, linked)?
+            Instance::link_async(context.reborrow(), module, linked, is_asked)?
         };
         Instance::started(instance, start).await
     }
@@ -61,7 +68,7 @@ impl Instance {
         module: &Module,
         imports: Vec<Linked>,
     ) -> Result<Instance> {
-        let (instance, start) = Instance::allocate(&mut context, module, imports)?;
+        let (instance, start) = Instance::allocate(&mut context, module, imports, false)?;
         if let Some(start) = start {
             let () = context.call_typed(start, ())?;
         }
@@ -69,13 +76,14 @@ impl Instance {
     }
 
     /// As [`link`](Instance::link), with a start function that may wait: its call, for [`started`](Instance::started). What was
-    /// linked is not part of the future that awaits it, which is `Send` for that.
+    /// linked is not part of the future that awaits it, which is `Send` for that. `is_granted` says that the limiter was asked.
     pub(crate) fn link_async<'s, T>(
         mut context: StoreContextMut<'s, T>,
         module: &Module,
         imports: Vec<Linked>,
+        is_granted: bool,
     ) -> Result<(Instance, Option<CallFuture<'s, T, ()>>)> {
-        let (instance, start) = Instance::allocate(&mut context, module, imports)?;
+        let (instance, start) = Instance::allocate(&mut context, module, imports, is_granted)?;
         let call = start.map(|start| CallFuture::new(context.start_typed(Ok(start), ())));
         Ok((instance, call))
     }
@@ -96,6 +104,7 @@ impl Instance {
         context: &mut StoreContextMut<'_, T>,
         module: &Module,
         imports: Vec<Linked>,
+        is_granted: bool,
     ) -> Result<(Instance, Option<Target<(), ()>>)> {
         let vm = context.vm();
         if !vm.engine.same(module.engine()) {
@@ -103,7 +112,9 @@ impl Instance {
                 "the module was compiled by another engine than the store's",
             ));
         }
-        context.check_instance(module)?;
+        if !is_granted {
+            context.check_instance(module)?;
+        }
         let vm = context.vm_mut();
         let index = vm.instantiate(module, imports)?;
         let instance = Instance { store: vm.id, index };

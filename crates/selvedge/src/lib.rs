@@ -66,7 +66,7 @@ pub use global::Global;
 pub use host_fn::{FuelAsyncFn, HostAsyncFn, HostFn, HostValsAsyncFn, HostValsFn};
 pub use instance::Instance;
 pub use limits::{Growth, GrowthKind, ResourceLimiter, StoreLimits, StoreLimitsBuilder};
-pub use linker::Linker;
+pub use linker::{InstancePre, Linker};
 pub use memory::Memory;
 pub use module::{ExportType, ImportType, Module};
 pub use reference::{ExnRef, ExternRef, OwnedExternRef, RootScope};

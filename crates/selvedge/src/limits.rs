@@ -130,7 +130,10 @@ impl<T: 'static> Store<T> {
     /// As [`limiter`](Store::limiter), by an `async` closure: a guest that grows something waits for the answer. It may use the store as a
     /// host function does.
     ///
-    /// Under a sync `call`, and where the host itself grows or makes something or instantiates, the closure must be ready at once.
+    /// Where the host itself grows or makes something, [`Memory::grow_async`](crate::Memory::grow_async),
+    /// [`Memory::new_async`](crate::Memory::new_async), their like of [`Table`](crate::Table), and
+    /// [`Linker::instantiate_async`](crate::Linker::instantiate_async) wait for the answer. Under a sync `call`, and in their sync
+    /// sisters, the closure must be ready at once.
     ///
     /// ```
     /// # use selvedge::{Engine, Growth, Store};

@@ -21,6 +21,11 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+mod modules;
+mod pre;
+
+pub use pre::InstancePre;
+
 /// A definition: of the host and good for every store, or of one store.
 #[derive(Clone)]
 enum Definition {
@@ -227,6 +232,27 @@ impl<T: 'static> Linker<T> {
         Instance::link(context.reborrow(), module, linked)
     }
 
+    /// Looks every import up, once for many instances: see [`InstancePre`].
+    ///
+    /// # Errors
+    /// A name that is not defined, or a host function of another type. What belongs to a store is compared when an instance is made.
+    pub fn instantiate_pre(&self, module: &Module) -> Result<InstancePre<T>> {
+        Ok(InstancePre::new(module, self.resolve(module)?))
+    }
+
+    /// The definition of each import, in order. Host functions are of the type that is asked for.
+    fn resolve(&self, module: &Module) -> Result<Box<[Definition]>> {
+        let resolve = |import: ImportType<'_>| {
+            let found = self.find(import.module(), import.name());
+            let definition = found.ok_or_else(|| link::unknown(&import))?;
+            if let Definition::Host(func) = definition {
+                link::check_func(&import, &func.ty)?;
+            }
+            Ok(definition.clone())
+        };
+        module.imports().map(resolve).collect()
+    }
+
     /// As [`instantiate`](Linker::instantiate), with a start function that may wait, and that fuel may make yield.
     ///
     /// # Errors
@@ -240,9 +266,15 @@ impl<T: 'static> Linker<T> {
         module: &Module,
     ) -> Result<Instance> {
         let mut context = store.as_context_mut();
+        let is_asked = context.has_limiter();
+        if is_asked {
+            // Nobody is asked for what cannot be.
+            self.link_all(context.vm(), module).map(drop)?;
+            context.check_instance_async(module).await?;
+        }
         let (instance, start) = {
             let linked = self.link_all(context.vm(), module)?;
-            Instance::link_async(context.reborrow(), module, linked)?
+            Instance::link_async(context.reborrow(), module, linked, is_asked)?
         };
         Instance::started(instance, start).await
     }

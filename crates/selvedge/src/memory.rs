@@ -29,13 +29,27 @@ impl Memory {
     /// No address space or memory for it, a shared memory's type, or the store's limiter refuses.
     pub fn new(mut store: impl AsContextMut, ty: MemoryType) -> Result<Memory> {
         let mut context = store.as_context_mut();
-        if ty.is_shared() {
-            return Err(Error::msg(
-                "a shared memory is of no store: see `SharedMemory::new`",
-            ));
-        }
+        refuse_shared(&ty)?;
         context.check_new_memory(&ty)?;
-        let vm = context.vm_mut();
+        Memory::allocate(context.vm_mut(), ty)
+    }
+
+    /// As [`new`](Memory::new), for a store whose limiter may wait: [`Store::limiter_async`](crate::Store::limiter_async).
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancellation
+    /// Dropped before it is ready, it has made nothing.
+    pub async fn new_async(mut store: impl AsContextMut, ty: MemoryType) -> Result<Memory> {
+        let mut context = store.as_context_mut();
+        refuse_shared(&ty)?;
+        context.check_new_memory_async(&ty).await?;
+        Memory::allocate(context.vm_mut(), ty)
+    }
+
+    /// A new memory that nobody need be asked about any more.
+    fn allocate(vm: &mut StoreVm, ty: MemoryType) -> Result<Memory> {
         let memory = LinearMemory::new(&ty, vm.engine.memory_style(), vm.engine.memories())?;
         let index = vm.add_memory(MemoryVm::Own(memory));
         Ok(Memory::new_handle(vm.id, index))
@@ -136,19 +150,23 @@ impl Memory {
         let mut context = store.as_context_mut();
         let index = self.index(context.vm())?;
         context.check_growth(Grow::Memory { index, pages: delta })?;
-        let vm = context.vm_mut();
-        let memory = vm.memories[index].own_mut().expect(OWN);
-        let size = memory.size_pages();
-        memory.grow(delta).ok_or_else(|| {
-            let ty = memory.ty();
-            let maximum = ty.maximum.unwrap_or(ty.most_pages());
-            let is_allowed = size.checked_add(delta).is_some_and(|pages| pages <= maximum);
-            let reason = match is_allowed {
-                true => "the system refuses".to_owned(),
-                false => format!("its maximum is {maximum} pages"),
-            };
-            Error::msg(format!("memory of {size} pages cannot grow by {delta}: {reason}"))
-        })
+        grow_granted(context.vm_mut(), index, delta)
+    }
+
+    /// As [`grow`](Memory::grow), for a store whose limiter may wait: [`Store::limiter_async`](crate::Store::limiter_async).
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancellation
+    /// Dropped before it is ready, it has changed nothing.
+    pub async fn grow_async(&self, mut store: impl AsContextMut, delta: u64) -> Result<u64> {
+        let mut context = store.as_context_mut();
+        let index = self.index(context.vm())?;
+        context
+            .check_growth_async(Grow::Memory { index, pages: delta })
+            .await?;
+        grow_granted(context.vm_mut(), index, delta)
     }
 
     /// Copies bytes out of the memory.
@@ -184,6 +202,32 @@ impl Memory {
             .copy_from_slice(bytes);
         Ok(())
     }
+}
+
+/// A shared memory is of no store.
+fn refuse_shared(ty: &MemoryType) -> Result<()> {
+    match ty.is_shared() {
+        true => Err(Error::msg(
+            "a shared memory is of no store: see `SharedMemory::new`",
+        )),
+        false => Ok(()),
+    }
+}
+
+/// Grows a memory that nobody need be asked about any more.
+fn grow_granted(vm: &mut StoreVm, index: usize, delta: u64) -> Result<u64> {
+    let memory = vm.memories[index].own_mut().expect(OWN);
+    let size = memory.size_pages();
+    memory.grow(delta).ok_or_else(|| {
+        let ty = memory.ty();
+        let maximum = ty.maximum.unwrap_or(ty.most_pages());
+        let is_allowed = size.checked_add(delta).is_some_and(|pages| pages <= maximum);
+        let reason = match is_allowed {
+            true => "the system refuses".to_owned(),
+            false => format!("its maximum is {maximum} pages"),
+        };
+        Error::msg(format!("memory of {size} pages cannot grow by {delta}: {reason}"))
+    })
 }
 
 fn out_of_bounds(offset: usize, length: usize, size: usize) -> Error {

@@ -37,7 +37,24 @@ impl Table {
     pub fn new(mut store: impl AsContextMut, ty: TableType, init: Val) -> Result<Table> {
         let mut context = store.as_context_mut();
         context.check_new_table(&ty)?;
-        let vm = context.vm_mut();
+        Table::allocate(context.vm_mut(), ty, init)
+    }
+
+    /// As [`new`](Table::new), for a store whose limiter may wait: [`Store::limiter_async`](crate::Store::limiter_async).
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancellation
+    /// Dropped before it is ready, it has made nothing.
+    pub async fn new_async(mut store: impl AsContextMut, ty: TableType, init: Val) -> Result<Table> {
+        let mut context = store.as_context_mut();
+        context.check_new_table_async(&ty).await?;
+        Table::allocate(context.vm_mut(), ty, init)
+    }
+
+    /// A new table that nobody need be asked about any more.
+    fn allocate(vm: &mut StoreVm, ty: TableType, init: Val) -> Result<Table> {
         let table = vm.new_table(ty, element(init, ty, vm)?)?;
         let index = vm.add_table(table);
         Ok(Table::new_handle(vm.id, index))
@@ -115,18 +132,41 @@ impl Table {
     /// Beyond the maximum, no memory, or an `init` of another type or store; nothing changed then.
     pub fn grow(&self, mut store: impl AsContextMut, delta: u64, init: Val) -> Result<u64> {
         let mut context = store.as_context_mut();
-        let table = self.index(context.vm())?;
-        context.check_growth(Grow::Table {
-            index: table,
-            elements: delta,
-            init: 0,
-        })?;
-        let vm = context.vm_mut();
-        let word = element(init, vm.tables[table].ty, vm)?;
-        let table = &mut vm.tables[table];
-        let size = table.len();
-        table
-            .grow(delta, word)
-            .ok_or_else(|| Error::msg(format!("table of {size} elements cannot grow by {delta}")))
+        let index = self.index(context.vm())?;
+        context.check_growth(growth(index, delta))?;
+        grow_granted(context.vm_mut(), index, delta, init)
     }
+
+    /// As [`grow`](Table::grow), for a store whose limiter may wait: [`Store::limiter_async`](crate::Store::limiter_async).
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancellation
+    /// Dropped before it is ready, it has changed nothing.
+    pub async fn grow_async(&self, mut store: impl AsContextMut, delta: u64, init: Val) -> Result<u64> {
+        let mut context = store.as_context_mut();
+        let index = self.index(context.vm())?;
+        context.check_growth_async(growth(index, delta)).await?;
+        grow_granted(context.vm_mut(), index, delta, init)
+    }
+}
+
+/// What the limiter is asked; what the new elements are is not its business.
+fn growth(index: usize, delta: u64) -> Grow {
+    Grow::Table {
+        index,
+        elements: delta,
+        init: 0,
+    }
+}
+
+/// Grows a table that nobody need be asked about any more.
+fn grow_granted(vm: &mut StoreVm, index: usize, delta: u64, init: Val) -> Result<u64> {
+    let word = element(init, vm.tables[index].ty, vm)?;
+    let table = &mut vm.tables[index];
+    let size = table.len();
+    table
+        .grow(delta, word)
+        .ok_or_else(|| Error::msg(format!("table of {size} elements cannot grow by {delta}")))
 }

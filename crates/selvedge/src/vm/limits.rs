@@ -4,12 +4,16 @@
 //! a truth value as its result. A guest's `memory.grow` that has to wait for the answer is parked as in any host function; what it
 //! wanted is kept with what it waits for ([`Grow`] in [`Pending`](super::activation::Pending)), and done when the answer is there.
 //!
+//! Where the host itself grows or makes something and may wait, the limiter is called as any host function is by `call_async`, by an
+//! activation of its own: what it waits for is then parked, dropped and interrupted as everything else.
+//!
 //! The references that a `table.grow` would write are in no frame's stack map while the limiter runs: nothing is collected meanwhile.
 
 use super::activation::Activation;
 use super::arch::{DONE, SUSPEND};
 use super::block::StoreContextMut;
 use super::builtins;
+use super::call::{CallFuture, Target};
 use super::host::HostFunc;
 use super::instance::InstanceVm;
 use super::kept::Kept;
@@ -38,7 +42,9 @@ pub(crate) struct Maxima {
 /// A store's limiter.
 pub(crate) struct Limiter {
     record: Kept<HostRecord>,
-    _func: Arc<HostFunc>,
+    func: Arc<HostFunc>,
+    /// Its handle's index, made when the host first waits for it.
+    index: Option<u32>,
     maxima: Option<Maxima>,
 }
 
@@ -138,7 +144,8 @@ impl StoreVm {
         let record = Kept::new(self.host_record(&func, std::ptr::null_mut()));
         self.limiter = Some(Box::new(Limiter {
             record,
-            _func: func,
+            func,
+            index: None,
             maxima,
         }));
     }
@@ -278,22 +285,22 @@ unsafe fn ask(vm: *mut StoreVm, growth: Growth) -> Result<()> {
             _ => return Err(Error::msg("the limiter did not answer")),
         }
     }
-    if answer[0].u32() == 0 {
-        let Growth {
-            kind,
-            current,
-            desired,
-            ..
-        } = growth;
-        let (what, unit) = match kind {
-            GrowthKind::Memory => ("memory", "bytes"),
-            GrowthKind::Table => ("table", "elements"),
-        };
-        return Err(Error::msg(format!(
-            "the store's limiter refused a {what} of {desired} {unit} (it has {current})"
-        )));
+    granted(growth, answer[0].u32() != 0)
+}
+
+/// What the limiter's answer to the host is.
+fn granted(growth: Growth, is_granted: bool) -> Result<()> {
+    if is_granted {
+        return Ok(());
     }
-    Ok(())
+    let (current, desired) = (growth.current, growth.desired);
+    let (what, unit) = match growth.kind {
+        GrowthKind::Memory => ("memory", "bytes"),
+        GrowthKind::Table => ("table", "elements"),
+    };
+    Err(Error::msg(format!(
+        "the store's limiter refused a {what} of {desired} {unit} (it has {current})"
+    )))
 }
 
 /// While it lives, a host future that is not ready at once is an error: nothing may be parked, as no guest is running.
@@ -380,6 +387,69 @@ impl<T> StoreContextMut<'_, T> {
         Ok(())
     }
 
+    /// As [`check_new_memory`](StoreContextMut::check_new_memory); the limiter may wait.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn check_new_memory_async(&mut self, ty: &MemoryType) -> Result<()> {
+        self.vm().check_counts(0, 1, 0)?;
+        self.ask_async(of_memory(ty, 0, ty.minimum)).await
+    }
+
+    /// As [`check_new_table`](StoreContextMut::check_new_table); the limiter may wait.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn check_new_table_async(&mut self, ty: &TableType) -> Result<()> {
+        self.vm().check_counts(0, 0, 1)?;
+        self.ask_async(of_table(ty, 0, ty.minimum)).await
+    }
+
+    /// As [`check_growth`](StoreContextMut::check_growth); the limiter may wait.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn check_growth_async(&mut self, grow: Grow) -> Result<()> {
+        match grow.growth(self.vm()) {
+            Some(growth) => self.ask_async(growth).await,
+            None => Ok(()),
+        }
+    }
+
+    /// As [`check_instance`](StoreContextMut::check_instance); the limiter may wait.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn check_instance_async(&mut self, module: &Module) -> Result<()> {
+        if !self.has_limiter() {
+            return Ok(());
+        }
+        let info = module.info();
+        let memories = &info.memories[info.imported_memories as usize..];
+        let tables = &info.tables[info.imported_tables as usize..];
+        self.vm().check_counts(1, memories.len(), tables.len())?;
+        for ty in memories {
+            self.ask_async(of_memory(ty, 0, ty.minimum)).await?;
+        }
+        for ty in tables {
+            self.ask_async(of_table(ty, 0, ty.minimum)).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether somebody has to be asked.
+    pub(crate) fn has_limiter(&self) -> bool {
+        self.vm().limiter.is_some()
+    }
+
+    async fn ask_async(&mut self, growth: Growth) -> Result<()> {
+        let Some(limiter) = self.vm_mut().limiter_func()? else {
+            return Ok(());
+        };
+        let answer = CallFuture::<T, i32>::new(self.start_typed(Ok(limiter), growth.to_raw()));
+        granted(growth, answer.await? != 0)
+    }
+
     fn ask(&mut self, growth: Growth) -> Result<()> {
         let vm = self.vm().this();
         // SAFETY: this context is the token (block invariant 1), and no reference made by it is left.
@@ -388,6 +458,24 @@ impl<T> StoreContextMut<'_, T> {
 }
 
 impl StoreVm {
+    /// The limiter as a function that can be called.
+    ///
+    /// # Errors
+    /// No room for the trampolines of its signature.
+    fn limiter_func(&mut self) -> Result<Option<Target<(i32, i64, i64, i64), i32>>> {
+        let Some(limiter) = &self.limiter else {
+            return Ok(None);
+        };
+        let index = match limiter.index {
+            Some(index) => index,
+            None => self.add_host_func(limiter.func.clone())?,
+        };
+        if let Some(limiter) = &mut self.limiter {
+            limiter.index = Some(index);
+        }
+        Ok(Some(Target::assume(self.funcs[index as usize].func_ref)))
+    }
+
     fn check_counts(&self, instances: usize, memories: usize, tables: usize) -> Result<()> {
         let Some(maxima) = self.limiter.as_ref().and_then(|limiter| limiter.maxima) else {
             return Ok(());
