@@ -3,7 +3,7 @@
 use crate::args::{RunArgs, UnknownImports};
 use crate::entry::Entry;
 use crate::failure::Failure;
-use selvedge::{Config, Engine, Linker, Module, Store};
+use selvedge::{Config, Engine, Linker, Module, Store, WasmBacktraceDetails};
 use selvedge_wasi::WasiCtx;
 use std::ffi::OsString;
 use std::fs;
@@ -63,6 +63,7 @@ fn read(file: &Path) -> Result<Vec<u8>, Failure> {
 fn engine(args: &RunArgs) -> Result<Engine, Failure> {
     let mut config = Config::new();
     config.fuel(args.fuel.is_some());
+    config.wasm_backtrace_details(WasmBacktraceDetails::Enable);
     if let Some(bytes) = args.stack_bytes {
         config.stack_bytes(bytes);
     }

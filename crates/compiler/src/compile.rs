@@ -28,7 +28,7 @@ pub fn compile(wasm: &[u8], settings: &Settings) -> Result<CompiledModule, Compi
 
 fn compile_valid(wasm: &[u8], settings: &Settings) -> Result<CompiledModule, CompileError> {
     let isa = settings.isa()?;
-    let Parsed { info, bodies } = parse(wasm, settings.features)?;
+    let Parsed { info, bodies } = parse(wasm, settings)?;
     let env = Env {
         info: &info,
         settings,

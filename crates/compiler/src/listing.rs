@@ -31,7 +31,7 @@ pub fn listing(wasm: &[u8], settings: &Settings, what: Listing) -> Result<String
 
 fn list(wasm: &[u8], settings: &Settings, what: Listing) -> Result<String, CompileError> {
     let isa = settings.isa()?;
-    let parsed = parse(wasm, settings.features)?;
+    let parsed = parse(wasm, settings)?;
     let env = Env {
         info: &parsed.info,
         settings,

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::layout::VmLayout;
 use crate::{
-    ConstExpr, ConstOp, ExternType, FuncType, GlobalType, Image, MemoryType, RefType, TableType, TagType,
+    ConstExpr, ConstOp, DebugSections, ExternType, FuncType, GlobalType, Image, MemoryType, RefType,
+    TableType, TagType,
 };
 
 /// A compiled module.
@@ -62,6 +63,8 @@ pub struct ModuleInfo {
     pub elements: Vec<ElementSegment>,
     /// Names of functions from the name section, ascending by function index.
     pub function_names: Vec<(u32, String)>,
+    /// What it holds for debuggers.
+    pub debug: DebugSections,
     /// The vmctx of its instances.
     pub layout: VmLayout,
 }

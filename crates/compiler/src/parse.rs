@@ -9,8 +9,8 @@ use wasmparser::{
 use crate::layout::{VmCounts, VmLayout};
 use crate::{
     CompileError, ConstExpr, ConstOp, DataMode, DataSegment, ElementItems, ElementMode, ElementSegment,
-    Export, ExternIndex, ExternType, Features, FuncType, GlobalType, HeapType, Import, MemoryType,
-    ModuleInfo, RefType, TableType, TagType, ValType, const_expr, limits, rec_group,
+    Export, ExternIndex, ExternType, FuncType, GlobalType, HeapType, Import, MemoryType, ModuleInfo, RefType,
+    Settings, TableType, TagType, ValType, const_expr, limits, rec_group,
 };
 
 /// A module, its functions still in Wasm.
@@ -25,13 +25,15 @@ pub(crate) struct Body<'a> {
     pub(crate) body: FunctionBody<'a>,
 }
 
-/// Reads a module and validates all of it but the functions' bodies, with these proposals.
-pub(crate) fn parse(wasm: &[u8], features: Features) -> Result<Parsed<'_>, CompileError> {
+/// Reads a module and validates all of it but the functions' bodies, with the proposals of these settings.
+pub(crate) fn parse<'a>(wasm: &'a [u8], settings: &Settings) -> Result<Parsed<'a>, CompileError> {
     limits::module_bytes(wasm.len())?;
+    let features = settings.features;
     let mut reader = Reader {
         info: ModuleInfo::default(),
         bodies: Vec::new(),
         escaping: BTreeSet::new(),
+        keep_debug: settings.keep_debug,
     };
     let mut validator = Validator::new_with_features(features.flags());
     let mut parser = Parser::new(0);
@@ -52,6 +54,8 @@ struct Reader<'a> {
     bodies: Vec<Body<'a>>,
     /// The functions that get a record in the vmctx.
     escaping: BTreeSet<u32>,
+    /// Whether sections for debuggers are kept.
+    keep_debug: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -123,11 +127,18 @@ impl<'a> Reader<'a> {
                     self.data(data?)?;
                 }
             }
+            // Addresses in debug sections count from here ("DWARF for WebAssembly", code addresses).
+            Payload::CodeSectionStart { unchecked_range, .. } => {
+                self.info.debug.code_offset = unchecked_range.start as u32; // below 4 GiB: `limits::module_bytes`
+            }
             // Spec: appendix/custom: a malformed name section is ignored, as every custom section.
             Payload::CustomSection(section) => {
                 if let wasmparser::KnownCustom::Name(names) = section.as_known() {
                     let _ = self.names(names);
                 }
+                self.info
+                    .debug
+                    .section(section.name(), section.data(), self.keep_debug);
             }
             _ => {}
         }

@@ -66,6 +66,7 @@ pub struct Settings {
     pub(crate) parallel: bool,
     pub(crate) verify: bool,
     pub(crate) portable: bool,
+    pub(crate) keep_debug: bool,
     pub(crate) features: Features,
 }
 
@@ -86,6 +87,7 @@ impl Settings {
             parallel: true,
             verify: cfg!(debug_assertions),
             portable: false,
+            keep_debug: false,
             features: Features::default(),
         };
         settings.isa()?;
@@ -132,6 +134,13 @@ impl Settings {
     /// is the same either way. Default: no.
     pub fn portable(mut self, on: bool) -> Settings {
         self.portable = on;
+        self
+    }
+
+    /// Whether what a module holds for debuggers is kept in [`ModuleInfo::debug`](crate::ModuleInfo::debug): often as many bytes as
+    /// the rest of the module. The image is the same either way. Default: no.
+    pub fn keep_debug(mut self, on: bool) -> Settings {
+        self.keep_debug = on;
         self
     }
 

@@ -3,9 +3,15 @@
 //! A frame is kept as numbers and a share of its module's code; names are looked up when somebody prints it. So taking
 //! a backtrace costs the walk, and a host that handles its traps silently never pays for the symbols.
 
+use crate::source::FrameSymbol;
+use crate::store::AsContext;
 use crate::vm::code::ModuleCode;
+use crate::vm::trap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+/// What to do for lines of the source.
+const HINT: &str = "note: the module has source lines, which Config::wasm_backtrace_details or SELVEDGE_BACKTRACE_DETAILS=1 would show";
 
 /// How many frames beyond the cap are counted: the walk of a deep recursion would cost more than the trap.
 pub(crate) const COUNTED_FRAMES: usize = 1000;
@@ -23,6 +29,11 @@ impl WasmBacktrace {
         WasmBacktrace { frames, omitted }
     }
 
+    /// The guest frames below a host function, which is what it is for: those that called it. Empty where no guest runs or waits.
+    pub fn capture(store: impl AsContext) -> WasmBacktrace {
+        trap::backtrace(store.as_context().vm())
+    }
+
     /// The frames, innermost first, at most as many as the engine's cap.
     pub fn frames(&self) -> &[FrameInfo] {
         &self.frames
@@ -34,12 +45,18 @@ impl WasmBacktrace {
     }
 }
 
-/// One line a frame, `index: offset - module!function`, without a newline at the end.
+/// One line a frame, `index: offset - module!function`, and below it `at file:line:column` where the module says so
+/// ([`Config::wasm_backtrace_details`](crate::Config::wasm_backtrace_details)), once for each function that was inlined. No newline at
+/// the end.
 impl fmt::Display for WasmBacktrace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("wasm backtrace:")?;
         for (index, frame) in self.frames.iter().enumerate() {
             write!(f, "\n{index:>5}: {frame}")?;
+            frame.write_places(f)?;
+        }
+        if self.frames.iter().any(FrameInfo::could_say_more) {
+            write!(f, "\n{HINT}")?;
         }
         if self.omitted > 0 {
             let at_least = if self.omitted >= COUNTED_FRAMES {
@@ -65,6 +82,8 @@ pub struct FrameInfo {
     code: Arc<ModuleCode>,
     func_index: u32,
     wasm_offset: Option<u32>,
+    /// Looked up when somebody asks.
+    symbols: OnceLock<Box<[FrameSymbol]>>,
 }
 
 impl FrameInfo {
@@ -74,6 +93,7 @@ impl FrameInfo {
             code,
             func_index,
             wasm_offset,
+            symbols: OnceLock::new(),
         }
     }
 
@@ -96,6 +116,39 @@ impl FrameInfo {
     /// operator (a function's entry).
     pub fn wasm_offset(&self) -> Option<usize> {
         self.wasm_offset.map(|offset| offset as usize)
+    }
+
+    /// Where in the source the operator came from: the function that it is written in, and if that was inlined, the one it was inlined
+    /// in, and so on outwards. Empty where the module does not say, or was compiled without
+    /// [`Config::wasm_backtrace_details`](crate::Config::wasm_backtrace_details).
+    ///
+    /// Cost: the first time reads all of the module's DWARF, some tens of milliseconds a megabyte; then some hundred microseconds for
+    /// each frame, once. Time and memory are bounded, whatever the module holds; what is malformed or too much is left out.
+    pub fn symbols(&self) -> &[FrameSymbol] {
+        self.symbols.get_or_init(|| {
+            let symbols = self.wasm_offset.map(|offset| self.code.symbols(offset));
+            symbols.unwrap_or_default().into_boxed_slice()
+        })
+    }
+
+    /// Prints the places in the source, one a line, and before all but the first the name of the function.
+    fn write_places(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, symbol) in self.symbols().iter().enumerate() {
+            if index > 0 {
+                let name = symbol.name().unwrap_or("<inlined function>");
+                write!(f, "\n{:>15} - {name}", "")?;
+            }
+            if symbol.file().is_some() || symbol.line().is_some() {
+                write!(f, "\n{:>20}at {symbol}", "")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the module has source lines that were not kept.
+    fn could_say_more(&self) -> bool {
+        let debug = &self.code.info().debug;
+        debug.is_present && debug.bytes() == 0
     }
 }
 

@@ -3,6 +3,29 @@
 use selvedge_compiler::{Features, FuelCosts, MemoryStyle, OptLevel, Proposal};
 use std::time::Duration;
 
+/// Whether modules keep their source lines: see [`Config::wasm_backtrace_details`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WasmBacktraceDetails {
+    /// They do.
+    Enable,
+    /// They do not.
+    Disable,
+    /// They do if the environment variable `SELVEDGE_BACKTRACE_DETAILS` is `1` when the engine is made.
+    Environment,
+}
+
+impl WasmBacktraceDetails {
+    pub(crate) fn is_on(self) -> bool {
+        match self {
+            WasmBacktraceDetails::Enable => true,
+            WasmBacktraceDetails::Disable => false,
+            WasmBacktraceDetails::Environment => {
+                std::env::var_os("SELVEDGE_BACKTRACE_DETAILS").is_some_and(|value| value == "1")
+            }
+        }
+    }
+}
+
 /// Settings of an [`Engine`](crate::Engine).
 ///
 /// ```
@@ -24,6 +47,7 @@ pub struct Config {
     pub(crate) opt_level: OptLevel,
     pub(crate) parallel_compilation: bool,
     pub(crate) max_backtrace_frames: usize,
+    pub(crate) backtrace_details: WasmBacktraceDetails,
     pub(crate) signal_handlers: bool,
     pub(crate) features: Features,
     pub(crate) max_blocking_wait: Option<Duration>,
@@ -53,6 +77,7 @@ impl Config {
             opt_level: OptLevel::Speed,
             parallel_compilation: true,
             max_backtrace_frames: 64,
+            backtrace_details: WasmBacktraceDetails::Environment,
             signal_handlers: true,
             features: Features::default(),
             max_blocking_wait: Some(Duration::from_secs(10)),
@@ -166,6 +191,17 @@ impl Config {
     /// How many frames of a trap's backtrace are kept. Default: 64.
     pub fn max_backtrace_frames(&mut self, count: usize) -> &mut Config {
         self.max_backtrace_frames = count;
+        self
+    }
+
+    /// Whether modules keep what they hold for debuggers (DWARF), so that backtraces say files, lines and columns, and which functions were
+    /// inlined: [`FrameInfo::symbols`](crate::FrameInfo::symbols). Default: [`WasmBacktraceDetails::Environment`].
+    ///
+    /// Cost: the bytes of those sections that say where code comes from, as long as the module lives: often as many as the rest of the module.
+    /// Nothing is read before a backtrace is printed or asked; then 32 bytes a function of the source are kept as well. Compiled code and the time of
+    /// a trap are the same either way.
+    pub fn wasm_backtrace_details(&mut self, details: WasmBacktraceDetails) -> &mut Config {
+        self.backtrace_details = details;
         self
     }
 

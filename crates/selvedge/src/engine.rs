@@ -91,7 +91,8 @@ impl Engine {
             .opt_level(config.opt_level)
             .parallel(config.parallel_compilation)
             .features(config.features)
-            .portable(config.portable_code);
+            .portable(config.portable_code)
+            .keep_debug(config.backtrace_details.is_on());
         if config.signal_handlers {
             signals::install()?;
         }

@@ -48,6 +48,7 @@ mod memory;
 mod module;
 mod reference;
 mod shared_memory;
+mod source;
 mod store;
 mod table;
 mod trap;
@@ -56,7 +57,7 @@ mod vector;
 mod vm;
 
 pub use backtrace::{FrameInfo, WasmBacktrace};
-pub use config::Config;
+pub use config::{Config, WasmBacktraceDetails};
 pub use engine::Engine;
 pub use error::{Chain, Context, Error, Result};
 pub use exception::{Exception, Tag};
@@ -75,6 +76,7 @@ pub use selvedge_compiler::{
     RefType, TableType, TagType, UnknownOperator, ValType,
 };
 pub use shared_memory::SharedMemory;
+pub use source::FrameSymbol;
 pub use store::{
     AsContext, AsContextMut, Caller, FuelPolicy, InterruptHandle, Local, Store, StoreContext, StoreContextMut,
 };

@@ -20,6 +20,7 @@
 
 use super::arch;
 use crate::error::{Context, Error, Result};
+use crate::source::{FrameSymbol, SourceMap};
 use selvedge_compiler::image::{RUNTIME_SLOTS_BYTES, SLOT_FUEL_CHECK, SLOT_RAISE};
 use selvedge_compiler::{CompiledModule, Image, ModuleInfo};
 use std::collections::BTreeMap;
@@ -92,6 +93,7 @@ pub(crate) struct ModuleCode {
     /// The tables of the code. `text` is empty: it was moved to where it runs.
     image: Image,
     text_bytes: usize,
+    source: SourceMap,
     // Declared last, dropped last: the chunks are free only when nothing refers to the code.
     space: CodeSpace,
 }
@@ -110,6 +112,7 @@ impl ModuleCode {
             info,
             image,
             text_bytes: text.len(),
+            source: SourceMap::default(),
             space,
         });
         let address = Arc::as_ptr(&code).cast_mut();
@@ -122,6 +125,11 @@ impl ModuleCode {
     /// What the module says besides its code.
     pub(crate) fn info(&self) -> &ModuleInfo {
         &self.info
+    }
+
+    /// The functions of the source that the operator at `offset` of the module lies in, innermost first.
+    pub(crate) fn symbols(&self, offset: u32) -> Vec<FrameSymbol> {
+        self.source.symbols(&self.info.debug, offset)
     }
 
     /// The tables of the code; the text itself is no longer in it. Async-signal-safe, as are the image's lookups.
