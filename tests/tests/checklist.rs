@@ -3,7 +3,10 @@
 //! [`CHECKLIST`] names a test of this folder for each; a test here reads the sources and keeps the names true. Those that
 //! had no better place are below.
 
-use selvedge::{Caller, Config, Engine, Extern, FuelPolicy, Instance, Linker, Module, Result, Store, Trap};
+use selvedge::{
+    Caller, Config, Engine, Extern, FuelPolicy, Growth, Instance, Linker, MemoryType, Module, Result,
+    SharedMemory, Store, Trap,
+};
 use selvedge_tests::{drive, poll_once, wait};
 use std::num::NonZeroU64;
 use std::pin::pin;
@@ -43,6 +46,11 @@ const CHECKLIST: &[(&str, &str, &str)] = &[
         "a_guest_that_yields_moves_between_threads",
     ),
     (
+        "every kind of suspension: host, fuel, fuel asked for, memory, table, nested, atomic wait",
+        "checklist",
+        "every_kind_of_suspension_moves_between_threads",
+    ),
+    (
         "dropped at every suspension",
         "async_calls",
         "dropped_at_every_suspension_point_the_store_stays_usable",
@@ -51,6 +59,11 @@ const CHECKLIST: &[(&str, &str, &str)] = &[
         "nested, dropped at every suspension",
         "async_calls",
         "nested_calls_are_dropped_at_every_suspension_point",
+    ),
+    (
+        "every kind of suspension, dropped at each",
+        "checklist",
+        "every_kind_of_suspension_may_be_dropped",
     ),
     (
         "dropped on another thread than polled on",
@@ -178,6 +191,11 @@ const CHECKLIST: &[(&str, &str, &str)] = &[
         "signals_that_are_left_to_the_embedder_are_the_embedders",
     ),
     (
+        "SIGURG of others",
+        "signals",
+        "urgent_signals_of_others_reach_their_handler_and_ours_do_not",
+    ),
+    (
         "a host's own fault still ends the process",
         "stacks",
         "segfault_in_host_code_still_kills_the_process",
@@ -235,6 +253,11 @@ const CHECKLIST: &[(&str, &str, &str)] = &[
         "bulk_operations_pay_by_length_before_they_write",
     ),
     (
+        "what is yielded, counted exactly",
+        "fuel",
+        "yields_are_exactly_what_arithmetic_says",
+    ),
+    (
         "tail calls across modules",
         "tail_calls",
         "fuel_is_exact_and_yields_do_not_let_the_stack_grow",
@@ -250,6 +273,83 @@ const CHECKLIST: &[(&str, &str, &str)] = &[
         "asked for at zero",
         "interrupts",
         "fuel_is_asked_for_at_zero_and_no_more_of_it_is_a_trap",
+    ),
+    // Limits
+    (
+        "a guest, refused",
+        "limits",
+        "a_guest_grows_as_far_as_its_limits_and_gets_minus_one_beyond",
+    ),
+    (
+        "a guest, granted and refused asynchronously",
+        "limits",
+        "a_guest_waits_for_the_answer_and_goes_on_with_it",
+    ),
+    (
+        "a guest that is dropped while it waits",
+        "limits",
+        "a_growth_that_is_given_up_while_it_waits_does_not_happen",
+    ),
+    (
+        "the host, growing, granted and refused asynchronously",
+        "limits",
+        "the_host_waits_for_the_answer_when_it_grows_something",
+    ),
+    (
+        "the host, making, granted and refused asynchronously",
+        "limits",
+        "the_host_waits_for_the_answer_when_it_makes_something",
+    ),
+    (
+        "instances, granted and refused asynchronously",
+        "limits",
+        "an_instance_waits_for_the_answers_for_what_it_has",
+    ),
+    (
+        "the host, dropped while it waits",
+        "limits",
+        "what_is_given_up_while_the_limiter_thinks_does_not_happen",
+    ),
+    (
+        "nobody to wait",
+        "limits",
+        "where_nobody_can_wait_an_answer_that_is_not_ready_is_an_error",
+    ),
+    // Calls and traps
+    (
+        "typed, untyped, sync, async, from the store",
+        "calls",
+        "every_way_to_call_from_the_store",
+    ),
+    (
+        "the same from host functions",
+        "calls",
+        "every_way_to_call_from_a_host_function_in_every_way_to_call_it",
+    ),
+    (
+        "every trap, with its place",
+        "backtraces",
+        "every_trap_says_its_module_function_name_and_offset",
+    ),
+    (
+        "source lines, inlined functions",
+        "backtraces",
+        "a_trap_says_the_lines_of_its_source_and_what_was_inlined",
+    ),
+    (
+        "nested activations, each once",
+        "async_calls",
+        "backtrace_of_nested_calls_shows_each_activation_once",
+    ),
+    (
+        "a parked call",
+        "async_calls",
+        "a_parked_call_has_a_backtrace_and_says_what_fuel_is_left",
+    ),
+    (
+        "anyhow's errors, by type",
+        "anyhow",
+        "an_error_of_anyhows_goes_through_the_guest_with_its_type",
     ),
     // Types
     (
@@ -463,5 +563,120 @@ fn a_host_function_drives_another_store() -> Result<()> {
     let instance = linker.instantiate(&mut store, &module)?;
     let (result, pending) = drive_across_threads(instance.call_async::<_, i32, i32>(&mut store, "run", 2));
     assert_eq!((result?, pending), (103, 2));
+    Ok(())
+}
+
+/// Suspends in every way there is: in host functions, alone and nested; for fuel, by turns; for a memory and a table that grow; in an atomic
+/// wait, which its deadline ends.
+const SUSPENDING: &str = r#"(module
+    (import "host" "wait" (func $wait)) (import "host" "nested" (func $nested))
+    (import "host" "shared" (memory $shared 1 1 shared)) (memory $own 1) (table $t 1 externref)
+    (func $spend (export "spend") (local $n i32)
+      (loop $l (br_if $l (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 100)))))
+    (func (export "inner") (call $wait) (call $spend) (drop (memory.grow $own (i32.const 1))))
+    (func (export "run") (result i32)
+      (call $wait) (call $spend) (call $nested)
+      (drop (table.grow $t (ref.null extern) (i32.const 1)))
+      (drop (memory.atomic.wait32 $shared (i32.const 0) (i32.const 0) (i64.const 100000)))
+      (i32.add (i32.mul (memory.size $own) (i32.const 10)) (table.size $t))))"#;
+
+/// With a policy to yield, or with somebody who is asked at zero and waits.
+fn suspending(yields: bool) -> Result<(Store<u32>, Instance)> {
+    let engine = Engine::new(Config::new().fuel(true))?;
+    let module = Module::new(&engine, SUSPENDING)?;
+    let mut linker = Linker::<u32>::new(&engine);
+    linker.func_wrap_async("host", "wait", async |_: Caller<'_, u32>, (): ()| wait(1).await)?;
+    linker.func_wrap_async(
+        "host",
+        "nested",
+        async |mut caller: Caller<'_, u32>, (): ()| -> Result<()> {
+            let inner = caller
+                .get_export("inner")
+                .and_then(Extern::into_func)
+                .expect("exported");
+            inner
+                .typed::<(), ()>(&caller)?
+                .call_async(&mut caller, ())
+                .await?;
+            wait(1).await;
+            Ok(())
+        },
+    )?;
+    let shared = SharedMemory::new(&engine, MemoryType::shared(1, 1))?;
+    linker.define("host", "shared", shared)?;
+    let mut store = Store::new(&engine, 0);
+    store.limiter_async(async |mut caller, _growth: Growth| {
+        wait(1).await;
+        *caller.data_mut() += 1;
+        Ok(true)
+    });
+    store.set_fuel(100_000)?;
+    let instance = drive(linker.instantiate_async(&mut store, &module)).0?;
+    match yields {
+        true => store.set_fuel_policy(FuelPolicy::Yield {
+            every: NonZeroU64::new(100).expect("not zero"),
+        })?,
+        false => {
+            store.set_fuel(100)?;
+            store.on_fuel_zero_async(async |_caller| {
+                wait(1).await;
+                Ok(200)
+            })?;
+        }
+    }
+    Ok((store, instance))
+}
+
+#[test]
+fn every_kind_of_suspension_moves_between_threads() -> Result<()> {
+    for yields in [true, false] {
+        let (mut store, instance) = suspending(yields)?;
+        for turn in 1..=3 {
+            let call = instance.call_async::<_, (), i32>(&mut store, "run", ());
+            let (result, pending) = drive_across_threads(call);
+            assert_eq!(result?, (1 + turn) * 10 + 1 + turn);
+            assert!(
+                pending > 8,
+                "two waits, two growths, one nested, one atomic, and fuel: {pending}"
+            );
+        }
+        assert_eq!(
+            *store.data(),
+            2 + 3 * 2,
+            "the limiter was asked for what there is at first, and for what grew"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn every_kind_of_suspension_may_be_dropped() -> Result<()> {
+    for yields in [true, false] {
+        let (mut store, instance) = suspending(yields)?;
+        let mut polls = 0;
+        let done = loop {
+            polls += 1;
+            store.set_fuel(if yields { 100_000 } else { 100 })?;
+            let mut call = pin!(instance.call_async::<_, (), i32>(&mut store, "run", ()));
+            let mut last = Poll::Pending;
+            for _ in 0..polls {
+                last = poll_once(call.as_mut());
+                if last.is_ready() {
+                    break;
+                }
+            }
+            if let Poll::Ready(result) = last {
+                break result?;
+            }
+            assert!(polls < 1_000_000, "the atomic wait ends by the clock");
+            if polls > 40 {
+                polls *= 2; // only the atomic wait is left, which is the same at each poll
+            }
+        };
+        assert!(done >= 22, "memory and table grew at least once: {done}");
+        assert!(polls > 8, "dropped at each suspension before: {polls}");
+        let (again, _) = drive(instance.call_async::<_, (), i32>(&mut store, "run", ()));
+        assert_eq!(again?, done + 11, "the store is as good as before");
+    }
     Ok(())
 }

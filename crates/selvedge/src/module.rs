@@ -1,13 +1,14 @@
 //! Compiled modules: what they import and export, and their code.
 
 use crate::engine::{self, Engine};
-use crate::error::Result;
+use crate::error::{Context, Result};
 use crate::vm::code::ModuleCode;
 use crate::vm::linear::Image;
 use selvedge_compiler::{ExternIndex, ExternType, FuncType, ModuleInfo, compile};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 /// A compiled module, ready to be instantiated any number of times, in any store of its engine. Cheap to clone.
@@ -62,6 +63,16 @@ impl Module {
                 images: OnceLock::new(),
             }),
         })
+    }
+
+    /// [`Module::new`] of a file's bytes.
+    ///
+    /// # Errors
+    /// As there, and what reading the file ends with.
+    pub fn from_file(engine: &Engine, path: impl AsRef<Path>) -> Result<Module> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        Module::new(engine, bytes).with_context(|| format!("`{}`", path.display()))
     }
 
     /// Whether [`Module::new`] would take it, without keeping the code.
