@@ -272,3 +272,42 @@ fn a_store_keeps_its_stack_only_when_told_to() -> Result<()> {
     drop(store);
     other_instance.call::<(), ()>(&mut other, "f", ())
 }
+
+#[test]
+fn an_engine_says_how_many_stacks_its_guests_have_and_refuses_more() -> Result<()> {
+    let engine = Engine::new(Config::new().max_guest_stacks(2))?;
+    let module = Module::new(
+        &engine,
+        r#"(module (import "host" "wait" (func $wait)) (func (export "run") (call $wait)))"#,
+    )?;
+    let mut linker = Linker::<()>::new(&engine);
+    linker.func_wrap_async("host", "wait", async |_: Caller<'_, ()>, (): ()| {
+        std::future::pending::<()>().await
+    })?;
+    let mut stores = [
+        Store::new(&engine, ()),
+        Store::new(&engine, ()),
+        Store::new(&engine, ()),
+    ];
+    let mut calls = Vec::new();
+    for (index, store) in stores.iter_mut().enumerate() {
+        let instance = linker.instantiate(store, &module)?;
+        let mut call = Box::pin(instance.call_async::<_, (), ()>(store, "run", ()));
+        match selvedge_tests::poll_once(call.as_mut()) {
+            std::task::Poll::Pending => calls.push(call),
+            std::task::Poll::Ready(result) => {
+                let error = result.expect_err("the host function never returns");
+                assert_eq!(index, 2, "{error:#}");
+                assert!(format!("{error:#}").contains("2 of 2"), "{error:#}");
+            }
+        }
+    }
+    let stats = engine.stack_stats();
+    assert_eq!((stats.in_use, stats.max_stacks), (2, 2));
+    assert!(engine.resident_stack_bytes() >= 2 * 4096);
+    drop(calls);
+    engine.trim_stacks();
+    let stats = engine.stack_stats();
+    assert_eq!((stats.in_use, stats.parked), (0, 2));
+    Ok(())
+}

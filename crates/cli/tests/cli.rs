@@ -244,6 +244,16 @@ fn a_trap_prints_its_name_and_the_frames_and_exits_with_134() {
         .assert_trap("integer overflow", "divide");
 }
 
+/// A C program compiled with `-g`: tests/fixtures/lines.
+#[test]
+fn a_trap_says_the_lines_of_its_source() {
+    let wasm = include_bytes!("../../../tests/fixtures/lines/lines.wasm");
+    let files = Files::with("lines.wasm", wasm);
+    let output = files.run(&["run", "--invoke", "divide", "lines.wasm", "0"]);
+    output.assert_trap("integer divide by zero", "at /src/inner.h:3:16");
+    output.assert_trap("integer divide by zero", "at /src/lines.c:12:16");
+}
+
 #[test]
 fn endless_recursion_is_a_trap_at_any_stack_size() {
     let files = Files::with("lib.wat", LIBRARY);

@@ -62,6 +62,7 @@ pub use engine::Engine;
 pub use error::{Chain, Context, Error, Result};
 pub use exception::{Exception, Tag};
 pub use externs::Extern;
+pub use fibers::pool::PoolStats;
 pub use func::{Func, TypedFunc};
 pub use global::Global;
 pub use host_fn::{FuelAsyncFn, HostAsyncFn, HostFn, HostValsAsyncFn, HostValsFn};

@@ -61,7 +61,7 @@ pub enum GrowthKind {
 }
 
 /// What a [`Growth`] is as parameters of a host function: kind, sizes, maximum or -1.
-type RawGrowth = (i32, i64, i64, i64);
+pub(crate) type RawGrowth = (i32, i64, i64, i64);
 
 impl Growth {
     pub(crate) fn to_raw(self) -> RawGrowth {

@@ -21,7 +21,7 @@ use super::store::{Stop, StoreVm};
 use super::vmctx::{HostRecord, ValRaw};
 use crate::error::{Error, Result};
 use crate::host_fn::{HostAsyncFn, HostFn};
-use crate::limits::{Growth, GrowthKind};
+use crate::limits::{Growth, GrowthKind, RawGrowth};
 use crate::module::Module;
 use crate::trap::Trap;
 use selvedge_compiler::{Builtin, MemoryType, TableType};
@@ -30,6 +30,9 @@ use std::sync::Arc;
 
 /// What errors call the limiter.
 const NAME: &str = "limiter";
+
+/// The limiter as the host calls it when it may wait.
+type Ask = Target<RawGrowth, i32>;
 
 /// How many of each a store may have.
 #[derive(Clone, Copy, Debug)]
@@ -133,9 +136,9 @@ impl StoreVm {
     /// Sets a limiter that may wait.
     pub(crate) fn set_limiter_async<T: 'static, F>(&mut self, ask: F)
     where
-        F: HostAsyncFn<'static, T, (i32, i64, i64, i64), Result<i32>>,
+        F: HostAsyncFn<'static, T, RawGrowth, Result<i32>>,
     {
-        let func = HostFunc::wait::<T, (i32, i64, i64, i64), Result<i32>, F>(ask, Some(NAME.to_owned()));
+        let func = HostFunc::wait::<T, RawGrowth, Result<i32>, F>(ask, Some(NAME.to_owned()));
         self.set_limiter(func, None);
     }
 
@@ -462,7 +465,7 @@ impl StoreVm {
     ///
     /// # Errors
     /// No room for the trampolines of its signature.
-    fn limiter_func(&mut self) -> Result<Option<Target<(i32, i64, i64, i64), i32>>> {
+    fn limiter_func(&mut self) -> Result<Option<Ask>> {
         let Some(limiter) = &self.limiter else {
             return Ok(None);
         };
