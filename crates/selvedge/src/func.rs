@@ -115,7 +115,13 @@ impl Func {
         context.call_vals(func_ref, &ty, params, results)
     }
 
-    /// As [`call`](Func::call), as a future that waits when the guest does.
+    /// As [`call`](Func::call), as a future that waits when the guest does. Runs nothing before it is polled.
+    ///
+    /// # Errors
+    /// As there, told by the first poll; but a host function may wait.
+    ///
+    /// # Cancellation
+    /// As for [`CallFuture`]; `results` are as they were.
     pub fn call_async<'s, S: AsContextMut>(
         &self,
         store: &'s mut S,
@@ -190,7 +196,14 @@ impl<P: WasmTyList, R: WasmTyList> TypedFunc<P, R> {
         context.call_typed(target, params)
     }
 
-    /// As [`call`](TypedFunc::call), as a future that waits when the guest does.
+    /// As [`call`](TypedFunc::call), as a future that waits when the guest does. Runs nothing before it is polled; allocates nothing, takes no
+    /// lock.
+    ///
+    /// # Errors
+    /// As there, told by the first poll; but a host function may wait.
+    ///
+    /// # Cancellation
+    /// As for [`CallFuture`].
     #[inline]
     pub fn call_async<'s, S: AsContextMut>(&self, store: &'s mut S, params: P) -> CallFuture<'s, S::Data, R> {
         let mut context = store.as_context_mut();

@@ -235,6 +235,12 @@ impl Instance {
     }
 
     /// As [`call`](Instance::call), as a future that waits when the guest does. Runs nothing before it is polled.
+    ///
+    /// # Errors
+    /// As there, told by the first poll; but a host function may wait.
+    ///
+    /// # Cancellation
+    /// As for [`CallFuture`].
     pub fn call_async<'s, S: AsContextMut, P: WasmTyList, R: WasmTyList>(
         &self,
         store: &'s mut S,

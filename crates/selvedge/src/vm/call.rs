@@ -317,7 +317,7 @@ impl Drop for Leave<'_> {
 
 /// A guest call that may wait: for async host functions, or because fuel yields.
 ///
-/// Nothing runs before it is polled. It may be polled on another thread each time. Errors found when the call was made are what the
+/// Nothing runs before it is polled, by any executor. It may be polled on another thread each time. Errors found when the call was made are what the
 /// first poll says.
 ///
 /// # Cancellation
