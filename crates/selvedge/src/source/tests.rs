@@ -68,18 +68,18 @@ impl Random {
     }
 }
 
-/// How many of the addresses of a small module have symbols.
+/// How many of the addresses of the fixture, whose code section has 34 bytes, have symbols.
 fn ask_everywhere(sections: &DebugSections) -> usize {
     let map = SourceMap::default();
     let known = |offset: &u32| !map.symbols(sections, *offset).is_empty();
-    (0..200).step_by(5).filter(known).count()
+    (0..48).filter(known).count()
 }
 
 #[test]
 fn whole_sections_have_answers() {
     for wasm in LINES {
         let known = ask_everywhere(&kept(&sections_of(wasm)));
-        assert!(known > 5, "{known}");
+        assert!(known > 20, "{known} of the 34 bytes of code");
     }
 }
 
