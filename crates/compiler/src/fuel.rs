@@ -11,6 +11,13 @@
 //! without loops cannot run for long. The cold path calls a stub that preserves every register, so that a loop's
 //! values stay where they are.
 //!
+//! To Cranelift a computation with the pinned register is four instructions and three values, which every pass and the
+//! allocator of registers look at: for as many payments as real modules have, a fifth of the time. So a payment is
+//! a *place* instead on x86-64, two or three fences of three bytes each (`mfence`), which have no operands and move nowhere; `in_place.rs` puts the
+//! subtraction there, once the machine code is known. The one thing that is lost is that Cranelift takes no value of an earlier
+//! load for a later one across a payment: calls are as strict, and so is a loop with a check. A function of which a place was torn
+//! apart is compiled again with payments *computed*; no such function has been seen.
+//!
 //! Invariants
 //! 1. Whichever way a place is reached, the same fuel is pending there.
 //! 2. At a loop's header, and so at its check, none is.
@@ -21,6 +28,8 @@ use cranelift_codegen::ir::{Block, FuncRef, Function, InstBuilder, SourceLoc, ty
 use wasmparser::{FunctionBody, Operator};
 
 use crate::costs::FuelCosts;
+use crate::in_place;
+use crate::sites::Metering;
 use crate::translate::Translator;
 
 /// Makes the cold blocks call the fuel stub.
@@ -39,20 +48,45 @@ pub(crate) fn insert_calls(func: &mut Function, stub: FuncRef, blocks: &[(Block,
 /// What a call of a function costs by itself.
 const FUNCTION_ENTRY: u32 = 1;
 
+/// How payments are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Payments<'a> {
+    /// Written into places that are kept for them, if they are not too large.
+    InPlaces {
+        /// How many fences there are to be in front of each loop: see `crates/compiler/src/tight.rs`.
+        padding: &'a [u8],
+    },
+    /// Computed by CLIF.
+    Computed,
+}
+
+impl Payments<'_> {
+    /// The form that is tried first: places are filled on x86-64 only.
+    pub(crate) const FIRST: Payments<'static> = match cfg!(target_arch = "x86_64") {
+        true => Payments::InPlaces { padding: &[] },
+        false => Payments::Computed,
+    };
+}
+
 /// The state of metering in one function.
 #[derive(Debug)]
 pub(crate) struct Fuel<'a> {
     on: bool,
+    payments: Payments<'a>,
     costs: &'a FuelCosts,
     pending: u32,
+    /// How many loops there were so far.
+    loops: u32,
 }
 
 impl<'a> Fuel<'a> {
-    pub(crate) fn new(on: bool, costs: &'a FuelCosts) -> Fuel<'a> {
+    pub(crate) fn new(on: bool, costs: &'a FuelCosts, payments: Payments<'a>) -> Fuel<'a> {
         Fuel {
             on,
+            payments,
             costs,
             pending: 0,
+            loops: 0,
         }
     }
 
@@ -107,7 +141,7 @@ impl Translator<'_> {
             self.fuel.pending = FUNCTION_ENTRY;
             self.mark_site();
             if can_call(body) {
-                self.fuel_check();
+                self.fuel_check(Metering::Computed);
             }
         }
     }
@@ -118,27 +152,62 @@ impl Translator<'_> {
     }
 
     /// Pays so much that this is owed from here on; pays back if that is more than is owed now.
-    ///
-    /// A subtraction of a mostly positive constant: shorter than an addition of a negative one.
     pub(crate) fn fuel_pay_to(&mut self, owed: u32) {
         let amount = i64::from(self.fuel.pending) - i64::from(owed);
         if amount != 0 {
-            self.mark_metering();
-            let amount = self.b.ins().iconst(types::I64, amount);
-            let fuel = self.b.ins().get_pinned_reg(types::I64);
-            let left = self.b.ins().isub(fuel, amount);
-            self.b.ins().set_pinned_reg(left);
+            match (i32::try_from(amount), self.fuel.payments) {
+                (Ok(amount), Payments::InPlaces { .. }) => self.keep_place(amount),
+                _ => self.compute_payment(amount),
+            }
             self.fuel.pending = owed;
             self.mark_site();
         }
     }
 
+    /// Keeps a place for a payment.
+    fn keep_place(&mut self, amount: i32) {
+        self.keep(Metering::Place(amount), in_place::fences(amount));
+    }
+
+    fn keep(&mut self, what: Metering, fences: usize) {
+        self.mark_metering(what);
+        for _ in 0..fences {
+            self.b.ins().fence();
+        }
+    }
+
+    /// In front of a loop: what moves it to where it lies well, if that is known.
+    pub(crate) fn fuel_loop_padding(&mut self) {
+        let Payments::InPlaces { padding } = self.fuel.payments else {
+            return;
+        };
+        if let Some(fences @ 1..) = padding.get(self.fuel.loops as usize).copied() {
+            self.keep(Metering::Space(fences), fences.into());
+            self.mark_site();
+        }
+    }
+
+    /// The check at the header of a loop.
+    pub(crate) fn fuel_loop_check(&mut self) {
+        self.fuel_check(Metering::Header(self.fuel.loops));
+        self.fuel.loops += 1;
+    }
+
+    /// A payment in CLIF. A subtraction of a mostly positive constant: shorter than an addition of a negative one.
+    fn compute_payment(&mut self, amount: i64) {
+        self.mark_metering(Metering::Computed);
+        let amount = self.b.ins().iconst(types::I64, amount);
+        let fuel = self.b.ins().get_pinned_reg(types::I64);
+        let left = self.b.ins().isub(fuel, amount);
+        self.b.ins().set_pinned_reg(left);
+    }
+
     /// Looks whether the slice is used up, and asks for more on a cold path.
-    pub(crate) fn fuel_check(&mut self) {
+    fn fuel_check(&mut self, which: Metering) {
         if !self.fuel.on {
             return;
         }
-        self.mark_metering();
+        self.mark_metering(which);
         let fuel = self.b.ins().get_pinned_reg(types::I64);
         let used_up = self.b.ins().icmp_imm_s(IntCC::SignedLessThan, fuel, 0);
         let next = self.branch_cold(used_up);
@@ -150,8 +219,8 @@ impl Translator<'_> {
     }
 
     /// A site of its own for a payment or a check: its code is rewritten (see `in_place.rs`).
-    fn mark_metering(&mut self) {
+    fn mark_metering(&mut self, metering: Metering) {
         self.mark_site();
-        self.sites.mark_metering();
+        self.sites.mark_metering(metering);
     }
 }

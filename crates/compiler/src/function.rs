@@ -13,11 +13,12 @@ use cranelift_codegen::{
 use cranelift_frontend::FunctionBuilderContext;
 use wasmparser::FuncValidatorAllocations;
 
+use crate::fuel::Payments;
 use crate::link::{CALLS, LOOP_ALIGNMENT};
 use crate::parse::Body;
-use crate::sites::{Site, Sites};
+use crate::sites::{Metering, Site, Sites};
 use crate::translate::{Env, translate};
-use crate::{CallSite, CatchClause, CompileError, FaultSite, TrapCode, abi, in_place, regions};
+use crate::{CallSite, CatchClause, CompileError, FaultSite, TrapCode, abi, in_place, regions, tight};
 
 /// A function's machine code. Offsets are from its start.
 pub(crate) struct Compiled {
@@ -69,23 +70,26 @@ impl Worker {
     }
 
     /// Validates and translates a function; the CLIF is left in the context.
-    pub(crate) fn translate(&mut self, env: Env<'_>, body: Body<'_>) -> Result<(), CompileError> {
+    pub(crate) fn translate(
+        &mut self,
+        env: Env<'_>,
+        body: &Body<'_>,
+        payments: Payments<'_>,
+    ) -> Result<(), CompileError> {
         env.budget.check()?;
         let index = body.validate.index;
         let ty = env.info.function_type(index);
         self.start(abi::NAMESPACE_FUNCTION, index, abi::wasm_signature(ty));
-        let mut validator = body
-            .validate
-            .into_validator(std::mem::take(&mut self.allocations));
+        let mut validator = body.validator(std::mem::take(&mut self.allocations));
         let func = &mut self.context.func;
         let result = translate(
             env,
-            ty,
             &mut validator,
             &body.body,
             func,
             &mut self.builder,
             &mut self.sites,
+            payments,
         );
         if result.is_err() {
             // The builder was left in the middle.
@@ -98,8 +102,41 @@ impl Worker {
     /// Compiles a function of the module.
     pub(crate) fn function(&mut self, env: Env<'_>, body: Body<'_>) -> Result<Compiled, CompileError> {
         let index = body.validate.index;
-        self.translate(env, body)?;
-        self.compile(index, env.isa)
+        self.translate(env, &body, Payments::FIRST)?;
+        let Some(compiled) = self.compile(index, env.isa)? else {
+            return self.function_computing_payments(env, &body);
+        };
+        let padding = self.padding();
+        if padding.is_empty() {
+            return Ok(compiled);
+        }
+        self.translate(env, &body, Payments::InPlaces { padding: &padding })?;
+        let moved = self.compile(index, env.isa)?;
+        Ok(moved.unwrap_or(compiled))
+    }
+
+    /// What moves the loops of the function just compiled to where they lie well.
+    fn padding(&self) -> Vec<u8> {
+        if Payments::FIRST == Payments::Computed {
+            return Vec::new();
+        }
+        let compiled = self.context.compiled_code().expect("just compiled");
+        let ranges = compiled.buffer.get_srclocs_sorted().iter();
+        let headers = ranges.filter_map(|range| match self.sites.metering(range.loc) {
+            Some(Metering::Header(number)) => Some((number, range.start)),
+            _ => None,
+        });
+        tight::padding(compiled.code_buffer(), &headers.collect::<Vec<_>>())
+    }
+
+    /// As [`Self::function`], of one whose places for payments do not take them.
+    fn function_computing_payments(
+        &mut self,
+        env: Env<'_>,
+        body: &Body<'_>,
+    ) -> Result<Compiled, CompileError> {
+        self.translate(env, body, Payments::Computed)?;
+        self.compile_plain(body.validate.index, env.isa)
     }
 
     /// A fresh function in the context.
@@ -111,8 +148,22 @@ impl Worker {
         self.context.func.signature = signature;
     }
 
-    /// Compiles the CLIF in the context. `index` is for the error.
-    pub(crate) fn compile(&mut self, index: u32, isa: &dyn TargetIsa) -> Result<Compiled, CompileError> {
+    /// As [`Self::compile`], of CLIF that keeps no places.
+    pub(crate) fn compile_plain(
+        &mut self,
+        index: u32,
+        isa: &dyn TargetIsa,
+    ) -> Result<Compiled, CompileError> {
+        let compiled = self.compile(index, isa)?;
+        Ok(compiled.expect("no place is kept, so none is torn"))
+    }
+
+    /// Compiles the CLIF in the context. `index` is for the error. None if a place for a payment was torn apart.
+    pub(crate) fn compile(
+        &mut self,
+        index: u32,
+        isa: &dyn TargetIsa,
+    ) -> Result<Option<Compiled>, CompileError> {
         self.context
             .compile(isa, &mut ControlPlane::default())
             .map_err(|error| CompileError::codegen(index, format!("{:?}", error.inner)))?;
@@ -125,12 +176,17 @@ impl Worker {
             ranges: compiled.buffer.get_srclocs_sorted(),
         };
         let mut code = compiled.code_buffer().to_vec();
-        if isa.name() == "x64" {
-            for start in sites.metering() {
-                in_place::rewrite(&mut code[start as usize..]);
+        for (start, metering) in sites.metering() {
+            let code = &mut code[start as usize..];
+            match metering {
+                Metering::Place(amount) if !in_place::fill(code, amount) => return Ok(None),
+                Metering::Space(fences) if !in_place::clear(code, fences) => return Ok(None),
+                Metering::Place(_) | Metering::Space(_) => {}
+                Metering::Computed | Metering::Header(_) if isa.name() != "x64" => {}
+                Metering::Computed | Metering::Header(_) => in_place::rewrite(code),
             }
         }
-        Ok(Compiled {
+        Ok(Some(Compiled {
             code,
             alignment: match self.context.loop_analysis.loops().next() {
                 Some(_) => compiled.buffer.alignment.max(LOOP_ALIGNMENT),
@@ -147,7 +203,7 @@ impl Worker {
             stack_maps: stack_maps(compiled),
             try_calls: try_calls(compiled).map_err(|what| CompileError::codegen(index, what))?,
             unwind,
-        })
+        }))
     }
 }
 
@@ -209,10 +265,9 @@ impl SiteLookup<'_> {
     }
 
     /// Where payments and checks of fuel may begin.
-    fn metering(&self) -> impl Iterator<Item = u32> {
+    fn metering(&self) -> impl Iterator<Item = (u32, Metering)> {
         let ranges = self.ranges.iter();
-        let metering = ranges.filter(|range| self.sites.is_metering(range.loc));
-        metering.map(|range| range.start)
+        ranges.filter_map(|range| Some((range.start, self.sites.metering(range.loc)?)))
     }
 
     fn call(&self, return_address: u32) -> CallSite {
@@ -322,5 +377,88 @@ fn target(name: &UserExternalName) -> Option<Target> {
         abi::NAMESPACE_TRAP_STUB => TrapCode::from_u8(name.index as u8).map(Target::TrapStub),
         abi::NAMESPACE_FUEL_STUB => Some(Target::FuelStub),
         _ => None,
+    }
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+    use crate::Settings;
+    use crate::limits::Budget;
+    use crate::parse::{Parsed, parse};
+
+    /// What `compile` makes of a module's first function, with fuel.
+    fn compiled<T>(wat: &str, compile: impl FnOnce(&mut Worker, Env<'_>, Body<'_>) -> T) -> T {
+        let wasm = wat::parse_str(wat).expect("the text is valid");
+        let settings = Settings::host()
+            .expect("a processor that is supported")
+            .fuel(true);
+        let isa = settings.isa().expect("as above");
+        let Parsed { info, mut bodies } = parse(&wasm, &settings).expect("the module is valid");
+        let env = Env {
+            info: &info,
+            settings: &settings,
+            isa: &*isa,
+            budget: &Budget::of(wasm.len()),
+        };
+        compile(&mut Worker::new(), env, bodies.swap_remove(0))
+    }
+
+    /// The amounts of the instructions `sub r15, amount`, in order.
+    fn payments(code: &[u8]) -> Vec<i32> {
+        let at = |window: &[u8]| match *window {
+            [0x49, 0x83, 0xef, amount, ..] => Some(i32::from(amount as i8)),
+            [0x49, 0x81, 0xef, a, b, c, d] => Some(i32::from_le_bytes([a, b, c, d])),
+            _ => None,
+        };
+        code.windows(7).filter_map(at).collect()
+    }
+
+    #[test]
+    fn payments_that_are_computed_are_the_same() {
+        let some = "(drop (i32.const 1)) ".repeat(100);
+        let wat = format!(
+            "(module (func $f (param i32)
+                (if (local.get 0) (then {some}))
+                (loop (call $f (i32.const 0)) (br_if 0 (local.get 0)))))"
+        );
+        compiled(&wat, |worker, env, body| {
+            let computed = worker.function_computing_payments(env, &body);
+            let computed = payments(&computed.expect("the function is valid").code);
+            let places = worker.function(env, body).expect("as above");
+            assert_eq!(payments(&places.code), computed);
+            assert!(computed.contains(&100), "{computed:?}");
+        });
+    }
+
+    #[test]
+    fn a_tight_loop_lies_in_one_line_wherever_it_would() {
+        let turn = "(br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1))))";
+        let mut moved = 0;
+        for before in 0..16 {
+            let before = "(global.set 0 (i32.add (global.get 0) (i32.const 9)))".repeat(before);
+            let wat = format!(
+                "(module (global (mut i32) (i32.const 0)) (func (param i32) {before} (loop {turn})))"
+            );
+            compiled(&wat, |worker, env, body| {
+                let code = worker.function(env, body).expect("the function is valid").code;
+                // test r15, r15; and the branch back with which the loop ends.
+                let check = code.windows(3).position(|code| code == [0x4d, 0x85, 0xff]);
+                let check = check.expect("a loop has a check") - 3;
+                let back = |at: &usize| {
+                    let (head, distance) = (&code[*at..*at + 2], &code[*at + 2..*at + 6]);
+                    let distance = i32::from_le_bytes(distance.try_into().expect("four bytes"));
+                    head == [0x0f, 0x85] && *at as i32 + 6 + distance == check as i32
+                };
+                let end = (check..code.len() - 6)
+                    .find(back)
+                    .expect("a loop has a branch back")
+                    + 6;
+                assert!(end - check <= 64, "a tight loop");
+                assert_eq!(check / 64, (end - 1) / 64, "from {check} to {end}");
+                moved += usize::from(code.windows(3).any(|code| code == [0x0f, 0x1f, 0x00]));
+            });
+        }
+        assert!(moved > 0, "none of them had to be moved");
     }
 }

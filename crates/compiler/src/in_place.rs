@@ -1,14 +1,20 @@
 //! Payments and checks of fuel in one instruction each (x86-64).
 //!
-//! To Cranelift the pinned register is something to copy from and to: it never computes in it. This rewrites
-//! what it makes of a payment and of a check, in the machine code, and keeps every offset by prefixes that do nothing:
+//! To Cranelift the pinned register is something to copy from and to: it never computes in it. This writes payments
+//! into the places that are kept for them, and rewrites what Cranelift makes of a check and of a payment that it
+//! computes. Every offset is kept by prefixes that do nothing:
 //!
 //! ```text
+//!   mfence | mfence                                 ds ds sub r15, 7
+//!   mfence | mfence | mfence                        ds ds sub r15, 700
 //!   mov rax, r15 | sub rax, 7 | mov r15, rax        ds ds ds sub r15, 7
 //!   mov rax, r15 | test rax, rax                    ds ds ds test r15, r15
 //! ```
 //!
-//! Why that is right: the copy is a value of its own, made for the payment or the check and used by nothing else, so
+//! A place is a payment only once it is filled, so one that does not look as expected is an error. That flags change there is
+//! no matter: no flag lives from one CLIF instruction to the next.
+//!
+//! Why the others are right: the copy is a value of its own, made for the payment or the check and used by nothing else, so
 //! nobody reads its register behind them; the flags are the same. Only places that the table of sites names are looked
 //! at, where an instruction begins; what looks otherwise there, because the allocator moved something in between, stays.
 
@@ -24,8 +30,59 @@ const ARITHMETIC_32: u8 = 0x81;
 const ADD: u8 = 0;
 const SUB: u8 = 5;
 const NOP_3: [u8; 3] = [0x0f, 0x1f, 0x00];
+/// As recommended by the processors' makers.
+const NOP_9: [u8; 9] = [0x66, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0];
+const MFENCE: [u8; 3] = [0x0f, 0xae, 0xf0];
 
-/// Rewrites the payment or check that begins here, if it looks as expected.
+/// How many fences keep the place of a payment.
+pub(crate) fn fences(amount: i32) -> usize {
+    match i8::try_from(amount) {
+        Ok(_) => 2,
+        Err(_) => 3,
+    }
+}
+
+/// Writes a payment into the place that begins here. Whether it is such a place.
+#[must_use]
+pub(crate) fn fill(code: &mut [u8], amount: i32) -> bool {
+    let bytes = fences(amount) * MFENCE.len();
+    let Some(place) = code.get_mut(..bytes) else {
+        return false;
+    };
+    if place.chunks(MFENCE.len()).any(|fence| fence != MFENCE) {
+        return false;
+    }
+    place[..2].fill(PREFIX);
+    let immediate = amount.to_le_bytes();
+    match i8::try_from(amount) {
+        Ok(_) => place[2..].copy_from_slice(&[rex(0, 15), ARITHMETIC_8, registers(SUB, 15), immediate[0]]),
+        Err(_) => {
+            place[2..5].copy_from_slice(&[rex(0, 15), ARITHMETIC_32, registers(SUB, 15)]);
+            place[5..].copy_from_slice(&immediate);
+        }
+    }
+    true
+}
+
+/// Makes the fences that begin here do nothing. Whether there are that many.
+#[must_use]
+pub(crate) fn clear(code: &mut [u8], fences: u8) -> bool {
+    let Some(space) = code.get_mut(..usize::from(fences) * MFENCE.len()) else {
+        return false;
+    };
+    let is_space = space.chunks(MFENCE.len()).all(|fence| fence == MFENCE);
+    if is_space {
+        for nop in space.chunks_mut(NOP_9.len()) {
+            match nop.len() {
+                9 => nop.copy_from_slice(&NOP_9),
+                _ => nop.chunks_mut(3).for_each(|nop| nop.copy_from_slice(&NOP_3)),
+            }
+        }
+    }
+    is_space
+}
+
+/// Rewrites the payment that Cranelift computes here, or the check, if it looks as expected.
 pub(crate) fn rewrite(code: &mut [u8]) {
     let Some(copy) = copy_of_fuel(code) else {
         return;
@@ -110,6 +167,43 @@ mod tests {
         let mut code = code.to_vec();
         rewrite(&mut code);
         code
+    }
+
+    #[test]
+    fn a_place_takes_a_payment_of_its_length() {
+        let mut code = [MFENCE, MFENCE, MFENCE].concat();
+        assert!(fill(&mut code, 7));
+        assert_eq!(code, [0x3e, 0x3e, 0x49, 0x83, 0xef, 7, 0x0f, 0xae, 0xf0]);
+        let mut code = [MFENCE, MFENCE].concat();
+        assert!(fill(&mut code, -128));
+        assert_eq!(code, [0x3e, 0x3e, 0x49, 0x83, 0xef, 0x80]);
+        let mut code = [MFENCE, MFENCE, MFENCE].concat();
+        assert!(fill(&mut code, 128));
+        assert_eq!(code, [0x3e, 0x3e, 0x49, 0x81, 0xef, 128, 0, 0, 0]);
+    }
+
+    #[test]
+    fn space_does_nothing() {
+        let mut code = MFENCE.repeat(5);
+        assert!(clear(&mut code, 4));
+        assert_eq!(code, [&NOP_9[..], &NOP_3, &MFENCE].concat());
+        assert!(!clear(&mut code, 1));
+    }
+
+    #[test]
+    fn a_place_that_was_torn_apart_is_refused_and_stays() {
+        let mov = [0x48, 0x89, 0xc8];
+        for (place, amount) in [
+            ([MFENCE, mov, MFENCE].concat(), 7),
+            ([MFENCE, MFENCE, mov].concat(), 700),
+            ([mov, MFENCE, MFENCE].concat(), 7),
+            (MFENCE.to_vec(), 7),
+            (Vec::new(), 7),
+        ] {
+            let mut code = place.clone();
+            assert!(!fill(&mut code, amount));
+            assert_eq!(code, place);
+        }
     }
 
     #[test]

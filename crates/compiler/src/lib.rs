@@ -42,6 +42,7 @@ mod regions;
 mod settings;
 mod sites;
 mod stubs;
+mod tight;
 mod trampolines;
 mod translate;
 mod trap;

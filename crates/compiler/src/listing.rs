@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::fuel::Payments;
 use crate::function::Worker;
 use crate::limits::Budget;
 use crate::parse::parse;
@@ -20,7 +21,9 @@ pub enum Listing {
 
 /// Lists every defined function of a module.
 ///
-/// The text is for reading: it has no fixed format, and names what it refers to by number.
+/// The text is for reading: it has no fixed format, and names what it refers to by number. CLIF shows payments of fuel as they would be
+/// computed, machine instructions the places that are kept for them on x86-64 (`crates/compiler/src/fuel.rs`), neither what
+/// becomes of payments and checks in the machine code (`crates/compiler/src/in_place.rs`).
 ///
 /// # Errors
 ///
@@ -42,7 +45,11 @@ fn list(wasm: &[u8], settings: &Settings, what: Listing) -> Result<String, Compi
     let mut text = String::new();
     for body in parsed.bodies {
         let index = body.validate.index;
-        worker.translate(env, body)?;
+        let payments = match what {
+            Listing::Clif => Payments::Computed,
+            Listing::Assembly => Payments::FIRST,
+        };
+        worker.translate(env, &body, payments)?;
         let function = match what {
             Listing::Clif => worker.context.func.display().to_string(),
             Listing::Assembly => worker.disassemble(index, &*isa)?,

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use wasmparser::{
-    FuncToValidate, FunctionBody, Parser, Payload, ValidPayload, Validator, ValidatorResources,
+    FuncToValidate, FuncValidator, FuncValidatorAllocations, FunctionBody, Parser, Payload, ValidPayload,
+    Validator, ValidatorResources,
 };
 
 use crate::layout::{VmCounts, VmLayout};
@@ -23,6 +24,28 @@ pub(crate) struct Parsed<'a> {
 pub(crate) struct Body<'a> {
     pub(crate) validate: FuncToValidate<ValidatorResources>,
     pub(crate) body: FunctionBody<'a>,
+}
+
+impl Body<'_> {
+    /// What validates the function, operator by operator.
+    pub(crate) fn validator(
+        &self,
+        allocations: FuncValidatorAllocations,
+    ) -> FuncValidator<ValidatorResources> {
+        let FuncToValidate {
+            ref resources,
+            index,
+            ty,
+            features,
+        } = self.validate;
+        let validate = FuncToValidate {
+            resources: resources.clone(),
+            index,
+            ty,
+            features,
+        };
+        validate.into_validator(allocations)
+    }
 }
 
 /// Reads a module and validates all of it but the functions' bodies, with the proposals of these settings.

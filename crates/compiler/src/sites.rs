@@ -22,8 +22,21 @@ pub(crate) struct Site {
     pub(crate) fuel: u32,
     /// The last site, up to this one, of an operator that accesses linear memory.
     access: u32,
-    /// Whether the code is a payment or a check of fuel.
-    is_metering: bool,
+    /// Whether the code is a payment or a check of fuel, and which.
+    metering: Option<Metering>,
+}
+
+/// Code that concerns fuel alone. It is rewritten: see `in_place.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Metering {
+    /// A place for a payment of so much, or for what is paid back: filled by fences.
+    Place(i32),
+    /// A payment as CLIF computes it, or a check.
+    Computed,
+    /// The check at the header of a loop, by its number.
+    Header(u32),
+    /// So many fences that only take space.
+    Space(u8),
 }
 
 /// The sites of one function.
@@ -47,7 +60,7 @@ impl Sites {
             wasm,
             fuel,
             access,
-            is_metering: false,
+            metering: None,
         });
         SourceLoc::new(self.sites.len() as u32 - 1)
     }
@@ -66,16 +79,16 @@ impl Sites {
         self.accesses.len().saturating_sub(1)
     }
 
-    /// Says that what is made at the current site is a payment or a check of fuel, and nothing else.
-    pub(crate) fn mark_metering(&mut self) {
+    /// Says that what is made at the current site is this payment or check of fuel, and nothing else.
+    pub(crate) fn mark_metering(&mut self, metering: Metering) {
         if let Some(last) = self.sites.last_mut() {
-            last.is_metering = true;
+            last.metering = Some(metering);
         }
     }
 
-    /// Whether an instruction belongs to a payment or a check of fuel.
-    pub(crate) fn is_metering(&self, loc: SourceLoc) -> bool {
-        self.get(loc).is_metering
+    /// The payment or check of fuel that an instruction belongs to.
+    pub(crate) fn metering(&self, loc: SourceLoc) -> Option<Metering> {
+        self.get(loc).metering
     }
 
     /// The site of an instruction.
@@ -84,7 +97,7 @@ impl Sites {
             wasm: 0,
             fuel: 0,
             access: 0,
-            is_metering: false,
+            metering: None,
         };
         self.sites.get(loc.bits() as usize).copied().unwrap_or(none)
     }

@@ -52,7 +52,7 @@ pub(crate) fn entry(
     store_slots(&mut b, args, &results);
     b.ins().return_(&[]);
     b.finalize(isa.frontend_config());
-    worker.compile(index, isa)
+    worker.compile_plain(index, isa)
 }
 
 /// Compiles the import trampoline of a signature. `index` names it in errors.
@@ -78,7 +78,7 @@ pub(crate) fn import(
     let results = load_slots(&mut b, args, ty.results());
     b.ins().return_(&results);
     b.finalize(isa.frontend_config());
-    worker.compile(index, isa)
+    worker.compile_plain(index, isa)
 }
 
 fn entry_block(b: &mut FunctionBuilder<'_>) -> Vec<Value> {

@@ -19,7 +19,7 @@ use smallvec::SmallVec;
 use wasmparser::{BlockType, FuncValidator, FunctionBody, Operator, ValidatorResources};
 
 use crate::abi::{Imports, clif_type};
-use crate::fuel::Fuel;
+use crate::fuel::{Fuel, Payments};
 use crate::labels::{BlockSig, Label, LabelKind};
 use crate::op::exceptions::Exceptions;
 use crate::sites::Sites;
@@ -68,14 +68,15 @@ pub(crate) struct Translator<'a> {
 /// Translates a function into `func`, whose signature is set, and validates it on the way.
 pub(crate) fn translate(
     env: Env<'_>,
-    ty: &FuncType,
     validator: &mut FuncValidator<ValidatorResources>,
     body: &FunctionBody<'_>,
     func: &mut Function,
     context: &mut FunctionBuilderContext,
     sites: &mut Sites,
+    payments: Payments<'_>,
 ) -> Result<(), CompileError> {
     sites.clear();
+    let ty = env.info.function_type(validator.index());
     let mut b = FunctionBuilder::new(&mut *func, context);
     let entry = b.create_block();
     b.append_block_params_for_function_params(entry);
@@ -90,7 +91,7 @@ pub(crate) fn translate(
         reachable: true,
         vmctx,
         imports: Imports::default(),
-        fuel: Fuel::new(env.settings.fuel, &env.settings.fuel_costs),
+        fuel: Fuel::new(env.settings.fuel, &env.settings.fuel_costs, payments),
         sites,
         offset: body.range().start as u32,
         builtin_args: None,

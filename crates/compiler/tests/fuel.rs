@@ -269,7 +269,9 @@ fn payments_and_checks_are_one_instruction_each() {
             .count()
     };
     // Before the loop, at its end and at the function's; each a `sub r15`.
-    assert_eq!(count(&[0x49, 0x81, 0xef]), 3);
+    assert_eq!(count(&[0x49, 0x83, 0xef]), 3);
+    // No place was left empty.
+    assert_eq!(count(&[0x0f, 0xae, 0xf0]), 0);
     // At the loop's header: a `test r15, r15`.
     assert_eq!(count(&[0x4d, 0x85, 0xff]), 1);
     let copies = code

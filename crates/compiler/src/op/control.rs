@@ -43,11 +43,12 @@ impl<'a> Translator<'a> {
         let sig = self.block_sig(ty)?;
         let header = self.block_taking(sig.params);
         let args = self.top_args(sig.params.len());
+        self.fuel_loop_padding();
         self.b.ins().jump(header, &args);
         self.stack.truncate(self.stack.len() - sig.params.len());
         self.continue_in(header);
         self.push_label(LabelKind::Loop(header), sig);
-        self.fuel_check();
+        self.fuel_loop_check();
         Ok(())
     }
 
