@@ -4,6 +4,8 @@
 //! wasmtime has its defaults, and what its documentation names as fast: typed functions, `InstancePre`, and
 //! the pooling allocator where the row says so.
 
+use fibers::Stack;
+use fibers::pool::{PoolConfig, StackPool};
 use selvedge_benches::guest::{CALLS, HOST_CALLS, Once, SMALL, block_on, page_of_data, start_and_cancel};
 use selvedge_benches::{Contest, Question, side};
 use std::hint::black_box;
@@ -132,6 +134,20 @@ fn sync_calls(contest: &mut Contest, ours: &mut Ours, theirs: &mut Theirs) {
     );
 }
 
+/// As the first of [`sync_calls`], with the stack kept from call to call.
+fn kept_stack(contest: &mut Contest, ours: &mut Ours, theirs: &mut Theirs) {
+    let (nop, their_nop) = (ours.typed::<(), ()>("nop"), theirs.typed::<(), ()>("nop"));
+    ours.store.keep_stack(true);
+    contest.duel(
+        Question::new("sync call, nop, in a store that keeps its stack", 0.5),
+        side("selvedge", || nop.call(&mut ours.store, ()).expect("nop returns")),
+        side("wasmtime", || {
+            their_nop.call(&mut theirs.store, ()).expect("nop returns")
+        }),
+    );
+    ours.store.keep_stack(false);
+}
+
 fn async_calls(contest: &mut Contest, ours: &mut Ours, theirs: &mut Theirs) {
     let (add, their_add) = (
         ours.typed::<(i32, i32), i32>("add"),
@@ -226,6 +242,61 @@ fn overflow(contest: &mut Contest, question: Question, ours: &mut Ours, theirs: 
         side("selvedge", || assert!(func.call(&mut ours.store, 1).is_err())),
         side("wasmtime", || {
             assert!(their_func.call(&mut theirs.store, 1).is_err())
+        }),
+    );
+}
+
+/// Levels of a recursion that ends before the stack does: nearly as many as overflow 512 KiB, at 32 bytes each.
+const LEVELS: i32 = 16_000;
+
+/// An overflow beside the recursion alone, which an explicit trap ends, for a tenth of a microsecond.
+fn recursion(contest: &mut Contest, ours: &mut Ours) {
+    let (deep, fall) = (ours.typed::<i32, i32>("deep"), ours.typed::<i32, i32>("fall"));
+    let store = std::cell::RefCell::new(&mut ours.store);
+    contest.duel(
+        Question::new(
+            "bound: stack overflow, no backtrace, beside the recursion alone",
+            1.0,
+        )
+        .without_goal(),
+        side("selvedge", || {
+            assert!(deep.call(&mut **store.borrow_mut(), 1).is_err())
+        }),
+        side("recursion", || {
+            assert!(fall.call(&mut **store.borrow_mut(), LEVELS).is_err())
+        }),
+    );
+}
+
+/// The same crossings, by hand: a pooled stack taken, an empty function called on it, the stack given back; and a closure called on
+/// another stack.
+fn bounds(contest: &mut Contest, ours: &mut Ours) {
+    let pool = StackPool::new(PoolConfig::default()).expect("there is room for stacks");
+    let nop = ours.typed::<(), ()>("nop");
+    contest.duel(
+        Question::new("bound: sync call, nop, beside take + call on a stack + give", 1.0).without_goal(),
+        side("selvedge", || nop.call(&mut ours.store, ()).expect("nop returns")),
+        side("by hand", || {
+            let stack = pool.take().expect("there is a stack");
+            // SAFETY: the stack was just taken, so nobody uses it.
+            unsafe { fibers::raw::on_stack(stack.base(), || black_box(())) }
+        }),
+    );
+    let turns = HOST_CALLS as i32;
+    let func = ours.typed::<i32, i32>("sync");
+    let stack = pool.take().expect("there is a stack");
+    contest.duel(
+        Question::new("bound: guest -> host, beside a closure on another stack", 1.0)
+            .times(HOST_CALLS)
+            .without_goal(),
+        side("selvedge", || {
+            assert_eq!(func.call(&mut ours.store, turns).ok(), Some(turns))
+        }),
+        side("by hand", || {
+            for turn in 0..turns {
+                // SAFETY: nobody else uses the stack.
+                black_box(unsafe { fibers::raw::on_stack(stack.base(), || black_box(turn) + 1) });
+            }
         }),
     );
 }
@@ -328,6 +399,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut theirs = Theirs::new(&wasmtime::Config::new(), false)?;
     let mut waiting = Theirs::new(&wasmtime::Config::new(), true)?;
     sync_calls(&mut contest, &mut ours, &mut theirs);
+    kept_stack(&mut contest, &mut ours, &mut theirs);
     async_calls(&mut contest, &mut ours, &mut waiting);
     sync_host_calls(&mut contest, &mut ours, &mut theirs);
     async_host_calls(&mut contest, &mut ours, &mut waiting);
@@ -340,6 +412,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (mut ours, mut theirs) = (Ours::new(0)?, Theirs::new(&config, false)?);
     let question = Question::new("trap: stack overflow, no backtrace", 0.45);
     overflow(&mut contest, question, &mut ours, &mut theirs);
+    recursion(&mut contest, &mut ours);
+    bounds(&mut contest, &mut ours);
     contest.finish();
     Ok(())
 }

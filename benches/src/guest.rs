@@ -33,6 +33,9 @@ pub const CALLS: &str = r#"(module
     (func (export "never") (call $never))
     (func (export "unreachable") unreachable)
     (func (export "oob") (drop (i32.load (i32.const -4))))
+    (func $fall (export "fall") (param $n i32) (result i32)
+        (if (i32.eqz (local.get $n)) (then unreachable))
+        (i32.add (call $fall (i32.sub (local.get $n) (i32.const 1))) (local.get $n)))
     (func $deep (export "deep") (param i32) (result i32)
         (i32.add (call $deep (i32.add (local.get 0) (i32.const 1))) (local.get 0))))"#;
 

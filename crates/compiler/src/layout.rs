@@ -24,6 +24,8 @@
 //! Invariant: the store context of a context is at the same place in a vmctx and in a host record,
 //! so that an entry trampoline need not know which one it is given.
 
+use crate::ValType;
+
 /// Offset in a store context of the slice of fuel that the pinned register is loaded from, an `i64`.
 pub const STORE_FUEL: i32 = 0;
 /// Offset in a store context of the code that compiled code calls for a [`crate::Builtin`].
@@ -91,6 +93,28 @@ pub const FUNC_REF_BYTES: u32 = 32;
 
 /// Size of a slot in the arrays of arguments and results in bytes.
 pub const ARG_SLOT_BYTES: u32 = 16;
+
+/// The most parameters that [`is_few_integers`] allows.
+pub const MAX_REGISTERS: usize = 4;
+
+/// Whether a Wasm function of these types takes and returns all its values in integer registers, in the convention that it has: after
+/// its context at most [`MAX_REGISTERS`] parameters, and one result. Types that match each other are alike in this.
+///
+/// On x86-64: rdi, then rsi, rdx, rcx and r8, of which an i32 has the low half; the result in rax; rbx, rbp and r12 to r14 are kept by who
+/// returns (`CallConv::Tail` of Cranelift). So the runtime's own code can take the place of the trampolines.
+pub const fn is_few_integers(params: &[ValType], results: &[ValType]) -> bool {
+    const fn are_integers(types: &[ValType]) -> bool {
+        let mut at = 0;
+        while at < types.len() {
+            if !matches!(types[at], ValType::I32 | ValType::I64 | ValType::Ref(_)) {
+                return false;
+            }
+            at += 1;
+        }
+        true
+    }
+    params.len() <= MAX_REGISTERS && results.len() <= 1 && are_integers(params) && are_integers(results)
+}
 
 /// How many of what a vmctx holds; what a [`VmLayout`] is made from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -7,6 +7,7 @@
 //! | `block.rs` | the heap block of a store, and who may touch it |
 //! | `call.rs` | calls with values, sync and as futures |
 //! | `activation.rs` | entering the guest, parking it, leaving it |
+//! | `few.rs` | the short way of a sync call with few integers |
 //! | `arch/x86_64.rs` | the assembly between the two stacks |
 //! | `shim.rs`, `host.rs` | host functions: values in, values out, panics caught |
 //! | `arena.rs` | the place of parked host futures |
@@ -36,6 +37,7 @@ pub(crate) mod child;
 pub(crate) mod code;
 pub(crate) mod collect;
 pub(crate) mod deadline;
+pub(crate) mod few;
 pub(crate) mod frames;
 pub(crate) mod fuel;
 pub(crate) mod heap;

@@ -29,7 +29,7 @@ use super::{host_stack, trap};
 use crate::error::{Error, Result};
 use crate::trap::Trap;
 use fibers::Stack;
-use fibers::raw::PRELUDE_BYTES;
+use fibers::raw::{BASE_RETURN_OFFSET, LINK_OFFSET, PRELUDE_BYTES, base_return};
 use std::any::Any;
 use std::mem::size_of;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -82,10 +82,11 @@ pub(crate) struct Activation {
     pub(crate) parent: *mut Activation,
     /// Address of the parent link; base - 16.
     link: usize,
+    // The store's words as they were, put back when this one ends. Not side by side: they were written one by one just before, and
+    // a compiler that reads neighbours as one would wait for both stores to reach the cache.
+    outer_link: usize,
     /// Context to resume while created or parked; 0 while it runs.
     sp: usize,
-    // The store's words as they were, put back when this one ends.
-    outer_link: usize,
     outer_guest_fp: usize,
     /// The context of the poll in progress; null: entered by a sync call.
     pub(crate) poll_context: *mut Context<'static>,
@@ -94,6 +95,49 @@ pub(crate) struct Activation {
 }
 
 impl Activation {
+    /// Writes the activation of the short way ([`super::few`]) at the base of an idle store's stack: outermost, entered by a sync call.
+    ///
+    /// # Safety
+    /// The stack that ends at `stack_base` is unused, and has room for it and the base of a fiber.
+    #[inline(always)]
+    pub(crate) unsafe fn write_outermost(stack_base: usize) -> *mut Activation {
+        const BYTES: usize = size_of::<Activation>().next_multiple_of(16);
+        let base = stack_base - BYTES;
+        let activation = base as *mut Activation;
+        // SAFETY: the caller's promise; stacks end at multiples of 16.
+        unsafe {
+            activation.write(Activation {
+                entry: ptr::null(),
+                code: ptr::null(),
+                ctx: ptr::null_mut(),
+                args: ptr::null_mut(),
+                parent: ptr::null_mut(),
+                link: base - LINK_OFFSET,
+                outer_link: 0,
+                sp: 0,
+                outer_guest_fp: 0,
+                poll_context: ptr::null_mut(),
+                is_async: false,
+                pending: None,
+            });
+        }
+        // SAFETY: as above; what makes the link a frame record.
+        unsafe { ((base - BASE_RETURN_OFFSET) as *mut usize).write(base_return()) };
+        activation
+    }
+
+    /// The store whose activation this is: every context, a vmctx or a host record, begins with it.
+    ///
+    /// # Safety
+    /// `act` has not ended, and was made by [`push`].
+    #[inline(always)]
+    pub(crate) unsafe fn store_of(act: *const Activation) -> *mut StoreVm {
+        // SAFETY: the caller's promise; a plain word.
+        let context = unsafe { (*act).ctx };
+        // SAFETY: the first word of a context, which lives as long as the store.
+        unsafe { context.cast::<*mut StoreVm>().read() }
+    }
+
     /// The highest address of the piece of stack that guest frames of this activation use.
     pub(crate) fn link(&self) -> usize {
         self.link
@@ -110,24 +154,53 @@ impl Activation {
     }
 }
 
-/// Makes a new innermost activation of `func`, with `slots` argument slots of its own after it or, when that is 0, with
-/// `args`. Runs nothing.
+/// Where an activation's arguments are.
+#[derive(Clone, Copy)]
+pub(crate) enum Args {
+    /// In slots of the caller's, valid until the activation ends, for the larger of parameters and results.
+    At(*mut ValRaw),
+    /// In so many slots of its own, at least one.
+    Own(usize),
+    /// In so many slots of its own, at least one; and `func` takes and returns few integers, in an engine without fuel.
+    Few(usize),
+}
+
+impl Args {
+    #[inline(always)]
+    fn own_slots(self) -> usize {
+        match self {
+            Args::At(_) => 0,
+            Args::Own(slots) | Args::Few(slots) => slots,
+        }
+    }
+
+    /// Where the guest starts.
+    #[inline(always)]
+    fn start(self) -> usize {
+        match self {
+            Args::Few(_) => arch::guest_start_few as *const () as usize,
+            _ => arch::guest_start as *const () as usize,
+        }
+    }
+}
+
+/// Makes a new innermost activation of `func`. Runs nothing.
 ///
 /// # Errors
 /// No stack to be had; [`Trap::StackOverflow`] when the segment has no room or the host's stack is too deep.
 ///
 /// # Safety
 /// `vm` is a live store, `owner` the activation on whose behalf this is asked (null: the store itself), `func` one of
-/// its function records. Until it ends, `args` (if used) stays valid for the larger of its parameters and results.
+/// its function records, and `args` says the truth.
 #[inline]
 pub(crate) unsafe fn push(
     vm: *mut StoreVm,
     owner: *mut Activation,
     func: NonNull<VMFuncRef>,
-    args: *mut ValRaw,
-    slots: usize,
+    args: Args,
     is_async: bool,
 ) -> Result<*mut Activation> {
+    let slots = args.own_slots();
     // SAFETY: the caller's promise; store invariant 1: nobody else refers to it, and this function runs no user code.
     let store = unsafe { &mut *vm };
     if store.top != owner {
@@ -152,25 +225,27 @@ pub(crate) unsafe fn push(
         return Err(store.refuse_entry());
     }
     let activation = (base + slots * size_of::<ValRaw>()) as *mut Activation;
-    let args = if slots == 0 { args } else { base as *mut ValRaw };
+    let at = match args {
+        Args::At(at) => at,
+        _ => base as *mut ValRaw,
+    };
     // SAFETY: one of the store's records, by the caller's promise; records live as long as the store.
     let target = unsafe { func.read() };
     let link = base - 16;
     // SAFETY: `base` lies above the segment's limit with ENTRY_BYTES to spare, as just compared, and below everything
-    // in use (invariant 2); `guest_start` expects what `init_entry` writes.
-    let sp =
-        unsafe { fibers::raw::init_entry(base, arch::guest_start as *const () as usize + PRELUDE_BYTES) };
+    // in use (invariant 2); the code where it starts expects what `init_entry` writes.
+    let sp = unsafe { fibers::raw::init_entry(base, args.start() + PRELUDE_BYTES) };
     // SAFETY: inside the piece that was just reserved, aligned to 16.
     unsafe {
         activation.write(Activation {
             entry: target.entry,
             code: target.code,
             ctx: target.ctx,
-            args,
+            args: at,
             parent: owner,
             link,
-            sp,
             outer_link: store.cx.link,
+            sp,
             outer_guest_fp: store.cx.guest_fp,
             poll_context: ptr::null_mut(),
             is_async,
@@ -295,24 +370,27 @@ impl Drop for GiveBack {
 ///
 /// # Safety
 /// As for [`pop`].
+#[inline]
 unsafe fn drop_pending(vm: *mut StoreVm, act: *mut Activation) {
+    // SAFETY: invariant 2; the reference ends before the future is dropped.
+    let Some(pending) = (unsafe { &(*act).pending }) else {
+        return;
+    };
+    let Pending {
+        future,
+        vtable,
+        mark,
+        roots,
+        ..
+    } = *pending;
     // SAFETY: invariant 2.
-    let pending = unsafe { (*act).pending.take() };
-    if let Some(pending) = pending {
-        // SAFETY: the caller's promise; store invariant 1.
-        unsafe { &mut *vm }.heap.forbid_collections();
-        let _give_back = GiveBack {
-            vm,
-            act,
-            mark: pending.mark,
-        };
-        let _end_scope = EndScope {
-            vm,
-            roots: pending.roots,
-        };
-        // SAFETY: invariant 3: it lies there; `take` makes this the only drop.
-        unsafe { (pending.vtable.drop)(pending.future) };
-    }
+    unsafe { (*act).pending = None };
+    // SAFETY: the caller's promise; store invariant 1.
+    unsafe { &mut *vm }.heap.forbid_collections();
+    let _give_back = GiveBack { vm, act, mark };
+    let _end_scope = EndScope { vm, roots };
+    // SAFETY: invariant 3: it lay there; with `pending` taken away this is the only drop.
+    unsafe { (vtable.drop)(future) };
 }
 
 /// Ends the scope of a host function's references when its future is gone, be it by a panic.
@@ -332,10 +410,10 @@ impl Drop for EndScope {
     }
 }
 
-/// How a call ended, before its results are read: an error, or a panic of a host function to go on with.
-fn raise_stop(stop: Option<Stop>) -> Result<()> {
+/// How a call ended early: an error, or a panic of a host function to go on with.
+fn raise_stop(stop: Option<Stop>) -> Error {
     match stop {
-        Some(Stop::Error(error)) => Err(error),
+        Some(Stop::Error(error)) => error,
         Some(Stop::Panic(payload)) => resume_unwind(payload),
         None => unreachable!("whoever leaves the guest says why"),
     }
@@ -347,7 +425,7 @@ fn raise_stop(stop: Option<Stop>) -> Result<()> {
 /// A trap, a host function's error, or no room to enter.
 ///
 /// # Safety
-/// As for [`push`]; no reference into the store is held.
+/// As for [`push`], with `args` as for [`Args::At`]; no reference into the store is held.
 #[inline]
 pub(crate) unsafe fn call_sync(
     vm: *mut StoreVm,
@@ -356,18 +434,30 @@ pub(crate) unsafe fn call_sync(
     args: *mut ValRaw,
 ) -> Result<()> {
     // SAFETY: the caller's promise.
-    let act = unsafe { push(vm, owner, func, args, 0, false)? };
+    let act = unsafe { push(vm, owner, func, Args::At(args), false)? };
     // SAFETY: just made, hence innermost and without a future.
     let word = unsafe { run(vm, act) };
-    let stop = if word == DONE {
-        None
-    } else {
+    if word != DONE {
         // SAFETY: the guest came back; `act` has not ended.
-        unsafe { take_stop(vm, act, word) }
-    };
+        return Err(unsafe { end_early(vm, act, word) });
+    }
     // SAFETY: as above.
     unsafe { pop(vm, act) };
-    if word == DONE { Ok(()) } else { raise_stop(stop) }
+    Ok(())
+}
+
+/// Ends a sync call that came back with another word than [`DONE`], and says why.
+///
+/// # Safety
+/// `act` is the innermost activation of `vm`, and has just come back with `word`; no reference into the store is held.
+#[cold]
+#[inline(never)]
+pub(crate) unsafe fn end_early(vm: *mut StoreVm, act: *mut Activation, word: u64) -> Error {
+    // SAFETY: the caller's promise.
+    let stop = unsafe { take_stop(vm, act, word) };
+    // SAFETY: the caller's promise.
+    unsafe { pop(vm, act) };
+    raise_stop(stop)
 }
 
 /// Why the guest was left with `word`.
@@ -398,7 +488,30 @@ unsafe fn take_stop(vm: *mut StoreVm, act: *mut Activation, word: u64) -> Option
 ///
 /// # Safety
 /// `act` is an activation of `vm` made for an async call that has not ended; no reference into the store is held.
+#[inline]
 pub(crate) unsafe fn poll(vm: *mut StoreVm, act: *mut Activation, cx: &mut Context<'_>) -> Poll<Result<()>> {
+    // SAFETY: the caller's promise; invariant 2.
+    let waits = unsafe { (*act).pending.is_some() };
+    // SAFETY: the caller's promise; the reference ends with the statement.
+    let is_simple = unsafe { &*vm }.has_nothing_but(act);
+    if waits || !is_simple {
+        // SAFETY: the caller's promise.
+        return unsafe { poll_any(vm, act, cx) };
+    }
+    // SAFETY: the caller's promise.
+    if let Err(error) = unsafe { arrive(vm, act) } {
+        return Poll::Ready(Err(error));
+    }
+    // SAFETY: the caller's promise, and nothing is pending.
+    unsafe { resume(vm, act, cx) }
+}
+
+/// [`poll`], whatever the activation waits for.
+///
+/// # Safety
+/// As for [`poll`].
+#[inline(never)]
+unsafe fn poll_any(vm: *mut StoreVm, act: *mut Activation, cx: &mut Context<'_>) -> Poll<Result<()>> {
     // SAFETY: the caller's promise; a plain word.
     if unsafe { (*vm).cx.interrupt.is_null() } {
         // SAFETY: the caller's promise.
@@ -447,28 +560,60 @@ unsafe fn poll_watched(vm: *mut StoreVm, act: *mut Activation, cx: &mut Context<
     polled
 }
 
+/// Begins a poll: sees to it that this thread, which may be another one than that which entered, can run the guest.
+///
+/// # Errors
+/// As for [`host_stack::check`]; the activation has ended then.
+///
+/// # Safety
+/// As for [`poll`].
+#[inline]
+unsafe fn arrive(vm: *mut StoreVm, act: *mut Activation) -> Result<()> {
+    let host_sp = arch::stack_pointer();
+    // SAFETY: invariant 2.
+    let outermost = unsafe { (*act).parent.is_null() };
+    if outermost {
+        // SAFETY: the caller's promise; a plain word.
+        unsafe { (*vm).outer_host_sp = host_sp };
+    }
+    host_stack::check(host_sp).inspect_err(|_| {
+        // SAFETY: the caller's promise.
+        unsafe { pop_always(vm, act) };
+    })
+}
+
 /// Polls the host future, then runs the guest.
 ///
 /// # Safety
 /// As for [`poll`].
 unsafe fn poll_on(vm: *mut StoreVm, act: *mut Activation, cx: &mut Context<'_>) -> Poll<Result<()>> {
-    // SAFETY: invariant 2.
-    let Activation { pending, parent, .. } = *unsafe { &*act };
-    let outermost = parent.is_null();
-    if outermost {
-        // SAFETY: the caller's promise; a plain word.
-        unsafe { (*vm).outer_host_sp = arch::stack_pointer() };
-    }
-    // The thread may be another one than that which entered, and the guest's overflow is seen on its alternate stack.
-    if let Err(error) = host_stack::check(arch::stack_pointer()) {
-        // SAFETY: the caller's promise.
-        unsafe { pop_always(vm, act) };
+    // SAFETY: the caller's promise.
+    if let Err(error) = unsafe { arrive(vm, act) } {
         return Poll::Ready(Err(error));
     }
-    if let Some(pending) = pending {
-        // SAFETY: invariant 3: the future lies there and is not done.
-        let polled = catch_unwind(AssertUnwindSafe(|| unsafe {
-            (pending.vtable.poll)(pending.future, vm, pending.slots, cx)
+    // Read in place: it was written field by field a moment ago.
+    // SAFETY: invariant 2; the reference ends before the future is polled.
+    if let Some(pending) = unsafe { &(*act).pending } {
+        let Pending {
+            future,
+            vtable,
+            slots,
+            ..
+        } = *pending;
+        #[expect(clippy::manual_map, reason = "the words are read only where there are some")]
+        let grow = match &pending.grow {
+            Some(grow) => Some(*grow),
+            None => None,
+        };
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            // SAFETY: invariant 3: the future lies there and is not done.
+            let polled = unsafe { (vtable.poll)(future, vm, slots, cx) };
+            if let Poll::Ready(Ok(())) = polled {
+                // The values are in the slots; what is left of the future goes, and with it calls it had parked.
+                // SAFETY: the caller's promise.
+                unsafe { drop_pending(vm, act) };
+            }
+            polled
         }));
         // SAFETY: the caller's promise.
         match unsafe { end_of_host_poll(vm, act, polled) } {
@@ -476,7 +621,7 @@ unsafe fn poll_on(vm: *mut StoreVm, act: *mut Activation, cx: &mut Context<'_>) 
             other => return other,
         }
         // SAFETY: as above.
-        if let Err(error) = unsafe { settle(vm, act, pending) } {
+        if let Err(error) = unsafe { settle(vm, act, grow, slots) } {
             return Poll::Ready(Err(error));
         }
     } else {
@@ -495,10 +640,11 @@ unsafe fn poll_on(vm: *mut StoreVm, act: *mut Activation, cx: &mut Context<'_>) 
     unsafe { resume(vm, act, cx) }
 }
 
-/// After a later poll of a host future: keep waiting, or take the future away and say how to go on.
+/// After a later poll of a host future, which is gone if it was ready with values: keep waiting, or say how to go on.
 ///
 /// # Safety
 /// As for [`poll`], after the poll of the pending future.
+#[inline(always)]
 unsafe fn end_of_host_poll(
     vm: *mut StoreVm,
     act: *mut Activation,
@@ -507,18 +653,12 @@ unsafe fn end_of_host_poll(
     let stop = match polled {
         Ok(Poll::Pending) => return Poll::Pending,
         Ok(Poll::Ready(Ok(()))) => {
-            // The values are in the slots; what is left of the future goes, and with it calls it had parked.
-            // SAFETY: the caller's promise.
-            let dropped = catch_unwind(AssertUnwindSafe(|| unsafe { drop_pending(vm, act) }));
             // SAFETY: the caller's promise; store invariant 1.
             let store = unsafe { &mut *vm };
             if store.top != act {
                 store.cut_to(act);
             }
-            match dropped {
-                Ok(()) => return Poll::Ready(Ok(())),
-                Err(payload) => Stop::Panic(payload),
-            }
+            return Poll::Ready(Ok(()));
         }
         // SAFETY: the caller's promise.
         Ok(Poll::Ready(Err(mut error))) => match unsafe { catch_parked(vm, act, &error) } {
@@ -536,7 +676,7 @@ unsafe fn end_of_host_poll(
     let popped = catch_unwind(AssertUnwindSafe(|| unsafe { pop_always(vm, act) }));
     match (stop, popped) {
         (Stop::Error(_), Err(payload)) => resume_unwind(payload),
-        (stop, _) => Poll::Ready(raise_stop(Some(stop))),
+        (stop, _) => Poll::Ready(Err(raise_stop(Some(stop)))),
     }
 }
 
@@ -568,12 +708,18 @@ unsafe fn catch_parked(vm: *mut StoreVm, act: *mut Activation, error: &Error) ->
 ///
 /// # Safety
 /// As for [`pop`], with nothing pending.
-unsafe fn settle(vm: *mut StoreVm, act: *mut Activation, pending: Pending) -> Result<()> {
+#[inline(always)]
+unsafe fn settle(
+    vm: *mut StoreVm,
+    act: *mut Activation,
+    grow: Option<Grow>,
+    slots: *mut ValRaw,
+) -> Result<()> {
     // SAFETY: the caller's promise; store invariant 1.
     let store = unsafe { &mut *vm };
-    let settled = match pending.grow {
-        Some(grow) => store.settle_growth(grow, pending.slots),
-        None => store.settle_answer(pending.slots),
+    let settled = match grow {
+        Some(grow) => store.settle_growth(grow, slots),
+        None => store.settle_answer(slots),
     };
     let Err(trap) = settled else {
         return Ok(());
@@ -633,6 +779,7 @@ pub(crate) unsafe fn leave(vm: *mut StoreVm, act: *mut Activation) {
 ///
 /// # Safety
 /// As for [`poll`], with nothing pending.
+#[inline(always)]
 unsafe fn resume(vm: *mut StoreVm, act: *mut Activation, cx: &mut Context<'_>) -> Poll<Result<()>> {
     // SAFETY: invariant 2. The lifetime is erased: the pointer is used only while this poll lasts, and nulled after.
     unsafe { (*act).poll_context = ptr::from_mut(cx).cast() };
@@ -651,17 +798,19 @@ unsafe fn resume(vm: *mut StoreVm, act: *mut Activation, cx: &mut Context<'_>) -
             }
             Poll::Pending
         }
-        word => {
-            // SAFETY: the guest has just come back.
-            let stop = unsafe { take_stop(vm, act, word) };
-            // SAFETY: the caller's promise.
-            unsafe { pop_always(vm, act) };
-            Poll::Ready(raise_stop(stop))
-        }
+        // SAFETY: the guest has just come back.
+        word => Poll::Ready(Err(unsafe { end_early(vm, act, word) })),
     }
 }
 
 impl StoreVm {
+    /// Whether a poll of `act` has nothing to do before the guest goes on, if that waits for nothing: nobody may stop it, no yield is owed, and
+    /// nothing above it was leaked.
+    #[inline(always)]
+    fn has_nothing_but(&self, act: *mut Activation) -> bool {
+        self.cx.interrupt.is_null() && !self.fuel.owes_yields() && self.top == act
+    }
+
     /// Removes the activations above `owner`: their futures were leaked, so they are never polled or dropped again.
     #[cold]
     #[inline(never)]
@@ -697,9 +846,19 @@ impl StoreVm {
         }
     }
 
+    /// The outermost activation has ended, by the short way ([`super::few`]): takes it off the list.
+    #[inline(always)]
+    pub(crate) fn leave_outermost(&mut self) {
+        self.top = ptr::null_mut();
+        self.release_stack_if_idle();
+        if !self.cx.interrupt.is_null() {
+            self.answer_requests(); // last: it may drop a waker, which is user code
+        }
+    }
+
     /// Gets a guest stack, unless there is one already.
     #[inline]
-    fn take_stack(&mut self) -> Result<()> {
+    pub(crate) fn take_stack(&mut self) -> Result<()> {
         if self.stack.is_some() {
             return Ok(());
         }

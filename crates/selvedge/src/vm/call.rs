@@ -1,8 +1,10 @@
 //! Calls with typed values: on the host's stack for a sync call, on the guest's for a future.
 
-use super::activation::{self, Activation};
+use super::activation::{self, Activation, Args};
+use super::arch;
 use super::block::StoreContextMut;
 use super::deadline::Watched;
+use super::few;
 use super::interrupt::index_of;
 use super::store::StoreVm;
 use super::trap;
@@ -11,12 +13,13 @@ use crate::backtrace::WasmBacktrace;
 use crate::error::{Error, Result};
 use crate::value::{RawList, Val};
 use crate::vm::fuel::FuelPolicy;
+use selvedge_compiler::layout::{MAX_REGISTERS, is_few_integers};
 use selvedge_compiler::{FuncType, ValType};
 use std::future::Future;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 use std::slice;
 use std::task::{Context, Poll};
 
@@ -52,6 +55,11 @@ impl<P: RawList, R: RawList> Target<P, R> {
     }
 }
 
+/// Whether a function of these types is one of few integers.
+const fn are_few<P: RawList, R: RawList>() -> bool {
+    is_few_integers(P::TYPES, R::TYPES)
+}
+
 /// Whether values of the first types may be used where the second are asked for.
 #[inline]
 fn fit(have: &[ValType], want: &[ValType]) -> bool {
@@ -83,8 +91,21 @@ impl<T> StoreContextMut<'_, T> {
         target: Target<P, R>,
         params: P,
     ) -> Result<R> {
-        let mut slots = [const { MaybeUninit::<ValRaw>::uninit() }; MAX_TYPED];
         let (vm, owner) = self.raw();
+        // SAFETY: the context holds the store; the reference ends with the statement.
+        if const { are_few::<P, R>() } && few::is_open(unsafe { &*vm }, owner) {
+            let mut slots = [ValRaw::ZERO; MAX_REGISTERS];
+            // SAFETY: as above.
+            params.to_slots(unsafe { &*vm }, &mut slots[..P::TYPES.len()])?;
+            // SAFETY: the types were compared when the target was made; they are few integers, and the short way is open.
+            let result = unsafe { few::call(vm, target.func_ref, slots.map(ValRaw::u64))? };
+            // SAFETY: the call is over.
+            return Ok(R::from_slots(
+                &[ValRaw::from_u64(result)][..R::TYPES.len()],
+                unsafe { &mut *vm },
+            ));
+        }
+        let mut slots = [const { MaybeUninit::<ValRaw>::uninit() }; MAX_TYPED];
         {
             // SAFETY: the context holds the store; the reference ends before the call.
             let vm = unsafe { &*vm };
@@ -131,15 +152,20 @@ impl<T> StoreContextMut<'_, T> {
     }
 
     /// Enters a function with typed values; nothing runs before the first poll.
+    #[inline]
     pub(crate) fn start_typed<P: RawList, R: RawList>(
         &mut self,
         target: Result<Target<P, R>>,
         params: P,
     ) -> Started {
         let slots = P::TYPES.len().max(R::TYPES.len());
-        self.start(target.map(|target| target.func_ref), slots, |vm, slots| {
-            params.to_slots(vm, slots)
-        })
+        let is_few = const { are_few::<P, R>() };
+        self.start(
+            target.map(|target| target.func_ref),
+            slots,
+            is_few,
+            |vm, slots| params.to_slots(vm, slots),
+        )
     }
 
     /// As [`call_vals`](StoreContextMut::call_vals), as a future.
@@ -155,20 +181,28 @@ impl<T> StoreContextMut<'_, T> {
         };
         let func = func.and_then(|func| check_results(&ty, results).map(|()| func));
         let slots = ty.params().len().max(ty.results().len());
-        self.start(func, slots, |vm, slots| write_params(&ty, params, vm, slots))
+        self.start(func, slots, false, |vm, slots| {
+            write_params(&ty, params, vm, slots)
+        })
     }
 
+    #[inline]
     fn start(
         &mut self,
         func: Result<NonNull<VMFuncRef>>,
         slots: usize,
+        is_few: bool,
         write: impl FnOnce(&StoreVm, &mut [ValRaw]) -> Result<()>,
     ) -> Started {
         let (vm, owner) = self.raw();
         let entered = func.and_then(|func| {
-            // At least one slot, so that the activation has a place of its own for them.
-            // SAFETY: the context holds the store; the record is the store's.
-            let act = unsafe { activation::push(vm, owner, func, ptr::null_mut(), slots.max(1), true)? };
+            // SAFETY: the context holds the store.
+            let args = match arch::TAKES_REGISTERS && is_few && !unsafe { &*vm }.engine.fuel() {
+                true => Args::Few(slots.max(1)),
+                false => Args::Own(slots.max(1)),
+            };
+            // SAFETY: as above; the record is the store's.
+            let act = unsafe { activation::push(vm, owner, func, args, true)? };
             // SAFETY: just made.
             let args = unsafe { (*act).args };
             for index in 0..slots {
@@ -190,21 +224,30 @@ impl<T> StoreContextMut<'_, T> {
             }
         });
         match entered {
-            Ok(act) => Started { vm, act, error: None },
-            Err(error) => Started {
-                vm,
-                act: ptr::null_mut(),
-                error: Some(error),
-            },
+            Ok(act) => Started(act.cast()),
+            Err(error) => {
+                // SAFETY: the context holds the store; a field.
+                unsafe { (*vm).entry_error = Some(error) };
+                Started(mark(vm, FAILED))
+            }
         }
     }
 }
 
-/// An async call as it was entered, or why it was not.
-pub(crate) struct Started {
-    vm: *mut StoreVm,
-    act: *mut Activation,
-    error: Option<Error>,
+/// An async call as it was entered, in one word: its activation; or its store, marked as [`FAILED`] or [`OVER`].
+///
+/// One word is moved in a register. Of several, written one by one and read as a whole by who moves them, the reader would wait for
+/// the stores to reach the cache, which took a tenth of the time of a call.
+pub(crate) struct Started(*mut u8);
+
+/// The call was not entered: the store's `entry_error` says why.
+const FAILED: usize = 2;
+/// The call has ended, and its end was told.
+const OVER: usize = 1;
+
+/// The store as a state. Stores and activations are aligned to more than the marks.
+fn mark(vm: *mut StoreVm, mark: usize) -> *mut u8 {
+    vm.cast::<u8>().wrapping_add(mark)
 }
 
 fn write_params(ty: &FuncType, params: &[Val], vm: &StoreVm, slots: &mut [ValRaw]) -> Result<()> {
@@ -241,53 +284,102 @@ fn read_results(ty: &FuncType, slots: &[ValRaw], vm: &mut StoreVm, results: &mut
 /// An entered activation, which ends when this is dropped. It carries the store's lifetime itself, because it has a
 /// destructor: beside a field that has none, the store could be dropped first.
 struct Leave<'s> {
-    vm: *mut StoreVm,
-    /// Null once it has ended.
-    act: *mut Activation,
+    /// As in [`Started`].
+    state: *mut u8,
     _store: PhantomData<&'s mut StoreVm>,
 }
 
 impl Leave<'_> {
+    #[inline(always)]
+    fn new(started: Started) -> Self {
+        Leave {
+            state: started.0,
+            _store: PhantomData,
+        }
+    }
+
+    #[inline(always)]
+    fn has_ended(&self) -> bool {
+        self.state.addr() & (FAILED | OVER) != 0
+    }
+
+    /// The activation, if it has not ended.
+    #[inline(always)]
+    fn act(&self) -> Option<*mut Activation> {
+        (!self.has_ended()).then_some(self.state.cast())
+    }
+
+    #[inline(always)]
+    fn vm(&self) -> *mut StoreVm {
+        match self.act() {
+            // SAFETY: it has not ended.
+            Some(act) => unsafe { Activation::store_of(act) },
+            None => self
+                .state
+                .wrapping_sub(self.state.addr() & (FAILED | OVER))
+                .cast(),
+        }
+    }
+
     fn backtrace(&self) -> WasmBacktrace {
-        if self.act.is_null() {
+        if self.has_ended() {
             return WasmBacktrace::new(Vec::new(), 0);
         }
         // SAFETY: `'s` keeps the store for us, and nothing of it runs while the future is not polled.
-        trap::backtrace(unsafe { &*self.vm })
+        trap::backtrace(unsafe { &*self.vm() })
     }
 
     fn fuel(&self) -> u64 {
         // SAFETY: as above.
-        unsafe { &*self.vm }.fuel_left()
+        unsafe { &*self.vm() }.fuel_left()
     }
 
     /// The call as others may stop it. None when there is none to stop.
     fn watch(&mut self) -> Result<Option<Watched>> {
-        if self.act.is_null() {
+        let Some(act) = self.act() else {
             return Ok(None);
-        }
+        };
         // SAFETY: it has not ended.
-        let index = unsafe { index_of(self.act) };
+        let index = unsafe { index_of(act) };
         // SAFETY: `'s` keeps the store for us alone, and nothing of it runs.
-        let store = unsafe { &mut *self.vm };
+        let store = unsafe { &mut *self.vm() };
         Ok(Some((store.watch()?, index)))
     }
 
+    /// Why the call was not entered.
+    ///
+    /// # Panics
+    /// It was, or that was told before.
+    #[cold]
+    fn entry_error(&mut self) -> Error {
+        let vm = self.vm();
+        let is_told = self.state != mark(vm, FAILED);
+        self.state = mark(vm, OVER);
+        // SAFETY: `'s` keeps the store for us alone; a field.
+        let error = unsafe { (*vm).entry_error.take() };
+        error
+            .filter(|_| !is_told)
+            .expect("a call's future was polled after it was ready")
+    }
+
     /// Polls the activation; when it has ended, reads its result slots first.
-    #[inline]
+    #[inline(always)]
     fn poll<O>(
         &mut self,
         cx: &mut Context<'_>,
         read: impl FnOnce(&[ValRaw], &mut StoreVm) -> O,
         results: usize,
     ) -> Poll<Result<O>> {
-        let act = self.act;
+        let Some(act) = self.act() else {
+            return Poll::Ready(Err(self.entry_error()));
+        };
+        let vm = self.vm();
         // `poll` has popped the activation when it answers an error or panics: nothing to leave then.
-        self.act = ptr::null_mut();
+        self.state = mark(vm, OVER);
         // SAFETY: an activation that has not ended, made for an async call; `'s` keeps the store for us alone.
-        match unsafe { activation::poll(self.vm, act, cx) } {
+        match unsafe { activation::poll(vm, act, cx) } {
             Poll::Pending => {
-                self.act = act;
+                self.state = act.cast();
                 Poll::Pending
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -297,9 +389,9 @@ impl Leave<'_> {
                 // SAFETY: as above: its slots hold the results.
                 let slots = unsafe { slice::from_raw_parts(args, results) };
                 // SAFETY: nothing runs.
-                let output = read(slots, unsafe { &mut *self.vm });
+                let output = read(slots, unsafe { &mut *vm });
                 // SAFETY: it has not ended, and nothing above it is in use.
-                unsafe { activation::pop(self.vm, act) };
+                unsafe { activation::pop(vm, act) };
                 Poll::Ready(Ok(output))
             }
         }
@@ -307,10 +399,14 @@ impl Leave<'_> {
 }
 
 impl Drop for Leave<'_> {
+    #[inline]
     fn drop(&mut self) {
-        if !self.act.is_null() {
+        let vm = self.vm();
+        if let Some(act) = self.act() {
             // SAFETY: it has not ended; the future that owns this is gone, so nothing above it is in use.
-            unsafe { activation::leave(self.vm, self.act) };
+            unsafe { activation::leave(vm, act) };
+        } else if self.state == mark(vm, FAILED) {
+            drop(self.entry_error());
         }
     }
 }
@@ -329,7 +425,6 @@ impl Drop for Leave<'_> {
 #[must_use = "a guest call runs only when its future is polled"]
 pub struct CallFuture<'s, T, R> {
     leave: Leave<'s>,
-    error: Option<Error>,
     _store: PhantomData<&'s mut T>,
     _results: PhantomData<fn() -> R>,
 }
@@ -340,12 +435,7 @@ unsafe impl<T: Send, R> Send for CallFuture<'_, T, R> {}
 impl<'s, T, R> CallFuture<'s, T, R> {
     pub(crate) fn new(started: Started) -> CallFuture<'s, T, R> {
         CallFuture {
-            leave: Leave {
-                vm: started.vm,
-                act: started.act,
-                _store: PhantomData,
-            },
-            error: started.error,
+            leave: Leave::new(started),
             _store: PhantomData,
             _results: PhantomData,
         }
@@ -374,11 +464,8 @@ impl<T, R> Unpin for CallFuture<'_, T, R> {}
 impl<T, R: RawList> Future for CallFuture<'_, T, R> {
     type Output = Result<R>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<R>> {
-        if self.leave.act.is_null() {
-            let error = self.error.take();
-            return Poll::Ready(Err(error.expect("a call's future was polled after it was ready")));
-        }
         self.leave.poll(cx, R::from_slots, R::TYPES.len())
     }
 }
@@ -387,7 +474,6 @@ impl<T, R: RawList> Future for CallFuture<'_, T, R> {
 #[must_use = "a guest call runs only when its future is polled"]
 pub struct CallValsFuture<'s, T> {
     leave: Leave<'s>,
-    error: Option<Error>,
     ty: FuncType,
     results: &'s mut [Val],
     _store: PhantomData<&'s mut T>,
@@ -399,12 +485,7 @@ unsafe impl<T: Send> Send for CallValsFuture<'_, T> {}
 impl<'s, T> CallValsFuture<'s, T> {
     pub(crate) fn new(started: Started, ty: FuncType, results: &'s mut [Val]) -> CallValsFuture<'s, T> {
         CallValsFuture {
-            leave: Leave {
-                vm: started.vm,
-                act: started.act,
-                _store: PhantomData,
-            },
-            error: started.error,
+            leave: Leave::new(started),
             ty,
             results,
             _store: PhantomData,
@@ -435,10 +516,6 @@ impl<T> Future for CallValsFuture<'_, T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let this = &mut *self;
-        if this.leave.act.is_null() {
-            let error = this.error.take();
-            return Poll::Ready(Err(error.expect("a call's future was polled after it was ready")));
-        }
         let (ty, results) = (&this.ty, &mut *this.results);
         let count = ty.results().len();
         this.leave

@@ -24,6 +24,7 @@ use crate::source::{FrameSymbol, SourceMap};
 use selvedge_compiler::image::{RUNTIME_SLOTS_BYTES, SLOT_FUEL_CHECK, SLOT_RAISE};
 use selvedge_compiler::{CompiledModule, Image, ModuleInfo};
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
@@ -35,6 +36,12 @@ const CHUNK_BYTES: usize = 64 << 10;
 const RESERVATION_MAX_BYTES: usize = 16 << 30;
 /// Below this we give up.
 const RESERVATION_MIN_BYTES: usize = 1 << 30;
+/// Addresses that agree in all bits above these are near each other.
+const WINDOW_BYTES: usize = 1 << 37;
+/// How far below the program's own code the reservation ends, or how far above, for the heap to grow, it begins; and how much farther at random.
+const BELOW_BYTES: usize = 1 << 30;
+const ABOVE_BYTES: usize = 32 << 30;
+const RANDOM_BYTES: usize = 16 << 30;
 const CHUNKS_MAX: usize = RESERVATION_MAX_BYTES / CHUNK_BYTES;
 
 /// Address of the first byte of the reservation; before it is made, beyond every address.
@@ -274,8 +281,8 @@ const RESERVE_FLAGS: libc::c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | lib
 fn reserve(free: &mut FreeList) -> Result<()> {
     let mut bytes = RESERVATION_MAX_BYTES;
     let start = loop {
-        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-        let start = unsafe { libc::mmap(ptr::null_mut(), bytes, libc::PROT_NONE, RESERVE_FLAGS, -1, 0) };
+        // SAFETY: a new mapping at an address of the kernel's choice, which may take our hint, touches nothing that exists.
+        let start = unsafe { libc::mmap(near_the_host(bytes), bytes, libc::PROT_NONE, RESERVE_FLAGS, -1, 0) };
         if start != libc::MAP_FAILED {
             break start.expose_provenance();
         }
@@ -292,6 +299,22 @@ fn reserve(free: &mut FreeList) -> Result<()> {
     // Release: whoever sees the end sees the start. A handler that runs between the two finds no guest code.
     END.store(start + bytes, Ordering::Release);
     Ok(())
+}
+
+/// Where the reservation should lie: in the same window of addresses as the program's own code, below it, or else above its heap.
+///
+/// Some processors predict a branch later whose target differs from it in the high bits of the address: on a Zen 4 a call from guest to
+/// host and back took 3.5 ns in a bare loop with code where the kernel puts mappings, and 2.7 ns wherever all bits from the 37th on were
+/// the same. How far away it lies is random, so that who knows one address does not know the other.
+fn near_the_host(bytes: usize) -> *mut libc::c_void {
+    let random = RandomState::new().build_hasher().finish() as usize % RANDOM_BYTES;
+    let here = reserve as *const () as usize;
+    let window = here & !(WINDOW_BYTES - 1);
+    let below = here.checked_sub(bytes + BELOW_BYTES + random);
+    let start = below
+        .filter(|below| *below >= window)
+        .unwrap_or(here + ABOVE_BYTES + random);
+    ptr::without_provenance_mut(start & !(CHUNK_BYTES - 1))
 }
 
 fn reserved_bytes() -> usize {

@@ -81,6 +81,11 @@ impl FuelState {
         due
     }
 
+    #[inline(always)]
+    pub(crate) fn owes_yields(&self) -> bool {
+        self.owed > 0
+    }
+
     /// The call that owed yields is over.
     pub(crate) fn forget_owed_yields(&mut self) {
         self.owed = 0;
@@ -278,7 +283,7 @@ pub(crate) unsafe extern "C" fn refill(store: *mut VMStoreContext, site: usize, 
         // No stack map names what lives across a fuel check.
         store.heap.forbid_collections();
         // SAFETY: made by `set_on_fuel_zero`; the reference into the store is over. What it is called with is what the swap passes.
-        let shim = unsafe { (*record).shim };
+        let shim = unsafe { HostRecord::slot_shim(record) };
         // SAFETY: as above; it has no parameters and one result. User code may replace it while it runs: `Kept`.
         let word = unsafe { shim(record, answer) };
         // SAFETY: the caller's promise; user code is over.

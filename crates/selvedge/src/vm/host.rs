@@ -1,7 +1,9 @@
 //! A host function as the runtime keeps it: a shim, the closure behind it, its signature and its name.
 
-use super::vmctx::HostShim;
+use super::arch::{self, Values};
+use super::vmctx::{HostShim, RegisterShim};
 use selvedge_compiler::FuncType;
+use selvedge_compiler::layout::is_few_integers;
 use std::any::Any;
 use std::sync::Arc;
 
@@ -10,7 +12,9 @@ pub struct HostFunc {
     /// The signature that the shim reads and writes its slots by.
     pub(crate) ty: FuncType,
     pub(crate) shim: HostShim,
-    /// Of the type that `shim` was made for.
+    /// The same for values in registers, where there is one.
+    register_shim: Option<RegisterShim>,
+    /// Of the type that the shims were made for.
     closure: Arc<dyn Any + Send + Sync>,
     /// `module::name` where it has one, for errors.
     pub(crate) name: Option<Box<str>>,
@@ -18,17 +22,19 @@ pub struct HostFunc {
 
 impl HostFunc {
     /// # Safety
-    /// `shim` may be called with a pointer to an `F` as its record's closure, with the slots of `ty`, in stores whose data is
-    /// of the type it was made for.
+    /// The shims may be called with a pointer to an `F` as their record's closure, with the values of `ty`, in stores whose data is
+    /// of the type they were made for.
     pub(crate) unsafe fn new<F: Send + Sync + 'static>(
         ty: FuncType,
         shim: HostShim,
+        register_shim: Option<RegisterShim>,
         closure: F,
         name: Option<String>,
     ) -> HostFunc {
         HostFunc {
             ty,
             shim,
+            register_shim,
             closure: Arc::new(closure),
             name: name.map(String::into_boxed_str),
         }
@@ -37,6 +43,23 @@ impl HostFunc {
     /// The closure's address, for [`super::vmctx::HostRecord::closure`].
     pub(crate) fn closure(&self) -> *const () {
         Arc::as_ptr(&self.closure).cast()
+    }
+
+    /// How guests pass values to it, and the shim for that.
+    pub(crate) fn way(&self) -> (Values, *const u8) {
+        match (
+            is_few_integers(self.ty.params(), self.ty.results()),
+            self.register_shim,
+        ) {
+            (false, _) => (Values::Slots, self.shim as *const u8),
+            (true, Some(shim)) => (Values::Registers, shim as *const u8),
+            (true, None) => (Values::Spilled, self.shim as *const u8),
+        }
+    }
+
+    /// The code that guests call with its record, where that is not its signature's import trampoline.
+    pub(crate) fn code(&self, fuel: bool) -> Option<*const u8> {
+        arch::import(fuel, self.way().0)
     }
 
     /// What errors call it.

@@ -238,6 +238,7 @@ impl StoreVm {
     fn link_funcs(&mut self, instance: &mut InstanceBox, imports: &[Linked]) {
         let address = instance.as_ptr();
         let (mut index, mut records) = (0, 0);
+        let fuel = self.engine.fuel();
         for import in imports {
             let entry = match import {
                 Linked::Func(record, None) => {
@@ -255,7 +256,9 @@ impl StoreVm {
                     let record = unsafe { instance.set_record(records, record) };
                     records += 1;
                     VMImportedFunc {
-                        code: instance.module.import_trampoline(index),
+                        code: host
+                            .code(fuel)
+                            .unwrap_or_else(|| instance.module.import_trampoline(index)),
                         ctx: record.cast(),
                     }
                 }

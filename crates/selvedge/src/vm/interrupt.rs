@@ -238,6 +238,7 @@ impl StoreVm {
         clock::start()?;
         let state = Arc::new(InterruptState::new(metered));
         self.cx.interrupt = Arc::as_ptr(&state);
+        self.is_plain = false;
         self.interrupt = Some(state.clone());
         self.shorten_slices();
         if !self.top.is_null() {

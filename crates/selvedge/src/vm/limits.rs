@@ -180,8 +180,8 @@ unsafe fn call(record: *mut HostRecord, slots: &mut [ValRaw; 4], growth: Growth)
         word(desired),
         word(maximum),
     ];
-    // SAFETY: the record is its store's; a plain word.
-    let shim = unsafe { (*record).shim };
+    // SAFETY: the record is its store's.
+    let shim = unsafe { HostRecord::slot_shim(record) };
     // SAFETY: the caller's promise; four parameters and one result fit the slots.
     unsafe { shim(record, slots.as_mut_ptr()) }
 }

@@ -13,11 +13,12 @@ use super::arena::ArenaMark;
 use super::block::Caller;
 use super::host::HostFunc;
 use super::store::{Stop, StoreVm};
-use super::vmctx::{HostRecord, ValRaw};
+use super::vmctx::{Answer, HostRecord, ValRaw};
 use crate::error::{Error, Result};
 use crate::host_fn::{HostAsyncFn, HostFn, HostValsAsyncFn, HostValsFn};
 use crate::value::{RawList, Ret, Val};
 use selvedge_compiler::FuncType;
+use selvedge_compiler::layout::MAX_REGISTERS;
 use std::alloc::Layout;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,7 +28,67 @@ use std::slice;
 use std::task::{Context, Poll, Waker};
 
 /// How a shim's body ended.
-type Outcome = std::thread::Result<Result<u64>>;
+type Outcome = std::thread::Result<Result<Answer>>;
+
+impl Answer {
+    fn of(word: u64) -> Answer {
+        Answer { word, bits: 0 }
+    }
+}
+
+/// How the values of a call travel.
+trait Values: Copy {
+    /// Reads the parameters.
+    ///
+    /// # Safety
+    /// The values are those of a running call with such parameters.
+    unsafe fn read<P: RawList>(self, store: &mut StoreVm) -> P;
+
+    /// Writes the results, of which those that travel in registers are the answer.
+    ///
+    /// # Safety
+    /// The values are those of a running call with such results.
+    unsafe fn write<R: RawList>(self, results: R, store: &StoreVm) -> Result<u64>;
+}
+
+/// In slots, one for each parameter and for each result.
+#[derive(Clone, Copy)]
+struct InSlots(*mut ValRaw);
+
+impl Values for InSlots {
+    #[inline(always)]
+    unsafe fn read<P: RawList>(self, store: &mut StoreVm) -> P {
+        // SAFETY: the caller's promise: an import trampoline has a slot for each parameter.
+        let slots = unsafe { slice::from_raw_parts(self.0, P::TYPES.len()) };
+        P::from_slots(slots, store)
+    }
+
+    #[inline(always)]
+    unsafe fn write<R: RawList>(self, results: R, store: &StoreVm) -> Result<u64> {
+        // SAFETY: the caller's promise: an import trampoline has a slot for each result.
+        let slots = unsafe { slice::from_raw_parts_mut(self.0, R::TYPES.len()) };
+        results.to_slots(store, slots)?;
+        Ok(0)
+    }
+}
+
+/// As bits in registers.
+#[derive(Clone, Copy)]
+struct InRegisters([u64; MAX_REGISTERS]);
+
+impl Values for InRegisters {
+    #[inline(always)]
+    unsafe fn read<P: RawList>(self, store: &mut StoreVm) -> P {
+        P::from_slots(&self.0.map(ValRaw::from_u64)[..P::TYPES.len()], store)
+    }
+
+    #[inline(always)]
+    unsafe fn write<R: RawList>(self, results: R, store: &StoreVm) -> Result<u64> {
+        let mut slot = [ValRaw::ZERO];
+        results.to_slots(store, &mut slot[..R::TYPES.len()])?;
+        Ok(slot[0].u64())
+    }
+}
 
 /// The signature that a list of parameters and a list of results make.
 fn signature<P: RawList, R: RawList>() -> FuncType {
@@ -42,7 +103,15 @@ impl HostFunc {
     ) -> HostFunc {
         let ty = signature::<F::Params, F::Results>();
         // SAFETY: the shim is made for `F`, `T` and this signature.
-        unsafe { HostFunc::new(ty, sync_shim::<T, P, R, F>, f, name) }
+        unsafe {
+            HostFunc::new(
+                ty,
+                sync_shim::<T, P, R, F>,
+                Some(sync_register_shim::<T, P, R, F>),
+                f,
+                name,
+            )
+        }
     }
 
     /// A host function that may wait.
@@ -54,7 +123,15 @@ impl HostFunc {
     {
         let ty = signature::<P, R::Values>();
         // SAFETY: as above.
-        unsafe { HostFunc::new(ty, async_shim::<T, P, R, F>, f, name) }
+        unsafe {
+            HostFunc::new(
+                ty,
+                async_shim::<T, P, R, F>,
+                Some(async_register_shim::<T, P, R, F>),
+                f,
+                name,
+            )
+        }
     }
 
     /// A host function that may wait and lends its captures, for data that stays on its thread.
@@ -66,13 +143,21 @@ impl HostFunc {
     {
         let ty = signature::<P, R::Values>();
         // SAFETY: as above.
-        unsafe { HostFunc::new(ty, local_shim::<T, P, R, F>, f, name) }
+        unsafe {
+            HostFunc::new(
+                ty,
+                local_shim::<T, P, R, F>,
+                Some(local_register_shim::<T, P, R, F>),
+                f,
+                name,
+            )
+        }
     }
 
     /// A host function over slices of values.
     pub(crate) fn vals<T: 'static, F: HostValsFn<T>>(ty: FuncType, f: F, name: Option<String>) -> HostFunc {
         // SAFETY: as above; the shim reads the signature from the record's function.
-        unsafe { HostFunc::new(ty, vals_shim::<T, F>, f, name) }
+        unsafe { HostFunc::new(ty, vals_shim::<T, F>, None, f, name) }
     }
 
     /// A host function over slices of values that may wait.
@@ -81,27 +166,29 @@ impl HostFunc {
         F: for<'a> HostValsAsyncFn<'a, T>,
     {
         // SAFETY: as above.
-        unsafe { HostFunc::new(ty, vals_async_shim::<T, F>, f, name) }
+        unsafe { HostFunc::new(ty, vals_async_shim::<T, F>, None, f, name) }
     }
 }
 
 /// A call of a host function: what every shim needs, taken out of the record.
-struct Call<'a> {
+struct Call<'a, V> {
+    values: V,
     record: *const HostRecord,
     func: &'a HostFunc,
     vm: *mut StoreVm,
     /// The activation whose guest called.
     act: *mut Activation,
+    /// Where results go if the call parks.
     slots: *mut ValRaw,
     /// Where the scope of the references that the host function makes begins.
     roots: usize,
 }
 
-impl<'a> Call<'a> {
+impl<'a, V: Values> Call<'a, V> {
     /// # Safety
-    /// `record` and `slots` are those of a running call of this host function.
+    /// `record`, `values` and `slots` are those of a running call of this host function.
     #[inline(always)]
-    unsafe fn new(record: *const HostRecord, slots: *mut ValRaw) -> Call<'a> {
+    unsafe fn new(record: *const HostRecord, values: V, slots: *mut ValRaw) -> Call<'a, V> {
         // SAFETY: the caller's promise.
         let HostRecord { store, func, .. } = *unsafe { &*record };
         let vm = store.cast::<StoreVm>();
@@ -112,6 +199,7 @@ impl<'a> Call<'a> {
         // SAFETY: as above; a field of plain data.
         let roots = unsafe { &(*vm).roots }.mark();
         Call {
+            values,
             roots,
             record,
             func,
@@ -140,20 +228,21 @@ impl<'a> Call<'a> {
         unsafe { &mut *self.vm }
     }
 
-    /// Reads parameters from the slots.
+    /// Reads the parameters.
     #[inline(always)]
     fn read<P: RawList>(&mut self) -> P {
-        // SAFETY: an import trampoline has a slot for each parameter.
-        let slots = unsafe { slice::from_raw_parts(self.slots, P::TYPES.len()) };
-        P::from_slots(slots, self.store())
+        let values = self.values;
+        // SAFETY: `new`'s promise.
+        unsafe { values.read(self.store()) }
     }
 
-    /// Writes results to the slots.
+    /// Writes the results.
     #[inline(always)]
-    fn write<R: RawList>(&mut self, values: R) -> Result<()> {
-        // SAFETY: an import trampoline has a slot for each result.
-        let slots = unsafe { slice::from_raw_parts_mut(self.slots, R::TYPES.len()) };
-        values.to_slots(self.store(), slots)
+    fn write<R: RawList>(&mut self, results: R) -> Result<Answer> {
+        let values = self.values;
+        // SAFETY: `new`'s promise.
+        let bits = unsafe { values.write(results, self.store()) }?;
+        Ok(Answer { word: DONE, bits })
     }
 
     /// User code has run: cuts off what it leaked.
@@ -168,16 +257,16 @@ impl<'a> Call<'a> {
 
     /// Turns the end of a shim's body into the word for the swap.
     #[inline(always)]
-    fn settle(mut self, outcome: Outcome) -> u64 {
+    fn settle(mut self, outcome: Outcome) -> Answer {
         match outcome {
-            Ok(Ok(SUSPEND)) => SUSPEND,
-            Ok(Ok(word)) => {
+            Ok(Ok(answer)) if answer.word == SUSPEND => answer,
+            Ok(Ok(answer)) => {
                 let roots = self.roots;
                 self.store().roots.truncate(roots);
-                word
+                answer
             }
-            Ok(Err(error)) => self.stop(Stop::Error(error)),
-            Err(payload) => self.stop(Stop::Panic(payload)),
+            Ok(Err(error)) => Answer::of(self.stop(Stop::Error(error))),
+            Err(payload) => Answer::of(self.stop(Stop::Panic(payload))),
         }
     }
 
@@ -202,7 +291,7 @@ impl<'a> Call<'a> {
     /// # Safety
     /// As for [`Call::new`]; `fut` yields values for this call's signature.
     #[inline(always)]
-    unsafe fn first_poll<Fut, R>(&mut self, fut: Fut) -> Result<u64>
+    unsafe fn first_poll<Fut, R>(&mut self, fut: Fut) -> Result<Answer>
     where
         Fut: Future<Output = R>,
         R: Ret,
@@ -238,8 +327,7 @@ impl<'a> Call<'a> {
             Poll::Ready(values) => {
                 drop(guard);
                 self.back();
-                self.write(values.into_values()?)?;
-                Ok(DONE)
+                self.write(values.into_values()?)
             }
             Poll::Pending if !is_async => {
                 drop(guard);
@@ -257,7 +345,7 @@ impl<'a> Call<'a> {
                 };
                 // SAFETY: the activation has not ended.
                 unsafe { (*self.act).pending = Some(pending) };
-                Ok(SUSPEND)
+                Ok(Answer::of(SUSPEND))
             }
         }
     }
@@ -347,19 +435,28 @@ where
 
 /// The body of every shim: `$body` with panics caught, then settled.
 macro_rules! shim {
-    ($record:ident, $slots:ident, |$call:ident| $body:expr) => {{
-        // SAFETY: the swap passes the record and the slots of a running call.
-        let mut $call = unsafe { Call::new($record, $slots) };
-        let outcome = catch_unwind(AssertUnwindSafe(|| -> Result<u64> { $body }));
+    ($record:ident, $values:expr, $slots:ident, |$call:ident| $body:expr) => {{
+        // SAFETY: the swap passes the record, the values and the slots of a running call.
+        let mut $call = unsafe { Call::new($record, $values, $slots) };
+        let outcome = catch_unwind(AssertUnwindSafe(|| -> Result<Answer> { $body }));
         $call.settle(outcome)
     }};
 }
 
-unsafe extern "C" fn sync_shim<T: 'static, P: 'static, R: 'static, F: HostFn<T, P, R>>(
+/// A closure that returns at once.
+///
+/// # Safety
+/// `record`, `values` and `slots` are those of a running call of a host function that this was made for.
+#[inline(always)]
+unsafe fn sync_call<V: Values, T: 'static, P: 'static, R: 'static, F>(
     record: *mut HostRecord,
+    values: V,
     slots: *mut ValRaw,
-) -> u64 {
-    shim!(record, slots, |call| {
+) -> Answer
+where
+    F: HostFn<T, P, R>,
+{
+    shim!(record, values, slots, |call| {
         // SAFETY: `HostFunc::sync` pairs this shim with an `F`.
         let f = unsafe { call.closure::<F>() };
         let params = call.read::<F::Params>();
@@ -367,8 +464,60 @@ unsafe extern "C" fn sync_shim<T: 'static, P: 'static, R: 'static, F: HostFn<T, 
         let caller = unsafe { Caller::of_record(record) };
         let results = f.invoke(caller, params);
         call.back();
-        call.write(results?)?;
-        Ok(DONE)
+        call.write(results?)
+    })
+}
+
+unsafe extern "C" fn sync_shim<T: 'static, P: 'static, R: 'static, F>(
+    record: *mut HostRecord,
+    slots: *mut ValRaw,
+) -> u64
+where
+    F: HostFn<T, P, R>,
+{
+    // SAFETY: the swap passes the record and the slots of a running call.
+    unsafe { sync_call::<_, T, P, R, F>(record, InSlots(slots), slots) }.word
+}
+
+unsafe extern "C" fn sync_register_shim<T: 'static, P: 'static, R: 'static, F>(
+    record: *mut HostRecord,
+    a: u64,
+    b: u64,
+    c: u64,
+    d: u64,
+    slots: *mut ValRaw,
+) -> Answer
+where
+    F: HostFn<T, P, R>,
+{
+    // SAFETY: as above, with the values in registers.
+    unsafe { sync_call::<_, T, P, R, F>(record, InRegisters([a, b, c, d]), slots) }
+}
+
+/// A closure that may wait.
+///
+/// # Safety
+/// `record`, `values` and `slots` are those of a running call of a host function that this was made for.
+#[inline(always)]
+unsafe fn async_call<V: Values, T: 'static, P, R, F>(
+    record: *mut HostRecord,
+    values: V,
+    slots: *mut ValRaw,
+) -> Answer
+where
+    P: RawList + 'static,
+    R: Ret + 'static,
+    F: HostAsyncFn<'static, T, P, R>,
+{
+    shim!(record, values, slots, |call| {
+        // SAFETY: `HostFunc::wait` pairs this shim with an `F`.
+        let f = unsafe { call.closure::<F>() };
+        let params = call.read::<P>();
+        // SAFETY: as in `sync_call`; the future is dropped before the call ends, and with it the caller.
+        let caller = unsafe { Caller::of_record(record) };
+        let fut = f.start(caller, params);
+        // SAFETY: the shim's own call, of this signature.
+        unsafe { call.first_poll(fut) }
     })
 }
 
@@ -378,13 +527,49 @@ where
     R: Ret + 'static,
     F: HostAsyncFn<'static, T, P, R>,
 {
-    shim!(record, slots, |call| {
-        // SAFETY: `HostFunc::wait` pairs this shim with an `F`.
+    // SAFETY: the swap passes the record and the slots of a running call.
+    unsafe { async_call::<_, T, P, R, F>(record, InSlots(slots), slots) }.word
+}
+
+unsafe extern "C" fn async_register_shim<T: 'static, P, R, F>(
+    record: *mut HostRecord,
+    a: u64,
+    b: u64,
+    c: u64,
+    d: u64,
+    slots: *mut ValRaw,
+) -> Answer
+where
+    P: RawList + 'static,
+    R: Ret + 'static,
+    F: HostAsyncFn<'static, T, P, R>,
+{
+    // SAFETY: as above, with the values in registers.
+    unsafe { async_call::<_, T, P, R, F>(record, InRegisters([a, b, c, d]), slots) }
+}
+
+/// A closure that may wait and lends its captures.
+///
+/// # Safety
+/// `record`, `values` and `slots` are those of a running call of a host function that this was made for.
+#[inline(always)]
+unsafe fn local_call<V: Values, T: 'static, P, R, F>(
+    record: *mut HostRecord,
+    values: V,
+    slots: *mut ValRaw,
+) -> Answer
+where
+    P: RawList + 'static,
+    R: Ret + 'static,
+    F: AsyncFn(Caller<'_, T>, P) -> R + Send + Sync + 'static,
+{
+    shim!(record, values, slots, |call| {
+        // SAFETY: `HostFunc::wait_local` pairs this shim with an `F`.
         let f = unsafe { call.closure::<F>() };
         let params = call.read::<P>();
-        // SAFETY: as in `sync_shim`; the future is dropped before the call ends, and with it the caller.
+        // SAFETY: as in `async_call`.
         let caller = unsafe { Caller::of_record(record) };
-        let fut = f.start(caller, params);
+        let fut = f(caller, params);
         // SAFETY: the shim's own call, of this signature.
         unsafe { call.first_poll(fut) }
     })
@@ -396,20 +581,29 @@ where
     R: Ret + 'static,
     F: AsyncFn(Caller<'_, T>, P) -> R + Send + Sync + 'static,
 {
-    shim!(record, slots, |call| {
-        // SAFETY: `HostFunc::wait_local` pairs this shim with an `F`.
-        let f = unsafe { call.closure::<F>() };
-        let params = call.read::<P>();
-        // SAFETY: as in `async_shim`.
-        let caller = unsafe { Caller::of_record(record) };
-        let fut = f(caller, params);
-        // SAFETY: the shim's own call, of this signature.
-        unsafe { call.first_poll(fut) }
-    })
+    // SAFETY: the swap passes the record and the slots of a running call.
+    unsafe { local_call::<_, T, P, R, F>(record, InSlots(slots), slots) }.word
+}
+
+unsafe extern "C" fn local_register_shim<T: 'static, P, R, F>(
+    record: *mut HostRecord,
+    a: u64,
+    b: u64,
+    c: u64,
+    d: u64,
+    slots: *mut ValRaw,
+) -> Answer
+where
+    P: RawList + 'static,
+    R: Ret + 'static,
+    F: AsyncFn(Caller<'_, T>, P) -> R + Send + Sync + 'static,
+{
+    // SAFETY: as above, with the values in registers.
+    unsafe { local_call::<_, T, P, R, F>(record, InRegisters([a, b, c, d]), slots) }
 }
 
 /// Reads parameters by a signature known at run time, and makes room for the results.
-fn read_vals(call: &mut Call<'_>) -> Result<(Vec<Val>, Vec<Val>)> {
+fn read_vals(call: &mut Call<'_, InSlots>) -> Result<(Vec<Val>, Vec<Val>)> {
     let func = call.func;
     let params = func.ty.params();
     // SAFETY: an import trampoline has a slot for each parameter.
@@ -433,11 +627,11 @@ unsafe extern "C" fn vals_shim<T: 'static, F: HostValsFn<T>>(
     record: *mut HostRecord,
     slots: *mut ValRaw,
 ) -> u64 {
-    shim!(record, slots, |call| {
+    let answer = shim!(record, InSlots(slots), slots, |call| {
         // SAFETY: `HostFunc::vals` pairs this shim with an `F`.
         let f = unsafe { call.closure::<F>() };
         let (params, mut results) = read_vals(&mut call)?;
-        // SAFETY: as in `sync_shim`.
+        // SAFETY: as in `sync_call`.
         let caller = unsafe { Caller::of_record(record) };
         let returned = f(caller, &params, &mut results);
         call.back();
@@ -446,8 +640,9 @@ unsafe extern "C" fn vals_shim<T: 'static, F: HostValsFn<T>>(
         // SAFETY: an import trampoline has a slot for each result.
         let slots = unsafe { slice::from_raw_parts_mut(call.slots, results.len()) };
         write_vals(func.ty.results(), &results, call.store(), slots)?;
-        Ok(DONE)
-    })
+        Ok(Answer::of(DONE))
+    });
+    answer.word
 }
 
 /// Writes results by a signature known at run time.
@@ -467,11 +662,11 @@ unsafe extern "C" fn vals_async_shim<T: 'static, F>(record: *mut HostRecord, slo
 where
     F: for<'a> HostValsAsyncFn<'a, T>,
 {
-    shim!(record, slots, |call| {
+    let answer = shim!(record, InSlots(slots), slots, |call| {
         // SAFETY: `HostFunc::vals_wait` pairs this shim with an `F`.
         let f = unsafe { call.closure::<F>() }.clone();
         let (params, mut results) = read_vals(&mut call)?;
-        // SAFETY: as in `async_shim`.
+        // SAFETY: as in `async_call`.
         let caller = unsafe { Caller::<'static, T>::of_record(record) };
         let (func, vm, slots) = (call.func, call.vm, call.slots);
         let fut = async move {
@@ -483,5 +678,6 @@ where
         };
         // SAFETY: the shim's own call; the future writes the slots itself and yields no values.
         unsafe { call.first_poll(fut) }
-    })
+    });
+    answer.word
 }

@@ -138,6 +138,8 @@ pub struct StoreVm {
     pub(crate) top: *mut Activation,
     /// The guest stack while something is active (invariant 3), its base and its limit.
     pub(crate) stack: Option<PooledStack>,
+    /// Whether a call is a switch to the guest and nothing else: there is no fuel, and nobody may stop the guest.
+    pub(crate) is_plain: bool,
     /// Whether it stays when nothing is active.
     pub(crate) keep_stack: bool,
     pub(crate) stack_base: usize,
@@ -147,6 +149,8 @@ pub struct StoreVm {
     pub(crate) max_host_stack: usize,
     /// Set by whoever ends the guest with an error or a panic before it leaves.
     pub(crate) stop: Option<Stop>,
+    /// Why the last async call that was not entered was not, until its future tells.
+    pub(crate) entry_error: Option<Error>,
     pub(crate) arena: Arena,
     pub(crate) fuel: FuelState,
     /// What `cx.interrupt` points to.
@@ -204,12 +208,14 @@ impl StoreVm {
             this: ptr::null_mut(),
             top: ptr::null_mut(),
             stack: None,
+            is_plain: !fuel_on,
             keep_stack: engine.config().keep_stacks,
             stack_base: 0,
             stack_limit: 0,
             outer_host_sp: 0,
             max_host_stack: engine.config().max_host_stack_bytes,
             stop: None,
+            entry_error: None,
             arena: Arena::new(),
             fuel: FuelState::new(),
             interrupt: None,
@@ -351,10 +357,11 @@ impl StoreVm {
 
     /// The context with which generated code calls `func` for `instance` (null: for no instance).
     pub(crate) fn host_record(&mut self, func: &Arc<HostFunc>, instance: *mut InstanceVm) -> HostRecord {
+        let (_, shim) = func.way();
         HostRecord {
             store: self.context_ptr(),
             host_call: arch::host_call(self.engine.fuel()),
-            shim: func.shim,
+            shim,
             closure: func.closure(),
             instance,
             func: Arc::as_ptr(func),
@@ -367,7 +374,9 @@ impl StoreVm {
         let mut kept = Kept::new((
             self.host_record(&func, ptr::null_mut()),
             VMFuncRef {
-                code: trampolines.import(),
+                code: func
+                    .code(self.engine.fuel())
+                    .unwrap_or_else(|| trampolines.import()),
                 ctx: ptr::null_mut(),
                 entry: trampolines.entry(),
                 type_id: func.ty.number(),

@@ -64,10 +64,10 @@ impl ValRaw {
 pub(crate) struct HostRecord {
     /// The store, at the same place as in a vmctx, so that trampolines need not know which of the two they hold.
     pub(crate) store: *mut VMStoreContext,
-    /// [`super::arch::host_call`], in the variant that fits the engine's fuel setting.
+    /// [`super::arch::host_call`], in the variant that fits the engine's fuel setting. Called by import trampolines.
     pub(crate) host_call: *const u8,
-    /// The monomorphic shim that converts values and catches panics.
-    pub(crate) shim: HostShim,
+    /// The monomorphic shim that converts values and catches panics: a [`HostShim`] or a [`RegisterShim`].
+    pub(crate) shim: *const u8,
     /// The closure behind the shim; kept alive by `func`.
     pub(crate) closure: *const (),
     /// The instance that imported the function; null when the host calls it through a handle.
@@ -76,11 +76,38 @@ pub(crate) struct HostRecord {
     pub(crate) func: *const HostFunc,
 }
 
+impl HostRecord {
+    /// The function's shim for values in slots, however guests call it.
+    ///
+    /// # Safety
+    /// `record` is a live record.
+    pub(crate) unsafe fn slot_shim(record: *const HostRecord) -> HostShim {
+        // SAFETY: the caller's promise; a plain word.
+        let func = unsafe { (*record).func };
+        // SAFETY: kept alive by the record's owner.
+        unsafe { (*func).shim }
+    }
+}
+
 /// Runs a host function on the host's stack: arguments in the slots, results into the same slots.
 ///
 /// Returns [`super::arch::DONE`], [`super::arch::EXIT`] (the reason is in the store) or
 /// [`super::arch::SUSPEND`].
 pub(crate) type HostShim = unsafe extern "C" fn(*mut HostRecord, *mut ValRaw) -> u64;
+
+/// The same with up to four values in registers, as bits; and slots, for the result of a call that parks.
+pub(crate) type RegisterShim =
+    unsafe extern "C" fn(*mut HostRecord, u64, u64, u64, u64, *mut ValRaw) -> Answer;
+
+/// What a [`RegisterShim`] answers, in two registers.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct Answer {
+    /// As of a [`HostShim`].
+    pub(crate) word: u64,
+    /// The result's bits, when it is [`super::arch::DONE`].
+    pub(crate) bits: u64,
+}
 
 /// What a `funcref` points to.
 #[derive(Clone, Copy)]

@@ -80,12 +80,9 @@ impl<P, T, const CAPACITY: usize> Bin<P, T, CAPACITY> {
         }
     }
 
-    /// Runs `work` on this thread's bin, if it is bound to `pool`. No robber touches it meanwhile.
+    /// Runs `work` on this thread's bin, if it is still bound to `pool`, as it was just now. No robber touches it meanwhile.
     #[inline]
     pub(super) fn own<R>(&self, pool: *const P, work: impl FnOnce(&Self) -> R) -> Option<R> {
-        if !self.is_bound_to(pool) {
-            return None;
-        }
         self.busy.store(true, Ordering::Relaxed);
         light();
         // A robber may have come between the look and the mark.

@@ -32,11 +32,17 @@ pub(super) fn init() {
 /// The fence of the frequent side.
 #[inline(always)]
 pub(super) fn light() {
-    if ASYMMETRIC.load(Ordering::Relaxed) {
-        compiler_fence(Ordering::SeqCst);
-    } else {
-        fence(Ordering::SeqCst);
+    compiler_fence(Ordering::SeqCst);
+    if !ASYMMETRIC.load(Ordering::Relaxed) {
+        full();
     }
+}
+
+/// Out of the way of those who do not need it.
+#[cold]
+#[inline(never)]
+fn full() {
+    fence(Ordering::SeqCst);
 }
 
 /// The fence of the rare side.

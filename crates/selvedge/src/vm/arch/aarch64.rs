@@ -34,7 +34,7 @@
 //! Guest code neither signs return addresses nor marks branch targets: its pages are not mapped with PROT_BTI. What it branches
 //! to here starts with `bti` all the same, so that a host that is protected may contain it.
 
-use super::{EXIT_TRAP, SUSPEND, UNWIND};
+use super::{EXIT_TRAP, SUSPEND, UNWIND, Values};
 use crate::vm::activation::Activation;
 use crate::vm::builtins::dispatch;
 use crate::vm::fuel::refill;
@@ -98,6 +98,29 @@ fn membarrier(command: libc::c_int) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Whether few integers go between host and guest in registers: not yet on this architecture, where all values go through slots.
+pub(crate) const TAKES_REGISTERS: bool = false;
+
+/// No stack swap that guest code calls itself.
+pub(crate) fn import(_fuel: bool, _values: Values) -> Option<*const u8> {
+    None
+}
+
+pub(crate) use guest_start as guest_start_few;
+
+/// Not to be called: [`TAKES_REGISTERS`].
+///
+/// # Safety
+/// Never.
+pub(crate) unsafe fn call_few(
+    _link: usize,
+    _code: *const u8,
+    _context: *mut u8,
+    _values: [u64; 4],
+) -> (u64, u64) {
+    unreachable!("values go through slots")
 }
 
 /// The stack swap through which guest code calls host functions.

@@ -31,7 +31,7 @@
 //!
 //! Not saved: MXCSR and the x87 control word. Guests cannot change them.
 
-use super::{EXIT_TRAP, SUSPEND, UNWIND};
+use super::{EXIT_TRAP, SUSPEND, UNWIND, Values};
 use crate::vm::activation::Activation;
 use crate::vm::builtins::dispatch;
 use crate::vm::fuel::refill;
@@ -41,9 +41,9 @@ use fibers::parking_prelude_x86_64;
 use fibers::pool::find_slot_asm;
 use std::arch::{asm, naked_asm};
 use std::io;
-use std::mem::offset_of;
+use std::mem::{MaybeUninit, offset_of};
 
-/// The most that is kept below the frame record that `guest_fp` names. A swap keeps one word, and six more when it parks; a
+/// The most that is kept below the frame record that `guest_fp` names. A swap keeps ten words and eight more when it parks, at most; a
 /// fuel check thirteen registers and 0x108 bytes of others, and two words when it parks.
 pub(crate) const EXIT_BYTES: usize = 13 * 8 + 0x108 + 16;
 
@@ -65,12 +65,26 @@ pub(crate) fn make_instructions_visible(_start: usize, _bytes: usize) -> io::Res
     Ok(())
 }
 
-/// The stack swap through which guest code calls host functions.
+/// Whether few integers go between host and guest in registers: [`call_few`], [`guest_start_few`] and [`import`].
+pub(crate) const TAKES_REGISTERS: bool = true;
+
+/// The stack swap that import trampolines call.
 pub(crate) fn host_call(fuel: bool) -> *const u8 {
     if fuel {
         host_call_metered as *const u8
     } else {
         host_call_plain as *const u8
+    }
+}
+
+/// The stack swap that guest code calls itself, without a trampoline, where the values allow it.
+pub(crate) fn import(fuel: bool, values: Values) -> Option<*const u8> {
+    match (values, fuel) {
+        (Values::Slots, _) => None,
+        (Values::Registers, false) => Some(import_plain as *const u8),
+        (Values::Registers, true) => Some(import_metered as *const u8),
+        (Values::Spilled, false) => Some(import_spilled_plain as *const u8),
+        (Values::Spilled, true) => Some(import_spilled_metered as *const u8),
     }
 }
 
@@ -113,10 +127,108 @@ pub(crate) unsafe extern "sysv64" fn guest_start() {
     )
 }
 
+/// Bytes that a swap with slots of its own has for them and for alignment, below the word that names the store.
+const SLOTS_BYTES: usize = 72;
+
+/// [`guest_start`] for an activation with slots of its own and a function of few integers in an engine without fuel: no entry trampoline.
+/// The slots begin at the base; up to four are read, whatever they hold, and the result goes into the first.
+#[unsafe(naked)]
+#[unsafe(link_section = "selvedge_text")]
+pub(crate) unsafe extern "sysv64" fn guest_start_few() {
+    naked_asm!(
+        parking_prelude_x86_64!(),
+        "mov rbp, rsp",
+        "mov rax, [rdi + {code}]",
+        "mov rdi, [rdi + {ctx}]",
+        "mov rsi, [rbp + 16]",
+        "mov rdx, [rbp + 32]",
+        "mov rcx, [rbp + 48]",
+        "mov r8, [rbp + 64]",
+        "call rax",
+        "mov [rbp + 16], rax",
+        "xor eax, eax", // DONE
+        "xor edx, edx",
+        "mov rsp, [rbp]",
+        "pop rbp",
+        "ret",
+        code = const offset_of!(Activation, code),
+        ctx = const offset_of!(Activation, ctx),
+    )
+}
+
+/// Where [`call_few`] goes: parks the parent at the link `rax`, calls `r9`, comes back with [`super::DONE`] and the result.
+#[unsafe(naked)]
+#[unsafe(link_section = "selvedge_text")]
+unsafe extern "sysv64" fn guest_few() {
+    naked_asm!(
+        "push rbp",
+        "mov [rax], rsp", // P: the parent is parked from here
+        // Guest code keeps rbx and r12, and it does not park: the way back needs nothing from memory, which would be what one call
+        // after the other waits for.
+        "lea rbx, [rsp + 8]",
+        "mov r12, rbp",
+        "mov rsp, rax",
+        "mov rbp, rax", // the frame record {P, address in the thunk}
+        "call r9",
+        "mov rsp, rbx",
+        "mov rbp, r12",
+        "mov rdx, rax",
+        "xor eax, eax", // DONE
+        "ret",
+    )
+}
+
+/// As in `fibers`: its address makes the compiler address the frame around inlined assembly, and describe it, by rbp.
+#[repr(align(32))]
+struct FrameAnchor(#[expect(dead_code, reason = "only its place counts")] [u8; 32]);
+
+/// Calls a guest's function of few integers on the stack below `link`, in an engine without fuel. Comes back with a word, as from a resume, and
+/// if that is [`super::DONE`] with the result.
+///
+/// # Safety
+/// `link` is the 16-aligned address of a parent link, `VMStoreContext::link` of the store whose guest it is, which may run on the stack
+/// below; `code`, `context` and `values` are those of one of its functions ([`selvedge_compiler::layout::is_few_integers`]). It
+/// never parks.
+#[inline(always)]
+pub(crate) unsafe fn call_few(
+    link: usize,
+    code: *const u8,
+    context: *mut u8,
+    values: [u64; 4],
+) -> (u64, u64) {
+    let (word, result);
+    let anchor = MaybeUninit::<FrameAnchor>::uninit();
+    let [a, b, c, d] = values;
+    // SAFETY: the caller's promise. Every register that guest code or a host function may change is named; rbx and rbp are
+    // put back by the guest's way out, as after a resume.
+    unsafe {
+        asm!(
+            "push rbx # {anchor}",
+            "call {guest_few}",
+            "pop rbx",
+            guest_few = sym guest_few,
+            anchor = in(reg) anchor.as_ptr(),
+            inlateout("rax") link => word,
+            inlateout("rdi") context => _,
+            inlateout("rsi") a => _,
+            inlateout("rdx") b => result,
+            inlateout("rcx") c => _,
+            inlateout("r8") d => _,
+            inlateout("r9") code => _,
+            lateout("r12") _, lateout("r13") _, lateout("r14") _, lateout("r15") _,
+            clobber_abi("sysv64"),
+        );
+    }
+    (word, result)
+}
+
 /// The body of a swap. On entry `rdi` points to a block whose first word is the store (a vmctx or a host record) and
-/// the call's operands are in registers. `$call` is the call; it keeps `rbp`.
+/// the call's operands are in registers. `$before` stores what the host is to find; `$call` is the call and keeps `rbp`. `$make_room` and
+/// `$drop_room` keep what lies below the word that names the store out of the way of what a park saves; `$result` and, for a call that was parked,
+/// `$parked_result` load the result.
 macro_rules! swap {
-    ($call:literal, $save_fuel:literal, $load_fuel:literal, $($operands:tt)*) => {
+    ($call:literal, $before:literal, $load_fuel:literal, $result:literal,
+     $make_room:literal, $drop_room:literal, $parked_result:literal, $($operands:tt)*) => {
         naked_asm!(
             ".cfi_startproc",
             "push rbp",
@@ -126,10 +238,10 @@ macro_rules! swap {
             ".cfi_def_cfa_register rbp",
             "push rdi",     // where the store is found again afterwards
             "mov rax, [rdi]",
-            $save_fuel,
+            $before, // while the guard is the guest's
             "mov [rax + {guest_fp}], rbp",
-            "mov rcx, [rax + {link}]",
-            "mov rsp, [rcx]", // the host's stack is live from here
+            "mov r10, [rax + {link}]",
+            "mov rsp, [r10]", // the host's stack is live from here
             "sub rsp, 8",     // P is 8 mod 16
             // CFA is P + 24; return address, rbp and rbx of the resumer lie at P + 8, P and P + 16.
             ".cfi_remember_state",
@@ -143,6 +255,7 @@ macro_rules! swap {
             "test eax, eax",
             "jnz 2f",
             $load_fuel,
+            $result,
             "mov rsp, rbp",
             "pop rbp",
             "ret",
@@ -155,6 +268,7 @@ macro_rules! swap {
             "cmp eax, {suspend}",
             "jne 3f",
             // Park: what the guest expects to find again, then the address to go on at.
+            $make_room,
             "push rbx", "push r12", "push r13", "push r14", "push r15",
             "lea rdx, [rip + 4f]",
             "push rdx",
@@ -165,8 +279,10 @@ macro_rules! swap {
             parking_prelude_x86_64!(),
             "4:", // resumed: rsp is just above the address; the results are in the slots
             "pop r15", "pop r14", "pop r13", "pop r12", "pop rbx",
+            $drop_room,
             "lea rbp, [rsp + 8]",
             $load_fuel,
+            $parked_result,
             "mov rsp, rbp",
             "pop rbp",
             "ret",
@@ -225,7 +341,16 @@ pub(crate) unsafe extern "sysv64" fn unwind_parked() {
 #[unsafe(naked)]
 #[unsafe(link_section = "selvedge_text")]
 unsafe extern "sysv64" fn host_call_plain() {
-    swap!("call [rdi + {shim}]", "", "", shim = const offset_of!(HostRecord, shim),)
+    swap!(
+        "call [rdi + {shim}]",
+        "",
+        "",
+        "",
+        "",
+        "",
+        "",
+        shim = const offset_of!(HostRecord, shim),
+    )
 }
 
 /// As [`host_call_plain`]; the slice in r15 is in the store meanwhile, where the host may change it.
@@ -236,6 +361,81 @@ unsafe extern "sysv64" fn host_call_metered() {
         "call [rdi + {shim}]",
         "mov [rax + {fuel}], r15",
         "mov rcx, [rbp - 8]\nmov rcx, [rcx]\nmov r15, [rcx + {fuel}]",
+        "",
+        "",
+        "",
+        "",
+        shim = const offset_of!(HostRecord, shim),
+        fuel = const offset_of!(VMStoreContext, fuel),
+    )
+}
+
+/// A swap for few integers, which guest code calls itself ([`selvedge_compiler::layout::is_few_integers`]): `$call` finds four parameters in
+/// rsi, rdx, rcx and r8, and leaves the result in rdx.
+///
+/// Four slots lie below the word that names the store: `[rbp - 80]` and up. What parks finds its result in the first of them.
+macro_rules! register_swap {
+    ($call:literal, $before:literal, $load_fuel:literal, $($operands:tt)*) => {
+        swap!(
+            $call,
+            $before,
+            $load_fuel,
+            "mov rax, rdx",
+            // Below the slots the word that names the store once more: `unwind_parked` looks for it there.
+            "sub rsp, {slots_bytes}\npush qword ptr [rbp - 8]",
+            "add rsp, {slots_bytes} + 8",
+            "mov rax, [rbp - 80]",
+            slots_bytes = const SLOTS_BYTES,
+            $($operands)*
+        )
+    };
+}
+
+/// `rdi`: the host record, then up to four values. Comes back only when the host function succeeded, with its result in `rax`.
+#[unsafe(naked)]
+#[unsafe(link_section = "selvedge_text")]
+unsafe extern "sysv64" fn import_plain() {
+    register_swap!(
+        "lea r9, [rbp - 80]\ncall [rdi + {shim}]",
+        "",
+        "",
+        shim = const offset_of!(HostRecord, shim),
+    )
+}
+
+/// As [`import_plain`], with the fuel slice in the store meanwhile.
+#[unsafe(naked)]
+#[unsafe(link_section = "selvedge_text")]
+unsafe extern "sysv64" fn import_metered() {
+    register_swap!(
+        "lea r9, [rbp - 80]\ncall [rdi + {shim}]",
+        "mov [rax + {fuel}], r15",
+        "mov rcx, [rbp - 8]\nmov rcx, [rcx]\nmov r15, [rcx + {fuel}]",
+        shim = const offset_of!(HostRecord, shim),
+        fuel = const offset_of!(VMStoreContext, fuel),
+    )
+}
+
+/// As [`import_plain`], for a shim that wants slots.
+#[unsafe(naked)]
+#[unsafe(link_section = "selvedge_text")]
+unsafe extern "sysv64" fn import_spilled_plain() {
+    register_swap!(
+        "lea rsi, [rbp - 80]\ncall [rdi + {shim}]\nmov rdx, [rbp - 80]",
+        "mov [rbp - 80], rsi\nmov [rbp - 64], rdx\nmov [rbp - 48], rcx\nmov [rbp - 32], r8",
+        "",
+        shim = const offset_of!(HostRecord, shim),
+    )
+}
+
+/// As [`import_spilled_plain`], with the fuel slice in the store meanwhile.
+#[unsafe(naked)]
+#[unsafe(link_section = "selvedge_text")]
+unsafe extern "sysv64" fn import_spilled_metered() {
+    register_swap!(
+        "lea rsi, [rbp - 80]\ncall [rdi + {shim}]\nmov rdx, [rbp - 80]",
+        "mov [rbp - 80], rsi\nmov [rbp - 64], rdx\nmov [rbp - 48], rcx\nmov [rbp - 32], r8\nmov [rax + {fuel}], r15",
+        "mov rcx, [rbp - 8]\nmov rcx, [rcx]\nmov r15, [rcx + {fuel}]",
         shim = const offset_of!(HostRecord, shim),
         fuel = const offset_of!(VMStoreContext, fuel),
     )
@@ -245,7 +445,16 @@ unsafe extern "sysv64" fn host_call_metered() {
 #[unsafe(naked)]
 #[unsafe(link_section = "selvedge_text")]
 unsafe extern "sysv64" fn builtin_call_plain() {
-    swap!("call {dispatch}", "", "", dispatch = sym dispatch,)
+    swap!(
+        "call {dispatch}",
+        "",
+        "",
+        "",
+        "",
+        "",
+        "",
+        dispatch = sym dispatch,
+    )
 }
 
 /// As [`builtin_call_plain`], with the fuel slice in the store meanwhile.
@@ -256,6 +465,10 @@ unsafe extern "sysv64" fn builtin_call_metered() {
         "call {dispatch}",
         "mov [rax + {fuel}], r15",
         "mov rcx, [rbp - 8]\nmov rcx, [rcx]\nmov r15, [rcx + {fuel}]",
+        "",
+        "",
+        "",
+        "",
         dispatch = sym dispatch,
         fuel = const offset_of!(VMStoreContext, fuel),
     )
