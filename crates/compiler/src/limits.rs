@@ -1,10 +1,22 @@
 //! What is too large to compile, so that no module makes compiling take without bound.
 //!
-//! wasmparser's limits come first: a million functions, 1 000 parameters and results, 50 000 locals and
-//! 7 654 321 bytes a function. Compiling uses the heap for nesting, never the host's stack; what is
+//! The validator's limits come first. They are those that engines have agreed on (JavaScript interface, implementation-defined
+//! limits), and its errors have the offset and the limit:
+//!
+//! ```text
+//!   1 000 000 of types, functions, imports, exports, globals, tags     1 000 parameters, 1 000 results
+//!     100 000 of tables, data segments, element segments              50 000 locals of a function
+//!         100 memories                                             7 654 321 bytes of a function's body
+//!     100 000 bytes of a name                                         10 000 clauses of a try_table
+//! ```
+//!
+//! Ours are below. Compiling uses the heap for nesting, never the host's stack; what is
 //! left is work that grows with a product: a local is looked up through every loop around it, and each of
-//! them may get a parameter for it; and a call or a branch of two bytes may carry a thousand values. A local
-//! also has a place in a table for each block, and a value where two paths meet before it is read.
+//! them may get a parameter for it; a call or a branch of two bytes may carry a thousand values, and a call's stack map names every
+//! reference that is held across it. A local also has a place in a table for each block, and a value where two paths meet before
+//! it is read.
+//!
+//! How large a memory or a table gets is the runtime's to say. `tests/adversaries.rs` compiles modules that meet each of these.
 //!
 //! Many small functions make that work anew for each: a module of a few kilobytes can have hundreds that take and
 //! return a thousand values, or declare fifty thousand locals in five bytes. So the functions of a module share a
@@ -25,6 +37,10 @@ const TEXT_BYTES: u64 = 1 << 27;
 const BR_TABLE_TARGETS: u64 = 1 << 16;
 /// The most blocks inside each other.
 const NESTING: u64 = 1 << 16;
+/// The most loops inside each other: what finds loops looks through each of them from the innermost.
+const LOOPS: u64 = 1 << 12;
+/// The most `if`s inside each other: the time to compile them grows faster than their number.
+const IFS: u64 = 1 << 14;
 /// The most locals, times the loops that are around each other.
 const LOCALS_TIMES_LOOPS: u64 = 1 << 22;
 
@@ -34,6 +50,9 @@ const LOCALS_TIMES_BLOCKS: u64 = 1 << 27;
 const VALUES: u64 = 1 << 22;
 /// The most values that the calls and branches of a function carry, all together.
 const CARRIED: u64 = 1 << 22;
+
+/// The most references that frames hold while others are called, all calls of a function together: each is named in the call's stack map.
+const HELD: u64 = 1 << 23;
 
 /// What the functions of a module may carry, declare and return together: so many values, whatever its size,
 const SHARED_BASE: u64 = 1 << 17;
@@ -101,7 +120,12 @@ pub(crate) fn nesting(depth: usize, offset: u32) -> Result<(), CompileError> {
     check("blocks inside each other", depth as u64, NESTING, offset)
 }
 
+pub(crate) fn ifs(depth: usize, offset: u32) -> Result<(), CompileError> {
+    check("ifs inside each other", depth as u64, IFS, offset)
+}
+
 pub(crate) fn loops(locals: usize, depth: usize, offset: u32) -> Result<(), CompileError> {
+    check("loops inside each other", depth as u64, LOOPS, offset)?;
     check(
         "locals times loops inside each other",
         locals as u64 * depth as u64,
@@ -130,6 +154,10 @@ pub(crate) fn carried(count: usize, offset: u32) -> Result<(), CompileError> {
         CARRIED,
         offset,
     )
+}
+
+pub(crate) fn held(count: usize, offset: u32) -> Result<(), CompileError> {
+    check("references held across calls", count as u64, HELD, offset)
 }
 
 /// Signatures of a module, if there is still room for those of modules: see `func_type.rs`.

@@ -61,8 +61,14 @@ pub(crate) struct Translator<'a> {
     pub(crate) fuel_calls: Vec<(Block, SourceLoc)>,
     /// Immediate offsets and sizes of the stores so far, if fuel is on.
     pub(crate) stores: HashSet<(i32, u64)>,
+    /// How many locals hold references into the heap, and whether any value is such a reference.
+    reference_locals: usize,
+    has_references: bool,
+    /// How many references the calls so far may have left in the frame.
+    held: usize,
     locals: usize,
     loops: usize,
+    ifs: usize,
 }
 
 /// Translates a function into `func`, whose signature is set, and validates it on the way.
@@ -100,8 +106,12 @@ pub(crate) fn translate(
         exceptions: Exceptions::default(),
         fuel_calls: Vec::new(),
         stores: HashSet::new(),
+        reference_locals: 0,
+        has_references: false,
+        held: 0,
         locals: 0,
         loops: 0,
+        ifs: 0,
     };
     t.mark_site();
     t.params(entry, ty);
@@ -164,6 +174,8 @@ impl<'a> Translator<'a> {
         let variable = self.b.declare_var(clif_type(ty));
         if ty.is_heap_reference() {
             self.b.declare_var_needs_stack_map(variable);
+            self.reference_locals += 1;
+            self.has_references = true;
         }
         debug_assert_eq!(variable, Variable::from_u32(self.locals as u32));
         self.locals += 1;
@@ -174,6 +186,7 @@ impl<'a> Translator<'a> {
     fn operator(&mut self, operator: &Operator<'_>, offset: u32) -> Result<(), CompileError> {
         self.offset = offset;
         if !self.reachable {
+            limits::nesting(self.labels.len(), offset)?;
             self.check_dead(operator)
                 .map_err(|error| error.at(self.offset.into()))?;
             self.dead_operator(operator);
@@ -192,6 +205,7 @@ impl<'a> Translator<'a> {
         limits::values(dfg.num_values(), self.offset)?;
         limits::blocks(self.locals, dfg.num_blocks(), self.offset)?;
         limits::carried(self.carried, self.offset)?;
+        limits::held(self.held, self.offset)?;
         self.share(self.carried + self.locals)
     }
 
@@ -303,6 +317,18 @@ impl<'a> Translator<'a> {
         limits::loops(self.locals, self.loops, self.offset)
     }
 
+    /// As [`Self::check_nesting`], of an `if`.
+    pub(crate) fn check_if(&mut self) -> Result<(), CompileError> {
+        self.ifs += 1;
+        limits::ifs(self.ifs, self.offset)?;
+        self.check_nesting(false)
+    }
+
+    /// An `if` has ended.
+    pub(crate) fn leave_if(&mut self) {
+        self.ifs -= 1;
+    }
+
     /// A loop has ended.
     pub(crate) fn leave_loop(&mut self) {
         self.loops -= 1;
@@ -323,6 +349,14 @@ impl<'a> Translator<'a> {
     pub(crate) fn track(&mut self, ty: ValType, value: Value) {
         if ty.is_heap_reference() {
             self.b.declare_value_needs_stack_map(value);
+            self.has_references = true;
+        }
+    }
+
+    /// Counts what a call may leave in the frame: operands as if they were references, where there are any.
+    pub(crate) fn count_held(&mut self) {
+        if self.has_references {
+            self.held += self.reference_locals + self.stack.len();
         }
     }
 

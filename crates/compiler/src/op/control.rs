@@ -54,7 +54,7 @@ impl<'a> Translator<'a> {
 
     /// `if bt`: pop an i32; enter if it is not zero, else go to the `else`.
     pub(crate) fn r#if(&mut self, ty: BlockType) -> Result<(), CompileError> {
-        self.check_nesting(false)?;
+        self.check_if()?;
         let condition = self.pop();
         let sig = self.block_sig(ty)?;
         let (then, block) = (self.b.create_block(), self.b.create_block());
@@ -111,6 +111,7 @@ impl<'a> Translator<'a> {
                 self.leave_loop();
             }
             LabelKind::Try => self.leave_try(),
+            LabelKind::Else => self.leave_if(),
             _ => {}
         }
         if let Some(next) = label.next {

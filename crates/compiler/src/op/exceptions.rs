@@ -157,6 +157,7 @@ impl<'a> Translator<'a> {
 
     /// A call of what may throw: the operators' own way to call.
     pub(crate) fn emit_call(&mut self, callee: Code, args: &[Value]) -> Results {
+        self.count_held();
         if !self.exceptions.tries.is_empty() {
             return self.try_call(callee, args);
         }
