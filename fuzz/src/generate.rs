@@ -61,6 +61,12 @@ fn may_differ_by_choice(wasm: &[u8]) -> bool {
         .any(|bytes| matches!(bytes, [0xfd, 0x85..=0x88 | 0x8d..=0x90, 0x02]))
 }
 
+/// Whether the bytes of an operation on many bytes or elements are in a module: those pay for what they move, in each engine otherwise.
+pub fn has_bulk_operators(wasm: &[u8]) -> bool {
+    wasm.windows(2)
+        .any(|bytes| matches!(bytes, [0xfc, 0x08 | 0x0a..=0x0c | 0x0e | 0x0f | 0x11]))
+}
+
 /// The features that Selvedge has, some of them left out now and then.
 fn config(u: &mut Unstructured<'_>) -> arbitrary::Result<Config> {
     let mut config = base_config();

@@ -47,7 +47,7 @@ pub fn drive(who: String, guest: &mut impl Guest, seed: u64) -> Trace {
         let params = types.iter().map(|ty| Value::argument(*ty, &mut numbers));
         let params = params.collect::<Vec<_>>();
         let end = guest.call(index, &params);
-        let is_over = end == End::Stopped(Stop::StackOverflow);
+        let is_over = matches!(end, End::Stopped(Stop::StackOverflow | Stop::Unpaid));
         let is_used_up = end == End::Stopped(Stop::Unreachable);
         push(guest, &mut trace, format!("call {name} {params:?}"), end);
         if is_over || (is_used_up && !instantiate(guest, &mut trace)) {

@@ -1,8 +1,9 @@
-//! Differential fuzzing: Selvedge beside `wasmi`, over modules that `wasm-smith` makes of bytes.
+//! Differential fuzzing: Selvedge beside `wasmi` and `wasmtime`, over modules that `wasm-smith` makes of bytes.
 //!
 //! ```text
-//!   bytes -> generate: Case { wasm, seed } --+--> ours (two setups) --+
-//!                                            +--> rival (wasmi) ------+--> trace: equal, step by step?
+//!   bytes -> generate: Case { wasm, seed } --+--> ours (two setups) ---------------+
+//!                                            +--> rival (wasmi) -------------------+--> trace: equal, step by step?
+//!                                            +--> wasmtime_rival, with the feature +
 //! ```
 //!
 //! A *case* is a module and a seed. A *guest* is the case in one engine; [`drive`](guest::drive) instantiates it and calls its
@@ -11,10 +12,13 @@
 //! memory style, optimisation, fuel, synchronous or parked at every host call and every few units of fuel.
 //!
 //! Rules
-//! 1. The engines differ rightly in the depth of a stack overflow alone: a trace is compared up to the first one.
+//! 1. The engines differ rightly in the depth of a stack overflow alone: a trace is compared up to the first one. So is one of `wasmtime`
+//!    to where its fuel runs out: a `table.grow` by 2^60 elements is paid for there, also in vain.
 //! 2. NaNs are one class. The modules make their own NaNs canonical, so that payloads do not get into memories.
 //! 3. Every module ends: `wasm-smith` counts loops and calls in a global, and traps.
-//! 4. Two setups with fuel have used the same number of units after each step.
+//! 4. Two setups with fuel have used the same number of units after each step, and `wasmtime` in each call that returns: it does not
+//!    count what precedes a trap in its block. Bulk operations have other costs there: modules with such are left out.
+//! 5. `wasmi` is an interpreter with faults of its own. Where it differs from `wasmtime` too, it is outvoted.
 //!
 //! Beside it, [`decode`] gives the compiler bytes that are no module, or hardly one.
 
@@ -32,6 +36,8 @@ pub mod ours;
 pub mod rival;
 pub mod trace;
 pub mod value;
+#[cfg(feature = "wasmtime")]
+mod wasmtime_rival;
 
 use case::{Case, Setup};
 use trace::{Difference, Trace};
@@ -46,7 +52,7 @@ pub enum Outcome {
     Skipped,
     /// The engines agree.
     Agreed(Counts),
-    /// They do not, but neither does `wasmi` with itself: some of its code reads what was never written.
+    /// They do not, but neither does `wasmi` with itself, as some of its code reads what was never written, or with `wasmtime`.
     Doubtful,
     /// The engines do not.
     Differs(Box<Difference>),
@@ -91,14 +97,41 @@ pub fn run_case(case: &Case) -> Outcome {
     let Some(expected) = rival::run(case) else {
         return Outcome::Skipped;
     };
-    let [first, second] = case.setups();
-    let traces = [first, second].map(|setup| ours::run(case, setup));
-    let compared = compare_all(&expected, &traces);
-    match compared {
+    let traces = case.setups().map(|setup| ours::run(case, setup));
+    let second = match with_wasmtime(case, &traces, true) {
+        Ok(compared) => compared,
+        Err(difference) => return Outcome::Differs(difference.of_case(case)),
+    };
+    match compare_all(&expected, &traces) {
         Ok(counts) => Outcome::Agreed(counts),
-        Err(_) if !rival_repeats(case, &expected) => Outcome::Doubtful,
+        Err(_) if second.is_some() || !rival_repeats(case, &expected) => Outcome::Doubtful,
         Err(difference) => Outcome::Differs(difference.of_case(case)),
     }
+}
+
+/// Compares with `wasmtime`, fuel too where `fuel` says so. Nothing without the feature, or where it refuses the module.
+fn with_wasmtime(case: &Case, ours: &[Trace], fuel: bool) -> Result<Option<Counts>, Box<Difference>> {
+    let Some(second) = wasmtime_trace(case) else {
+        return Ok(None);
+    };
+    let mut counts = Counts::default();
+    for trace in ours {
+        counts.add(trace::compare(&second, trace)?);
+        if fuel && !generate::has_bulk_operators(&case.wasm) {
+            trace::compare_fuel_of_calls(&second, trace)?;
+        }
+    }
+    Ok(Some(counts))
+}
+
+#[cfg(feature = "wasmtime")]
+fn wasmtime_trace(case: &Case) -> Option<Trace> {
+    wasmtime_rival::run(case)
+}
+
+#[cfg(not(feature = "wasmtime"))]
+fn wasmtime_trace(_: &Case) -> Option<Trace> {
+    None
 }
 
 /// Whether `wasmi` does the same a few times more.
@@ -108,8 +141,8 @@ fn rival_repeats(case: &Case, expected: &Trace) -> bool {
     again.all(|trace| trace::compare(expected, &trace).is_ok())
 }
 
-/// Makes a case with exceptions of `data` and compares Selvedge with itself over it: the rival has none. One of the setups
-/// collects references at every allocation.
+/// Makes a case with exceptions of `data` and compares Selvedge with itself and with `wasmtime` over it: `wasmi` has none. One of the
+/// setups collects references at every allocation.
 pub fn run_exceptions(data: &[u8]) -> Outcome {
     let case = generate::case_with_exceptions(data).filter(|case| !ours::takes_exceptions(case));
     let Some(case) = case else {
@@ -117,7 +150,8 @@ pub fn run_exceptions(data: &[u8]) -> Outcome {
     };
     let plain = ours::run(&case, Setup::Plain);
     let others = [Setup::Metered, Setup::Yielding].map(|setup| ours::run(&case, setup));
-    match compare_all(&plain, &others) {
+    let compared = compare_all(&plain, &others);
+    match compared.and_then(|counts| with_wasmtime(&case, &[plain], false).map(|_| counts)) {
         Ok(counts) => Outcome::Agreed(counts),
         Err(difference) => Outcome::Differs(difference.of_case(&case)),
     }

@@ -21,6 +21,8 @@ pub enum Stop {
     StackOverflow,
     /// A host function said so.
     Host,
+    /// A rival's fuel ran out, as it has a guest pay for elements that a table does not get.
+    Unpaid,
     /// Fuel that should not have run out, or a host function's fault: never right.
     Other,
 }
@@ -124,7 +126,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Compares two traces, up to the first stack overflow in either.
+/// Compares two traces, up to the first stack overflow in either, or where a rival has no fuel left.
 ///
 /// # Errors
 /// The first difference.
@@ -170,8 +172,36 @@ pub fn compare_fuel(first: &Trace, second: &Trace) -> Result<(), Box<Difference>
     Ok(())
 }
 
+/// Compares the fuel of each call that returns, of two engines that both count it.
+///
+/// # Errors
+/// The first call that used different numbers of units.
+pub fn compare_fuel_of_calls(first: &Trace, second: &Trace) -> Result<(), Box<Difference>> {
+    let pairs = first.steps.windows(2).zip(second.steps.windows(2));
+    for (a, b) in pairs {
+        if is_undecided(&a[1].end) || is_undecided(&b[1].end) {
+            return Ok(());
+        }
+        let is_call = a[1].what != crate::guest::INSTANTIATE && matches!(a[1].end, End::Returned(_));
+        if let (true, Some(used), Some(other)) = (is_call, fuel_of_last(a), fuel_of_last(b)) {
+            check(
+                [first, second],
+                &format!("the fuel of {}", a[1].what),
+                &used,
+                &other,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// What the second of two steps used.
+fn fuel_of_last(steps: &[Step]) -> Option<u64> {
+    Some(steps[1].fuel_used? - steps[0].fuel_used?)
+}
+
 fn is_undecided(end: &End) -> bool {
-    *end == End::Stopped(Stop::StackOverflow)
+    matches!(end, End::Stopped(Stop::StackOverflow | Stop::Unpaid))
 }
 
 /// Ends are compared but for the reason why an instance could not be made: the engines' words for that differ.

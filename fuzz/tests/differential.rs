@@ -164,7 +164,7 @@ fn rival_bugs() {
     for text in wrong {
         let outcome = run_case(&case(text, 0));
         assert!(
-            matches!(outcome, Outcome::Differs(_)),
+            matches!(outcome, Outcome::Differs(_) | Outcome::Doubtful),
             "wasmi is right now about {text}: {outcome:?}"
         );
     }

@@ -1,0 +1,304 @@
+//! The case in `wasmtime`, which takes minutes to build: only with the feature of that name.
+//!
+//! It does what Selvedge does, exceptions included, and counts fuel at the same costs.
+
+use crate::case::Case;
+use crate::guest::{Export, Guest, drive, hash_bytes, hash_words};
+use crate::host::Host;
+use crate::trace::{End, State, Stop, Trace};
+use crate::value::{Type, Value};
+use std::sync::LazyLock;
+use wasmtime::{
+    AsContext, AsContextMut, Caller, Config, Engine, Error, Extern, ExternRef, Func, FuncType, Global,
+    GlobalType, HeapType, Instance, Linker, Memory, MemoryType, Module, Mutability, Ref, RefType, Result,
+    Store, Table, TableType, ThrownException, Trap, V128, Val, ValType,
+};
+
+type Data = Host<Func>;
+
+/// More than any case uses: what is asked of `table.grow` is paid for, also in vain.
+const FUEL_UNITS: u64 = 1 << 62;
+
+static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
+    let mut config = Config::new();
+    config
+        .consume_fuel(true)
+        .parallel_compilation(false)
+        .relaxed_simd_deterministic(true)
+        .wasm_backtrace_max_frames(None)
+        .wasm_custom_page_sizes(true)
+        .wasm_exceptions(true)
+        .wasm_extended_const(true)
+        .wasm_memory64(true)
+        .wasm_multi_memory(true)
+        .wasm_tail_call(true)
+        .wasm_wide_arithmetic(true);
+    Engine::new(&config).unwrap_or_else(|error| panic!("wasmtime's engine: {error:#}"))
+});
+
+struct Rival {
+    module: Module,
+    linker: Linker<Data>,
+    store: Store<Data>,
+    exports: Vec<(String, Extern)>,
+}
+
+/// What the case does there. None if it refuses the module.
+pub fn run(case: &Case) -> Option<Trace> {
+    let module = Module::new(&ENGINE, &case.wasm).ok()?;
+    let mut store = Store::new(&ENGINE, Data::default());
+    let set = store.set_fuel(FUEL_UNITS);
+    set.unwrap_or_else(|error| panic!("wasmtime's fuel: {error:#}"));
+    let linker = linker(&mut store);
+    let mut rival = Rival {
+        module,
+        linker,
+        store,
+        exports: Vec::new(),
+    };
+    Some(drive("wasmtime".to_owned(), &mut rival, case.seed))
+}
+
+impl Guest for Rival {
+    fn instantiate(&mut self) -> End {
+        self.store.data_mut().functions.clear();
+        self.exports.clear();
+        match self.linker.instantiate(&mut self.store, &self.module) {
+            Ok(instance) => {
+                self.list_exports(instance);
+                End::Returned(Vec::new())
+            }
+            Err(error) => self.end_of(&error),
+        }
+    }
+
+    fn functions(&self) -> Vec<Export> {
+        let funcs = self.exports.iter().filter_map(|(name, item)| {
+            let types = params_of(&item.clone().into_func()?.ty(&self.store));
+            Some((name.clone(), types))
+        });
+        funcs.collect()
+    }
+
+    fn call(&mut self, index: usize, params: &[Value]) -> End {
+        let (func, _) = self.store.data().functions[index];
+        match call(&mut self.store, func, params) {
+            Ok(results) => End::Returned(results),
+            Err(error) => self.end_of(&error),
+        }
+    }
+
+    fn state(&mut self) -> State {
+        let mut state = State::default();
+        for (_, item) in &self.exports {
+            match item {
+                Extern::Memory(memory) => {
+                    let hash = hash_bytes(memory.data(&self.store));
+                    state.memories.push((memory.size(&self.store), hash));
+                }
+                Extern::Table(table) => {
+                    let size = table.size(&self.store);
+                    let nulls = (0..size).map(|at| is_null(table.get(&mut self.store, at)).into());
+                    let hash = hash_words(nulls);
+                    state.tables.push((size, hash));
+                }
+                Extern::Global(global) => {
+                    let value = global.get(&mut self.store);
+                    state.globals.push(from_val(&self.store, &value));
+                }
+                _ => {}
+            }
+        }
+        state
+    }
+
+    fn host(&self) -> (u64, u64) {
+        self.store.data().seen()
+    }
+
+    fn fuel_used(&self) -> Option<u64> {
+        let left = self.store.get_fuel().ok()?;
+        Some(FUEL_UNITS - left)
+    }
+}
+
+impl Rival {
+    fn list_exports(&mut self, instance: Instance) {
+        let exports = instance.exports(&mut self.store);
+        let mut exports = exports
+            .map(|export| (export.name().to_owned(), export.into_extern()))
+            .collect::<Vec<_>>();
+        exports.sort_by(|a, b| a.0.cmp(&b.0));
+        let funcs = exports.iter().filter_map(|(_, item)| item.clone().into_func());
+        let funcs = funcs
+            .map(|func| (func, params_of(&func.ty(&self.store))))
+            .collect();
+        self.store.data_mut().functions = funcs;
+        self.exports = exports;
+    }
+
+    fn end_of(&mut self, error: &Error) -> End {
+        if error.is::<ThrownException>() {
+            self.store.take_pending_exception();
+            return End::Stopped(Stop::Exception);
+        }
+        end_of(error)
+    }
+}
+
+/// As Selvedge's adapter has it: references to exceptions are not looked at.
+fn is_null(value: Option<Ref>) -> bool {
+    matches!(value, Some(Ref::Func(None) | Ref::Extern(None)))
+}
+
+fn linker(store: &mut Store<Data>) -> Linker<Data> {
+    let mut linker = Linker::new(&ENGINE);
+    define_items(&mut linker, store).unwrap_or_else(|error| panic!("wasmtime's imports: {error:#}"));
+    define_functions(&mut linker).unwrap_or_else(|error| panic!("wasmtime's imports: {error:#}"));
+    linker
+}
+
+fn define_items(linker: &mut Linker<Data>, store: &mut Store<Data>) -> Result<()> {
+    let memory = Memory::new(&mut *store, MemoryType::new(1, Some(8)))?;
+    let ty = TableType::new(RefType::FUNCREF, 4, Some(20));
+    let table = Table::new(&mut *store, ty, Ref::Func(None))?;
+    let ty = GlobalType::new(ValType::I64, Mutability::Const);
+    let constant = Global::new(&mut *store, ty, Val::I64(77))?;
+    let ty = GlobalType::new(ValType::I32, Mutability::Var);
+    let variable = Global::new(&mut *store, ty, Val::I32(5))?;
+    linker.define(&mut *store, "host", "memory", memory)?;
+    linker.define(&mut *store, "host", "table", table)?;
+    linker.define(&mut *store, "host", "constant", constant)?;
+    linker.define(&mut *store, "host", "variable", variable)?;
+    Ok(())
+}
+
+fn define_functions(linker: &mut Linker<Data>) -> Result<()> {
+    linker.func_wrap("host", "mix", |mut caller: Caller<'_, Data>, a: i32, b: i64| {
+        caller.data_mut().mix(a, b)
+    })?;
+    linker.func_wrap("host", "blend", |mut caller: Caller<'_, Data>, a: f32, b: f64| {
+        caller.data_mut().blend(a, b)
+    })?;
+    linker.func_wrap(
+        "host",
+        "many",
+        |mut caller: Caller<'_, Data>, a: i64, b: f32, c: i32| {
+            let (x, y, z) = caller.data_mut().many(a, b.to_bits(), c);
+            (x, f64::from_bits(y), z)
+        },
+    )?;
+    linker.func_wrap("host", "turn", |mut caller: Caller<'_, Data>, a: V128, b: i32| {
+        let turned = caller.data_mut().turn(a.as_u128(), b);
+        (V128::from(turned), i64::from(b))
+    })?;
+    linker.func_wrap(
+        "host",
+        "stop",
+        |mut caller: Caller<'_, Data>, a: i32| match caller.data_mut().stops(a) {
+            true => Err(Error::msg("stop")),
+            false => Ok(()),
+        },
+    )?;
+    linker.func_wrap("host", "again", again)?;
+    let ty = FuncType::new(
+        &ENGINE,
+        [ValType::EXTERNREF, ValType::FUNCREF],
+        [ValType::FUNCREF, ValType::EXTERNREF],
+    );
+    linker.func_new("host", "pass", ty, |mut caller, params, results| {
+        let seen = params
+            .iter()
+            .map(|value| from_val(&caller, value))
+            .collect::<Vec<_>>();
+        caller.data_mut().note(&seen);
+        results.copy_from_slice(&[params[1], params[0]]);
+        Ok(())
+    })?;
+    Ok(())
+}
+
+fn again(mut caller: Caller<'_, Data>, a: i32) -> Result<i32> {
+    let Some((func, params)) = caller.data_mut().begin_again(a) else {
+        return Ok(-1);
+    };
+    let end = call(&mut caller, func, &params);
+    caller.data_mut().end_again();
+    end.map(|results| hash_words(results.into_iter().map(Value::word)) as i32)
+}
+
+fn call(mut store: impl AsContextMut<Data = Data>, func: Func, params: &[Value]) -> Result<Vec<Value>> {
+    let params = params
+        .iter()
+        .map(|value| to_val(&mut store, *value))
+        .collect::<Result<Vec<_>>>()?;
+    let mut results = vec![Val::I32(0); func.ty(&store).results().len()];
+    func.call(&mut store, &params, &mut results)?;
+    Ok(results.iter().map(|value| from_val(&store, value)).collect())
+}
+
+fn params_of(ty: &FuncType) -> Vec<Type> {
+    let neutral = |ty: ValType| match ty {
+        ValType::I32 => Type::I32,
+        ValType::I64 => Type::I64,
+        ValType::F32 => Type::F32,
+        ValType::F64 => Type::F64,
+        ValType::V128 => Type::V128,
+        ValType::Ref(ty) if matches!(ty.heap_type().top(), HeapType::Func) => Type::Func,
+        ValType::Ref(ty) if matches!(ty.heap_type().top(), HeapType::Extern) => Type::Extern,
+        other => panic!("modules are made without values of type {other}"),
+    };
+    ty.params().map(neutral).collect()
+}
+
+fn to_val(mut store: impl AsContextMut<Data = Data>, value: Value) -> Result<Val> {
+    Ok(match value {
+        Value::I32(value) => Val::I32(value),
+        Value::I64(value) => Val::I64(value),
+        Value::F32(bits) => Val::F32(bits),
+        Value::F64(bits) => Val::F64(bits),
+        Value::V128(bits) => Val::V128(bits.into()),
+        Value::Func(false) => Val::FuncRef(None),
+        Value::Func(true) => Val::FuncRef(Some(store.as_context_mut().data().functions[0].0)),
+        Value::Extern(None) => Val::ExternRef(None),
+        Value::Extern(Some(value)) => Val::ExternRef(Some(ExternRef::new(&mut store, value)?)),
+    })
+}
+
+fn from_val(store: &impl AsContext, value: &Val) -> Value {
+    match value {
+        Val::I32(value) => Value::I32(*value),
+        Val::I64(value) => Value::I64(*value),
+        Val::F32(bits) => Value::f32(*bits),
+        Val::F64(bits) => Value::f64(*bits),
+        Val::V128(vector) => Value::V128(vector.as_u128()),
+        Val::FuncRef(value) => Value::Func(value.is_some()),
+        Val::ExternRef(value) => Value::Extern(value.map(|value| {
+            let data = value.data(store.as_context()).ok().flatten();
+            let data = data.and_then(|data| data.downcast_ref::<u32>());
+            *data.expect("the host makes references to u32 only")
+        })),
+        other => panic!("modules are made without values like {other:?}"),
+    }
+}
+
+fn end_of(error: &Error) -> End {
+    let Some(trap) = error.downcast_ref::<Trap>() else {
+        return match error.root_cause().to_string().as_str() {
+            "stop" => End::Stopped(Stop::Host),
+            _ => End::Refused(format!("{error:#}")),
+        };
+    };
+    End::Stopped(match trap {
+        Trap::UnreachableCodeReached => Stop::Unreachable,
+        Trap::MemoryOutOfBounds => Stop::MemoryOutOfBounds,
+        Trap::TableOutOfBounds => Stop::TableOutOfBounds,
+        Trap::IndirectCallToNull => Stop::CallToNull,
+        Trap::IntegerDivisionByZero => Stop::DivisionByZero,
+        Trap::IntegerOverflow | Trap::BadConversionToInteger => Stop::OverflowOrConversion,
+        Trap::StackOverflow => Stop::StackOverflow,
+        Trap::BadSignature => Stop::BadSignature,
+        Trap::OutOfFuel => Stop::Unpaid,
+        _ => Stop::Other,
+    })
+}
