@@ -20,6 +20,11 @@ use std::sync::{LazyLock, OnceLock, PoisonError, RwLock};
 use crate::{HeapType, RefType, ValType};
 
 /// The signature of a function. A copy is a number, and equality compares numbers.
+///
+/// Each distinct one is kept as long as the process lives, also when the module that brought it was dropped or refused. Modules together may
+/// make some sixteen million parameters and results (a signature counts for eight more): then one with a signature that is new is
+/// refused as too large. Three modules of 3 MB that are made for it get there, so a host that loads strangers' modules bounds how many bytes of them a
+/// process takes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FuncType {
     number: NonZeroU32,

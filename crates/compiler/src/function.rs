@@ -14,6 +14,7 @@ use cranelift_frontend::FunctionBuilderContext;
 use wasmparser::FuncValidatorAllocations;
 
 use crate::fuel::Payments;
+use crate::limits::Budget;
 use crate::link::{CALLS, LOOP_ALIGNMENT};
 use crate::parse::Body;
 use crate::sites::{Metering, Site, Sites};
@@ -103,14 +104,16 @@ impl Worker {
     pub(crate) fn function(&mut self, env: Env<'_>, body: Body<'_>) -> Result<Compiled, CompileError> {
         let index = body.validate.index;
         self.translate(env, &body, Payments::FIRST)?;
+        let budget = &Budget::taken_before();
+        let again = Env { budget, ..env };
         let Some(compiled) = self.compile(index, env.isa)? else {
-            return self.function_computing_payments(env, &body);
+            return self.function_computing_payments(again, &body);
         };
         let padding = self.padding();
         if padding.is_empty() {
             return Ok(compiled);
         }
-        self.translate(env, &body, Payments::InPlaces { padding: &padding })?;
+        self.translate(again, &body, Payments::InPlaces { padding: &padding })?;
         let moved = self.compile(index, env.isa)?;
         Ok(moved.unwrap_or(compiled))
     }
@@ -384,7 +387,6 @@ fn target(name: &UserExternalName) -> Option<Target> {
 mod tests {
     use super::*;
     use crate::Settings;
-    use crate::limits::Budget;
     use crate::parse::{Parsed, parse};
 
     /// What `compile` makes of a module's first function, with fuel.
@@ -460,5 +462,19 @@ mod tests {
             });
         }
         assert!(moved > 0, "none of them had to be moved");
+    }
+
+    #[test]
+    fn a_function_that_is_compiled_again_takes_from_the_budget_once() {
+        let locals = "i32 ".repeat(49_000);
+        let turn = "(br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1))))";
+        for before in 0..16 {
+            let before = "(global.set 0 (i32.add (global.get 0) (i32.const 9)))".repeat(before);
+            let one = format!("(func (param i32) (local {locals}) {before} (loop {turn}))");
+            let wasm = wat::parse_str(format!("(module (global (mut i32) (i32.const 0)) {one} {one})"));
+            let settings = Settings::host().expect("a processor that is supported");
+            let compiled = crate::compile(&wasm.expect("the text is valid"), &settings.fuel(true));
+            assert!(compiled.is_ok(), "{:?}", compiled.err());
+        }
     }
 }

@@ -81,6 +81,14 @@ impl Budget {
         }
     }
 
+    /// For what is translated again: it took what it takes the first time.
+    pub(crate) fn taken_before() -> Budget {
+        Budget {
+            limit: u64::MAX - 1,
+            taken: AtomicU64::new(0),
+        }
+    }
+
     /// Takes the steps from `before` to `now` values of one function.
     pub(crate) fn take(&self, before: u64, now: u64) -> Result<(), CompileError> {
         let steps = now / SHARED_STEP - before / SHARED_STEP;

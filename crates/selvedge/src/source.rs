@@ -10,8 +10,8 @@
 //!
 //! DWARF comes from whoever wrote the module, and `gimli` takes it as it is. So
 //! 1. every entry, attribute, range and instruction is paid from a [`Budget`], and whatever is read at once (a table of
-//!    abbreviations, the head of a line program, a text) by its bytes: sections may point anywhere, so the same bytes may be asked for
-//!    again and again. What takes memory beyond its bytes has a limit of its own;
+//!    abbreviations, the head of a line program, an entry that others refer to, a text) by its bytes: sections may
+//!    point anywhere, so the same bytes may be asked for again and again. What takes memory beyond its bytes has a limit of its own;
 //! 2. nothing recurses: functions inlined in each other are a list, references to other entries are followed a few times;
 //! 3. what is malformed, missing or too much is no answer. A backtrace is then without lines, never an error.
 //!

@@ -282,3 +282,90 @@ fn a_name_that_refers_to_itself_is_none() {
     let symbols = ask(&sections(abbreviations, unit(&entries), &[]));
     assert_eq!(symbols, [FrameSymbol::default()]);
 }
+
+#[test]
+fn a_long_entry_that_many_functions_take_their_names_from_is_paid_each_time() {
+    const LONG: usize = 4 << 20;
+    let referring = [
+        RANGE[0],
+        RANGE[1],
+        (gimli::DW_AT_abstract_origin, gimli::DW_FORM_ref4),
+    ];
+    let named = [
+        (gimli::DW_AT_producer, gimli::DW_FORM_string),
+        (gimli::DW_AT_name, gimli::DW_FORM_string),
+    ];
+    let mut abbreviations = abbreviation(1, gimli::DW_TAG_compile_unit, &[]);
+    abbreviations.extend(abbreviation(2, gimli::DW_TAG_subprogram, &referring));
+    abbreviations.extend(abbreviation(3, gimli::DW_TAG_inlined_subroutine, &referring));
+    abbreviations.extend(abbreviation(4, gimli::DW_TAG_member, &named));
+    abbreviations.push(0);
+    // Behind the unit's head, its first entry and those that refer to it.
+    let origin = (11 + 1 + INLINED * (FUNCTION.len() + 4)) as u32;
+    let mut entries = vec![1];
+    for code in [vec![2], vec![3; INLINED - 1]].concat() {
+        entries.push(code);
+        entries.extend(&FUNCTION[1..]);
+        entries.extend(origin.to_le_bytes());
+    }
+    entries.push(4);
+    entries.extend(vec![b'p'; LONG]);
+    entries.extend(b"\0f\0");
+    let symbols = ask(&sections(abbreviations, unit(&entries), &[]));
+    assert_eq!(symbols.len(), INLINED);
+    let named = symbols.iter().filter(|symbol| symbol.name() == Some("f"));
+    let most = LOOKUP_STEPS as usize / LONG;
+    assert!(
+        (1..=most).contains(&named.count()),
+        "no more than {most} are paid"
+    );
+}
+
+/// The number of a place that a mangled name refers back to: base 62.
+fn back_reference(place: usize) -> String {
+    let digits = (b'0'..=b'9')
+        .chain(b'a'..=b'z')
+        .chain(b'A'..=b'Z')
+        .collect::<Vec<_>>();
+    let Some(mut rest) = place.checked_sub(1) else {
+        return "B_".to_owned();
+    };
+    let mut number = vec![digits[rest % 62]];
+    while rest >= 62 {
+        rest /= 62;
+        number.push(digits[rest % 62]);
+    }
+    number.reverse();
+    format!("B{}_", String::from_utf8(number).expect("ASCII"))
+}
+
+#[test]
+fn a_name_that_grows_when_it_is_demangled_is_cut() {
+    // a::f::<(u32,), (A, A), (B, B), ..>, each twice as long as the one before.
+    let mut name = "INvC1a1f".to_owned();
+    let mut place = name.len();
+    name.push_str("TmE");
+    for _ in 0..40 {
+        let before = back_reference(place);
+        place = name.len();
+        name.push_str(&format!("T{before}{before}E"));
+    }
+    let name = format!("_R{name}E\0");
+    let named = [
+        RANGE[0],
+        RANGE[1],
+        (gimli::DW_AT_linkage_name, gimli::DW_FORM_string),
+    ];
+    let mut abbreviations = abbreviation(1, gimli::DW_TAG_compile_unit, &[]);
+    abbreviations.extend(abbreviation(2, gimli::DW_TAG_subprogram, &named));
+    abbreviations.push(0);
+    let entries = [&[1], &FUNCTION[..], name.as_bytes()].concat();
+    let symbols = ask(&sections(abbreviations, unit(&entries), &[]));
+    let name = symbols[0].name().expect("there is one");
+    assert!(
+        name.starts_with("a::f::<(u32,), ((u32,), (u32,)), "),
+        "{:.80}",
+        name
+    );
+    assert!(name.len() <= 4096, "{} bytes", name.len());
+}

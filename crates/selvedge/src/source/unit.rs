@@ -5,6 +5,7 @@ use gimli::{
     AttributeValue, EntriesRaw, IncompleteLineProgram, Reader, Section, UnitHeader, UnitOffset,
     constants as dw,
 };
+use std::fmt::{self, Write};
 use std::sync::Arc;
 
 type Value<'a> = AttributeValue<Bytes<'a>>;
@@ -112,6 +113,7 @@ impl<'d, 'a> Unit<'d, 'a> {
     fn read_root(&mut self, budget: &mut Budget) -> Answer<Root<'a>> {
         let abbreviations = self.unit.abbreviations.clone();
         let mut entries = self.unit.header.entries_raw(&abbreviations, None)?;
+        let start = entries.next_offset();
         let abbreviation = entries.read_abbreviation()?.ok_or(NoAnswer)?;
         budget.take(1 + abbreviation.attributes().len())?;
         let mut root = Root::default();
@@ -136,6 +138,7 @@ impl<'d, 'a> Unit<'d, 'a> {
                 _ => {}
             }
         }
+        budget.take(entries.next_offset().0 - start.0)?;
         Ok(root)
     }
 
@@ -282,6 +285,8 @@ impl<'d, 'a> Unit<'d, 'a> {
             let abbreviation = entries.read_abbreviation()?.ok_or(NoAnswer)?;
             budget.take(1 + abbreviation.attributes().len())?;
             let entry = read_entry(&mut entries, abbreviation.attributes())?;
+            // Anyone may refer to it again, however long its texts are.
+            budget.take(entries.next_offset().0 - at.0)?;
             other = unit.note_names(&entry.names, &mut found, budget)?;
         }
         Ok(found.into_name())
@@ -343,8 +348,30 @@ impl Found {
             .linkage
             .as_deref()
             .and_then(|name| rustc_demangle::try_demangle(name).ok())
-            .map(|name| format!("{name:#}"));
+            .map(|name| demangled(&name));
         rust.or(self.name).or(self.linkage)
+    }
+}
+
+/// A name as it is in the source, cut if it is too long: by references back a mangled one can say a million bytes in a few hundred.
+fn demangled(name: &rustc_demangle::Demangle<'_>) -> String {
+    let mut text = Cut(String::new());
+    // The only error is that it was cut.
+    let _ = write!(text, "{name:#}");
+    text.0
+}
+
+/// A text that takes up to [`TEXT_BYTES`].
+struct Cut(String);
+
+impl fmt::Write for Cut {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        let kept = part.floor_char_boundary(TEXT_BYTES - self.0.len());
+        self.0.push_str(&part[..kept]);
+        match kept == part.len() {
+            true => Ok(()),
+            false => Err(fmt::Error),
+        }
     }
 }
 
