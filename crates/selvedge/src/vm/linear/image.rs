@@ -174,15 +174,21 @@ impl Drop for Image {
         }
         let (file, offset) = self.place();
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-        // SAFETY: changes this image's bytes of the file, which are in no memory in use: those hold their image.
-        unsafe {
-            libc::fallocate(
-                file.as_raw_fd(),
-                mode,
-                offset as libc::off_t,
-                self.bytes as libc::off_t,
-            )
-        };
+        loop {
+            // SAFETY: changes this image's bytes of the file, which are in no memory in use: those hold their image.
+            let result = unsafe {
+                libc::fallocate(
+                    file.as_raw_fd(),
+                    mode,
+                    offset as libc::off_t,
+                    self.bytes as libc::off_t,
+                )
+            };
+            // A signal may come between. Where it fails otherwise, the bytes stay until the file goes.
+            if result == 0 || std::io::Error::last_os_error().kind() != std::io::ErrorKind::Interrupted {
+                return;
+            }
+        }
     }
 }
 
