@@ -2,7 +2,7 @@
 
 use selvedge::{
     CallFuture, Caller, Config, Engine, FuelPolicy, Func, FuncType, Growth, GuestCall, Instance,
-    InterruptHandle, Linker, Module, Result, Store, Trap, Val, ValType,
+    InterruptHandle, Linker, Memory, MemoryType, Module, Result, Store, Trap, Val, ValType,
 };
 use selvedge_tests::{drive, in_child, poll_once, wait};
 use std::future::Future;
@@ -607,4 +607,65 @@ fn a_waker_may_interrupt_its_store_when_it_is_dropped() {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// A guest that calls its host, and a function that does nothing.
+const HOSTED: &str = r#"(module
+    (import "host" "nop" (func $nop (param i32) (result i32)))
+    (func $inner (param i32) (result i32) (i32.add (call $nop (local.get 0)) (i32.const 1)))
+    (func (export "run") (param i32) (result i32) (call $inner (local.get 0)))
+    (func (export "idle")))"#;
+
+fn hosted(
+    linker: &mut Linker<Option<Instance>>,
+    engine: &Engine,
+) -> Result<(Store<Option<Instance>>, Instance)> {
+    let module = Module::new(engine, HOSTED)?;
+    let mut store = Store::new(engine, None);
+    let instance = linker.instantiate(&mut store, &module)?;
+    Ok((store, instance))
+}
+
+/// On a stack that the store keeps the frames of the last call still lie where the next one's will.
+#[test]
+fn a_call_that_has_not_run_shows_no_frames_of_the_one_before() -> Result<()> {
+    for keep in [false, true] {
+        let engine = Engine::new(Config::new().keep_stacks(keep))?;
+        let mut linker = Linker::new(&engine);
+        linker.func_wrap("host", "nop", |number: i32| number)?;
+        let (mut store, instance) = hosted(&mut linker, &engine)?;
+        assert_eq!(instance.call::<i32, i32>(&mut store, "run", 5)?, 6);
+        let call = instance.call_async::<_, (), ()>(&mut store, "idle", ());
+        assert!(call.backtrace().frames().is_empty(), "nothing has run");
+    }
+    Ok(())
+}
+
+/// The forgotten call never ran, so there is no place below it where the limiter could enter the guest.
+#[test]
+fn a_limiter_that_calls_the_guest_after_a_call_was_forgotten() -> Result<()> {
+    let engine = Engine::default();
+    let mut linker = Linker::new(&engine);
+    linker.func_wrap(
+        "host",
+        "nop",
+        |mut caller: Caller<'_, Option<Instance>>, number: i32| -> Result<i32> {
+            if let Some(instance) = caller.data_mut().take() {
+                std::mem::forget(instance.call_async::<_, (), ()>(&mut caller, "idle", ()));
+                Memory::new(&mut caller, MemoryType::new(1, None))?;
+            }
+            Ok(number)
+        },
+    )?;
+    let (mut store, instance) = hosted(&mut linker, &engine)?;
+    store.limiter_async(async move |mut caller, _: Growth| {
+        let number = instance.call_async::<_, i32, i32>(&mut caller, "run", 3).await?;
+        Ok(number == 4 && instance.call::<i32, i32>(&mut caller, "run", 4)? == 5)
+    });
+    std::mem::forget(instance.call_async::<_, (), ()>(&mut store, "idle", ()));
+    Memory::new(&mut store, MemoryType::new(1, None))?;
+    *store.data_mut() = Some(instance);
+    assert_eq!(instance.call::<i32, i32>(&mut store, "run", 7)?, 8);
+    assert_eq!(store.data(), &None);
+    Ok(())
 }

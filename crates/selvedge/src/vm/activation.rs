@@ -849,6 +849,7 @@ impl StoreVm {
     /// The outermost activation has ended, by the short way ([`super::few`]): takes it off the list.
     #[inline(always)]
     pub(crate) fn leave_outermost(&mut self) {
+        self.cx.guest_fp = 0; // a call that is entered and has not run has no frames: not those of this one either
         self.top = ptr::null_mut();
         self.release_stack_if_idle();
         if !self.cx.interrupt.is_null() {

@@ -454,7 +454,13 @@ impl<T> StoreContextMut<'_, T> {
     }
 
     fn ask(&mut self, growth: Growth) -> Result<()> {
-        let vm = self.vm().this();
+        let (_, owner) = self.raw();
+        // A call that was forgotten is not who asks: the limiter may enter the guest, for whoever is innermost.
+        let store = self.vm_mut();
+        if store.top != owner {
+            store.cut_to(owner);
+        }
+        let vm = store.this();
         // SAFETY: this context is the token (block invariant 1), and no reference made by it is left.
         unsafe { ask(vm, growth) }
     }
