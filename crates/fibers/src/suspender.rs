@@ -121,6 +121,7 @@ impl<Input, Yield> Suspender<Input, Yield> {
     }
 
     /// Notes what the link holds after a switch that was not made by this suspender.
+    #[cfg(feature = "std")]
     #[inline(always)]
     pub(crate) fn note_parent(&self, parent: usize) {
         self.parent.set(parent);
