@@ -505,10 +505,12 @@ fn a_handler_without_an_alternate_stack_is_named_when_there_is_no_room() {
         // SAFETY: asks for a number.
         let guest_thread = unsafe { libc::pthread_self() };
         std::thread::spawn(move || {
-            std::thread::sleep(std::time::Duration::from_millis(200));
-            // SAFETY: the thread waits in the guest until the signal comes.
-            unsafe { libc::pthread_kill(guest_thread, libc::SIGUSR2) };
-            std::thread::sleep(std::time::Duration::from_secs(10));
+            // Until one comes while the guest runs, however long it takes to get there.
+            for _ in 0..1000 {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                // SAFETY: the thread does not end before the process does.
+                unsafe { libc::pthread_kill(guest_thread, libc::SIGUSR2) };
+            }
             exit_now(2); // else the child would wait for ever
         });
         // A guest that is nearly out of stack, and waits.
