@@ -23,7 +23,7 @@ use std::ffi::c_void;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{Half, child_command, in_both_orders, is_child};
-use fibers::{Fiber, FiberResult, Stack, Suspender};
+use fibers::{Fiber, FiberResult, Member, Stack, Suspender, Team};
 
 /// Frames that a walk keeps.
 const MAX_FRAMES: usize = 128;
@@ -157,7 +157,7 @@ fn describe(ip: usize) -> String {
 
 thread_local! {
     static RECORD: RefCell<Record> = const { RefCell::new(Record::empty()) };
-    /// Where `in_fiber` and `caller_in_fiber` start.
+    /// Where the function that switches and its caller start.
     static FUNCTIONS: Cell<[usize; 2]> = const { Cell::new([0; 2]) };
 }
 
@@ -273,17 +273,28 @@ fn set_handler(signal: i32, handler: usize) {
     assert_eq!(done, 0);
 }
 
-/// Steps through `body`, which runs a fiber on the stack with these addresses, and expects each walk to be right.
+/// Steps through `body`, which runs `in_fiber` on the stack with these addresses, and expects each walk to be right.
+fn every_instruction_unwinds(what: &str, fiber: std::ops::Range<usize>, body: impl FnMut()) {
+    let functions = [
+        in_fiber as *const () as usize,
+        caller_in_fiber as *const () as usize,
+    ];
+    every_instruction_of_functions_unwinds(what, fiber, functions, body);
+}
+
+/// The same for any function that switches, and its caller.
 #[inline(never)]
-fn every_instruction_unwinds(what: &str, fiber: std::ops::Range<usize>, mut body: impl FnMut()) {
+fn every_instruction_of_functions_unwinds(
+    what: &str,
+    fiber: std::ops::Range<usize>,
+    functions: [usize; 2],
+    mut body: impl FnMut(),
+) {
     RECORD.set(Record {
         fiber,
         ..Record::empty()
     });
-    FUNCTIONS.set([
-        in_fiber as *const () as usize,
-        caller_in_fiber as *const () as usize,
-    ]);
+    FUNCTIONS.set(functions);
     window(&mut body);
     RECORD.with_borrow(|record| {
         let mut text = String::new();
@@ -393,4 +404,52 @@ fn unwind(stack: Half) {
 #[test]
 fn every_instruction_of_a_forced_unwind_unwinds() {
     step_through("every_instruction_of_a_forced_unwind_unwinds", unwind);
+}
+
+/// Transfers to whoever transferred to this one last.
+#[inline(never)]
+fn passes_back(me: &Member<'_, u64>, value: u64) -> u64 {
+    let sender = me.sender().expect("somebody transferred to this one");
+    let next = me.transfer(sender, std::hint::black_box(value) + 1);
+    std::hint::black_box(next.expect("the other is parked")) + 1
+}
+
+#[inline(never)]
+fn caller_of_passes_back(me: &Member<'_, u64>, value: u64) -> u64 {
+    let mut value = value;
+    loop {
+        value = passes_back(me, value) + 1;
+    }
+}
+
+fn transfer(stack: Half) {
+    take_traps();
+    let range = addresses(&stack);
+    let functions = [passes_back, caller_of_passes_back].map(|function| function as *const () as usize);
+    let mut team = Team::<u64, Half>::new();
+    let back = team.add(stack, caller_of_passes_back);
+    let first = team.add(Half::alone(), move |me, value| {
+        let value = me.transfer(back, value + 100).expect("the other is new");
+        let value = me.leave(value);
+        me.transfer(back, value + 100).expect("the other is parked")
+    });
+    // A new member and a parked one are transferred to, on the stack that is looked at, and transfer back.
+    for (what, expected) in [
+        ("transfer to a new member", FiberResult::Yield(111)),
+        ("transfer to a parked member", FiberResult::Return(113)),
+    ] {
+        let mut result = None;
+        every_instruction_of_functions_unwinds(what, range.clone(), functions, || {
+            result = Some(team.run(first, 10).expect("it is parked"));
+        });
+        assert_eq!(result, Some((first, expected)));
+    }
+    every_instruction_of_functions_unwinds("drop of a team", range, functions, || {
+        drop(std::mem::take(&mut team));
+    });
+}
+
+#[test]
+fn every_instruction_of_a_transfer_unwinds() {
+    step_through("every_instruction_of_a_transfer_unwinds", transfer);
 }

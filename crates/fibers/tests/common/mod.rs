@@ -79,6 +79,17 @@ unsafe impl Stack for Half {
     }
 }
 
+impl Half {
+    /// One in a mapping of its own.
+    pub fn alone() -> Half {
+        let whole = Rc::new(GuardedStack::new(128 << 10).expect("a stack"));
+        Half {
+            base: whole.base(),
+            _whole: whole,
+        }
+    }
+}
+
 /// Two stacks, the second above the first.
 fn halves() -> [Half; 2] {
     let whole = Rc::new(GuardedStack::new(256 << 10).expect("a stack"));
