@@ -166,6 +166,96 @@ fn with_n_units_and_a_yield_every_k_the_guest_yields_until_they_are_spent() -> R
     Ok(())
 }
 
+/// Loops that keep values of every kind in registers, and one that keeps integers alone but is called with others alive.
+const REGISTERS: &str = r#"(module
+    (import "host" "seed" (func $seed (result i64)))
+    (func $integers (param $n i64) (result i64)
+        (local $a i64) (local $b i64) (local $c i64) (local $d i64) (local $e i64) (local $f i64)
+        (local.set $a (call $seed)) (local.set $b (call $seed)) (local.set $c (call $seed))
+        (local.set $d (call $seed)) (local.set $e (call $seed)) (local.set $f (call $seed))
+        (loop $l
+            (local.set $a (i64.add (local.get $a) (local.get $f)))
+            (local.set $b (i64.xor (local.get $b) (local.get $a)))
+            (local.set $c (i64.add (local.get $c) (local.get $b)))
+            (local.set $d (i64.rotl (local.get $d) (local.get $c)))
+            (local.set $e (i64.sub (local.get $e) (local.get $d)))
+            (local.set $f (i64.mul (local.get $f) (local.get $e)))
+            (br_if $l (i64.ne (local.tee $n (i64.sub (local.get $n) (i64.const 1))) (i64.const 0))))
+        (i64.xor (i64.xor (local.get $a) (local.get $b))
+            (i64.xor (i64.xor (local.get $c) (local.get $d)) (i64.xor (local.get $e) (local.get $f)))))
+    (func (export "mixed") (param $n i64) (result i64)
+        (local $v v128) (local $w v128) (local $x f64) (local $y f32) (local $sum i64) (local $i i64)
+        (local.set $i (local.get $n))
+        (local.set $v (i64x2.splat (call $seed)))
+        (local.set $w (i64x2.replace_lane 1 (local.get $v) (call $seed)))
+        (local.set $x (f64.convert_i64_s (call $seed)))
+        (local.set $y (f32.convert_i64_s (call $seed)))
+        (loop $l
+            (local.set $v (i64x2.add (local.get $v) (local.get $w)))
+            (local.set $w (v128.xor (local.get $w) (i64x2.shl (local.get $v) (i32.const 7))))
+            (local.set $x (f64.add (f64.mul (local.get $x) (f64.const 0.75)) (f64.promote_f32 (local.get $y))))
+            (local.set $y (f32.sub (f32.demote_f64 (local.get $x)) (f32.const 0.25)))
+            (local.set $sum (i64.add (local.get $sum) (i64.const 3)))
+            (br_if $l (i64.ne (local.tee $i (i64.sub (local.get $i) (i64.const 1))) (i64.const 0))))
+        (local.set $sum (i64.add (local.get $sum) (call $integers (local.get $n))))
+        (i64.xor
+            (i64.xor (local.get $sum) (i64x2.extract_lane 0 (local.get $v)))
+            (i64.xor
+                (i64.xor (i64x2.extract_lane 1 (local.get $v)) (i64x2.extract_lane 1 (local.get $w)))
+                (i64.xor (i64.reinterpret_f64 (local.get $x)) (i64.extend_i32_u (i32.reinterpret_f32 (local.get $y))))))))"#;
+
+/// The bits of every register that a loop may keep a value in are lost to who runs between two polls.
+#[inline(never)]
+fn overwrite_registers(seed: u64) -> u64 {
+    let floats: [f64; 32] =
+        std::array::from_fn(|i| std::hint::black_box(seed.wrapping_mul(i as u64 + 3)) as f64);
+    let mixed = floats.iter().fold([1.5; 8], |mut sums: [f64; 8], x| {
+        for (i, sum) in sums.iter_mut().enumerate() {
+            *sum = sum.mul_add(*x, i as f64);
+        }
+        sums
+    });
+    mixed.iter().fold(0, |bits, x| bits ^ x.to_bits())
+}
+
+#[test]
+fn values_in_registers_outlive_refills_and_yields() -> Result<()> {
+    let engine = Engine::new(Config::new().fuel(true))?;
+    let module = Module::new(&engine, REGISTERS)?;
+    let mut linker = Linker::<u64>::new(&engine);
+    linker.func_wrap("host", "seed", |mut caller: Caller<'_, u64>| {
+        let seed = caller.data_mut();
+        *seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(7);
+        *seed as i64
+    })?;
+    let run = |every: Option<u64>| -> Result<(i64, u64)> {
+        let mut store = Store::new(&engine, 1);
+        store.set_fuel(1 << 40)?;
+        if let Some(every) = every {
+            let every = NonZeroU64::new(every).expect("not zero");
+            store.set_fuel_policy(FuelPolicy::Yield { every })?;
+        }
+        let instance = linker.instantiate(&mut store, &module)?;
+        let mut call = pin!(instance.call_async::<_, _, i64>(&mut store, "mixed", 500_i64));
+        let mut yields = 0;
+        loop {
+            match call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(result) => return result.map(|result| (result, yields)),
+                Poll::Pending => yields += 1,
+            }
+            std::hint::black_box(overwrite_registers(yields));
+        }
+    };
+    let (expected, none) = run(None)?;
+    assert_eq!(none, 0);
+    for every in [1, 7, 30, 1000] {
+        let (result, yields) = run(Some(every))?;
+        assert_eq!(result, expected, "a yield every {every}");
+        assert!(yields > 10, "{yields} yields, one every {every}");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_yielding_store_refuses_a_sync_call_by_name() -> Result<()> {
     let (mut store, instance) = metered()?;

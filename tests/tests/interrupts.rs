@@ -4,13 +4,13 @@ use selvedge::{
     Caller, Config, Engine, FuelPolicy, GuestCall, Instance, InterruptHandle, Linker, Module, Result, Store,
     Trap,
 };
-use selvedge_tests::poll_once;
+use selvedge_tests::{Wakes, poll_once};
 use std::future::{pending, poll_fn};
 use std::num::NonZeroU64;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
-use std::task::{Context, Poll, Wake};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -341,6 +341,41 @@ fn being_watched_does_not_change_when_a_guest_yields() -> Result<()> {
     };
     assert_eq!(count(false)?, (6, 0));
     assert_eq!(count(true)?, (6, 0));
+    Ok(())
+}
+
+#[test]
+fn a_watched_guest_holds_on_to_a_waker_while_it_waits_and_not_when_it_yields() -> Result<()> {
+    let (mut store, instance) = guest(&metered())?;
+    store.set_fuel(u64::MAX)?;
+    store.set_fuel_policy(FuelPolicy::Yield {
+        every: NonZeroU64::new(1000).expect("not zero"),
+    })?;
+    let handle = store.interrupt_handle()?;
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(wakes.clone());
+    let ours = Arc::strong_count(&wakes);
+    let mut context = Context::from_waker(&waker);
+    {
+        let mut spin = pin!(instance.call_async::<_, _, ()>(&mut store, "spin", ()));
+        for woken in 1..=3 {
+            assert!(spin.as_mut().poll(&mut context).is_pending());
+            // It has woken its task itself: whoever asks for its end need not.
+            assert_eq!((wakes.count(), Arc::strong_count(&wakes)), (woken, ours));
+        }
+        thread::scope(|scope| scope.spawn(|| handle.interrupt()).join()).expect("asks");
+        let Poll::Ready(Err(error)) = spin.as_mut().poll(&mut context) else {
+            panic!("the poll after a yield looks at the request");
+        };
+        assert!(was_interrupted(&error), "{error:#}");
+    }
+    let woken = wakes.count();
+    let mut wait = pin!(instance.call_async::<_, _, ()>(&mut store, "wait", ()));
+    assert!(wait.as_mut().poll(&mut context).is_pending());
+    assert_eq!((wakes.count(), Arc::strong_count(&wakes)), (woken, ours + 1));
+    thread::scope(|scope| scope.spawn(|| handle.interrupt()).join()).expect("asks");
+    assert_eq!((wakes.count(), Arc::strong_count(&wakes)), (woken + 1, ours));
+    assert!(wait.as_mut().poll(&mut context).is_ready());
     Ok(())
 }
 

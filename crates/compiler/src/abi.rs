@@ -15,7 +15,7 @@ pub(crate) const POINTER: Type = types::I64;
 pub(crate) const NAMESPACE_FUNCTION: u32 = 0;
 /// The stub of the trap whose number is the index.
 pub(crate) const NAMESPACE_TRAP_STUB: u32 = 1;
-/// The fuel stub.
+/// The fuel stub: 0 for functions without a value in a vector register, 1 for the others.
 pub(crate) const NAMESPACE_FUEL_STUB: u32 = 2;
 
 /// The CLIF type of a Wasm type: a funcref is the address of its record, an externref 32 bits.
@@ -92,7 +92,6 @@ pub(crate) struct Imports {
     builtin: Option<SigRef>,
     stub_signature: Option<SigRef>,
     trap_stubs: [Option<FuncRef>; TrapCode::ALL.len() + 1],
-    fuel_stub: Option<FuncRef>,
 }
 
 impl Imports {
@@ -126,12 +125,17 @@ impl Imports {
         *stub.get_or_insert_with(|| declare(func, NAMESPACE_TRAP_STUB, trap as u32, sig))
     }
 
-    /// The stub of the fuel check.
+    /// The stub of the fuel check, for a function that is complete.
+    ///
+    /// Where no value is of a type that lives in vector registers, none of these has to be kept: what an instruction is lowered
+    /// to uses one at most for itself.
     pub(crate) fn fuel_stub(&mut self, func: &mut Function) -> FuncRef {
         let sig = self.stub_signature(func);
-        *self
-            .fuel_stub
-            .get_or_insert_with(|| declare(func, NAMESPACE_FUEL_STUB, 0, sig))
+        let has_vectors = func
+            .dfg
+            .values()
+            .any(|value| !func.dfg.value_type(value).is_int());
+        declare(func, NAMESPACE_FUEL_STUB, has_vectors.into(), sig)
     }
 
     /// Stubs preserve every register: a cold call must not cost the hot path its registers.

@@ -48,8 +48,8 @@ pub(crate) enum Target {
     Function(u32),
     /// The stub of a trap.
     TrapStub(TrapCode),
-    /// The fuel stub.
-    FuelStub,
+    /// The fuel stub of functions that keep values in vector registers, or of those that do not.
+    FuelStub { has_vectors: bool },
 }
 
 /// What is worth keeping from one function to the next.
@@ -378,7 +378,9 @@ fn target(name: &UserExternalName) -> Option<Target> {
     match name.namespace {
         abi::NAMESPACE_FUNCTION => Some(Target::Function(name.index)),
         abi::NAMESPACE_TRAP_STUB => TrapCode::from_u8(name.index as u8).map(Target::TrapStub),
-        abi::NAMESPACE_FUEL_STUB => Some(Target::FuelStub),
+        abi::NAMESPACE_FUEL_STUB => Some(Target::FuelStub {
+            has_vectors: name.index != 0,
+        }),
         _ => None,
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   text   0   8 runtime slots, zero here, filled by the loader before the text is made executable
-//!          64  stubs: one per trap code, and the fuel check
+//!          64  stubs: one per trap code, and two for the fuel check
 //!              functions, in the order of their indices
 //!              entry trampolines, by type; import trampolines, by imported function
 //! ```
@@ -26,6 +26,8 @@ pub const SLOT_RAISE: usize = 0;
 /// The slot of the code that the fuel stub jumps to. It comes back with every register as it was but the
 /// pinned one (on aarch64 x16 and x17 too, in which code keeps nothing).
 pub const SLOT_FUEL_CHECK: usize = 1;
+/// The same for functions without a value in a vector register: those need not be as they were.
+pub const SLOT_FUEL_CHECK_INTEGERS: usize = 2;
 
 /// An instruction whose fault is a trap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -133,7 +133,7 @@ impl Linker {
                 self.image.functions[(index - self.image.imported_functions) as usize].start
             }
             Target::TrapStub(trap) => stubs::trap_stub(trap),
-            Target::FuelStub => stubs::fuel_stub(),
+            Target::FuelStub { has_vectors } => stubs::fuel_stub(has_vectors),
         };
         let distance = i64::from(target) + relocation.addend - i64::from(relocation.offset);
         let at = relocation.offset as usize;

@@ -6,7 +6,7 @@
 //!                jmp qword ptr [rip + rel]                   ldr x16, slot `raise`
 //!                int3, up to 16 bytes                        br x16
 //!                                                            brk
-//!   fuel stub    jmp qword ptr [rip + rel]                   ldr x16, slot `fuel_check`
+//!   fuel stubs   jmp qword ptr [rip + rel]                   ldr x16, slot `fuel_check`
 //!                                                            br x16
 //! ```
 //!
@@ -14,22 +14,25 @@
 //! the trap stub's `eax` or `w17` and `x16` aside, no register.
 
 use crate::TrapCode;
-use crate::image::{RUNTIME_SLOTS_BYTES, SLOT_FUEL_CHECK, SLOT_RAISE};
+use crate::image::{RUNTIME_SLOTS_BYTES, SLOT_FUEL_CHECK, SLOT_FUEL_CHECK_INTEGERS, SLOT_RAISE};
 use crate::link::pad;
 
 /// Size of a stub in bytes.
 const STUB_BYTES: usize = 16;
 /// Where the functions start.
-pub(crate) const END: usize = RUNTIME_SLOTS_BYTES + (TrapCode::ALL.len() + 1) * STUB_BYTES;
+pub(crate) const END: usize = RUNTIME_SLOTS_BYTES + (TrapCode::ALL.len() + FUEL_STUBS.len()) * STUB_BYTES;
+/// The slots of the fuel stubs, which come last.
+const FUEL_STUBS: [usize; 2] = [SLOT_FUEL_CHECK_INTEGERS, SLOT_FUEL_CHECK];
 
 /// Offset of the stub of a trap.
 pub(crate) fn trap_stub(trap: TrapCode) -> u32 {
     (RUNTIME_SLOTS_BYTES + (trap as usize - 1) * STUB_BYTES) as u32
 }
 
-/// Offset of the stub of the fuel check.
-pub(crate) fn fuel_stub() -> u32 {
-    (END - STUB_BYTES) as u32
+/// Offset of the stub of the fuel check, for functions that keep values in vector registers or for those that do not.
+pub(crate) fn fuel_stub(has_vectors: bool) -> u32 {
+    let from_end = FUEL_STUBS.len() - usize::from(has_vectors);
+    (END - from_end * STUB_BYTES) as u32
 }
 
 /// The start of a text: zeroed slots, then the stubs.
@@ -40,8 +43,10 @@ pub(crate) fn text_start() -> Vec<u8> {
         jump_through(&mut text, SLOT_RAISE);
         pad(&mut text, STUB_BYTES);
     }
-    jump_through(&mut text, SLOT_FUEL_CHECK);
-    pad(&mut text, STUB_BYTES);
+    for slot in FUEL_STUBS {
+        jump_through(&mut text, slot);
+        pad(&mut text, STUB_BYTES);
+    }
     debug_assert_eq!(text.len(), END);
     text
 }

@@ -56,6 +56,7 @@ pub(crate) fn runtime_slots() -> RuntimeSlots {
     RuntimeSlots {
         raise: arch::raise as *const () as usize,
         fuel_check: arch::fuel_check as *const () as usize,
+        fuel_check_integers: arch::fuel_check_integers as *const () as usize,
     }
 }
 

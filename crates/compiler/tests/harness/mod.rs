@@ -327,7 +327,9 @@ fn mask(ty: selvedge_compiler::ValType) -> u64 {
 fn load(image: &Image) -> region::Allocation {
     let mut text = image.text.clone();
     text[8 * image::SLOT_RAISE..][..8].copy_from_slice(&(raise as *const () as u64).to_le_bytes());
-    text[8 * image::SLOT_FUEL_CHECK..][..8].copy_from_slice(&(fuel_check as *const () as u64).to_le_bytes());
+    for slot in [image::SLOT_FUEL_CHECK, image::SLOT_FUEL_CHECK_INTEGERS] {
+        text[8 * slot..][..8].copy_from_slice(&(fuel_check as *const () as u64).to_le_bytes());
+    }
     let mut memory = region::alloc(text.len(), region::Protection::READ_WRITE).unwrap();
     // SAFETY: a fresh, writable allocation of at least this size.
     let copy = unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr::<u8>(), text.len()) };

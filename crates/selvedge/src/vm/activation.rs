@@ -356,6 +356,7 @@ pub(crate) struct GiveBack {
 }
 
 impl Drop for GiveBack {
+    #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: a live store; the destructor that ran is over (store invariant 1).
         let store = unsafe { &mut *self.vm };
@@ -370,7 +371,7 @@ impl Drop for GiveBack {
 ///
 /// # Safety
 /// As for [`pop`].
-#[inline]
+#[inline(always)]
 unsafe fn drop_pending(vm: *mut StoreVm, act: *mut Activation) {
     // SAFETY: invariant 2; the reference ends before the future is dropped.
     let Some(pending) = (unsafe { &(*act).pending }) else {
@@ -402,6 +403,7 @@ struct EndScope {
 }
 
 impl Drop for EndScope {
+    #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: a live store; the destructor that ran is over (store invariant 1).
         let store = unsafe { &mut *self.vm };
@@ -544,7 +546,9 @@ unsafe fn poll_watched(vm: *mut StoreVm, act: *mut Activation, cx: &mut Context<
     }
     // SAFETY: the caller's promise.
     let polled = unsafe { poll_on(vm, act, cx) };
-    if polled.is_pending() {
+    // One that yields has woken its task already, and looks when that is polled: there is nobody to remember.
+    // SAFETY: invariant 2: a call that is pending has not ended.
+    if polled.is_pending() && unsafe { (*act).pending.is_some() } {
         let remembered = catch_unwind(AssertUnwindSafe(|| {
             state.remember(cx.waker());
             if state.stops(index) {
@@ -553,8 +557,7 @@ unsafe fn poll_watched(vm: *mut StoreVm, act: *mut Activation, cx: &mut Context<
         }));
         if let Err(payload) = remembered {
             // SAFETY: the caller's promise.
-            unsafe { pop_always(vm, act) };
-            resume_unwind(payload);
+            unsafe { pop_and_resume(vm, act, payload) };
         }
     }
     polled
@@ -750,13 +753,25 @@ unsafe fn pop_always(vm: *mut StoreVm, act: *mut Activation) {
 ///
 /// # Safety
 /// As for [`pop`].
+#[inline(always)]
 unsafe fn wake(vm: *mut StoreVm, act: *mut Activation, cx: &Context<'_>) {
     let woken = catch_unwind(AssertUnwindSafe(|| cx.waker().wake_by_ref()));
     if let Err(payload) = woken {
         // SAFETY: the caller's promise.
-        unsafe { pop_always(vm, act) };
-        resume_unwind(payload);
+        unsafe { pop_and_resume(vm, act, payload) };
     }
+}
+
+/// Ends an activation whose waker has panicked, and goes on with that.
+///
+/// # Safety
+/// As for [`pop`].
+#[cold]
+#[inline(never)]
+unsafe fn pop_and_resume(vm: *mut StoreVm, act: *mut Activation, payload: Box<dyn Any + Send>) -> ! {
+    // SAFETY: the caller's promise.
+    unsafe { pop_always(vm, act) };
+    resume_unwind(payload)
 }
 
 /// Ends an activation whose call's future is dropped, be it on another thread than that which polled it.

@@ -177,7 +177,7 @@ impl Arena {
     }
 
     /// Gives back everything since `mark`, and the chunks that nobody has needed since but one.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pop(&mut self, mark: ArenaMark) {
         if self.abandoned {
             return; // invariant 2
@@ -190,6 +190,8 @@ impl Arena {
 
     /// Takes the chunks above this one off. Whether it is in the list: [`reset`](Arena::reset) may have given it up meanwhile, when
     /// who gives back was not an activation's.
+    #[cold]
+    #[inline(never)]
     fn take_down_to(&mut self, chunk: *mut Chunk) -> bool {
         let mut below = self.top;
         while below != chunk {

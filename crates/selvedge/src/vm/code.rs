@@ -21,7 +21,7 @@
 use super::arch;
 use crate::error::{Context, Error, Result};
 use crate::source::{FrameSymbol, SourceMap};
-use selvedge_compiler::image::{RUNTIME_SLOTS_BYTES, SLOT_FUEL_CHECK, SLOT_RAISE};
+use selvedge_compiler::image::{RUNTIME_SLOTS_BYTES, SLOT_FUEL_CHECK, SLOT_FUEL_CHECK_INTEGERS, SLOT_RAISE};
 use selvedge_compiler::{CompiledModule, Image, ModuleInfo};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -91,6 +91,8 @@ pub(crate) struct RuntimeSlots {
     pub(crate) raise: usize,
     /// Where the fuel stub jumps to.
     pub(crate) fuel_check: usize,
+    /// The same in functions without a value in a vector register.
+    pub(crate) fuel_check_integers: usize,
 }
 
 /// A module's code, executable, and what is known about it. Lives in an `Arc`; dropping the last share unmaps it.
@@ -221,7 +223,11 @@ impl CodeSpace {
         // SAFETY: the pages are ours alone (invariant 3), writable since a line ago, and `take` made room for the text.
         let target = unsafe { std::slice::from_raw_parts_mut(start, text.len()) };
         target.copy_from_slice(text);
-        for (slot, address) in [(SLOT_RAISE, slots.raise), (SLOT_FUEL_CHECK, slots.fuel_check)] {
+        for (slot, address) in [
+            (SLOT_RAISE, slots.raise),
+            (SLOT_FUEL_CHECK, slots.fuel_check),
+            (SLOT_FUEL_CHECK_INTEGERS, slots.fuel_check_integers),
+        ] {
             target[slot * 8..][..8].copy_from_slice(&(address as u64).to_ne_bytes());
         }
         self.protect(text.len(), region::Protection::READ_EXECUTE)?;
@@ -395,6 +401,7 @@ mod tests {
     const SLOTS: RuntimeSlots = RuntimeSlots {
         raise: 0x1234,
         fuel_check: 0x5678,
+        fuel_check_integers: 0x9abc,
     };
 
     fn module(text: Vec<u8>) -> CompiledModule {
@@ -432,9 +439,9 @@ mod tests {
     fn published_code_runs_and_sees_its_slots() {
         let code = ModuleCode::publish(answering(42, 100), SLOTS).unwrap();
         assert_eq!(call(&code), 42);
-        let slots = ptr::with_exposed_provenance::<[u64; 2]>(code.text_base());
+        let slots = ptr::with_exposed_provenance::<[u64; 3]>(code.text_base());
         // SAFETY: the text begins with eight words and is readable.
-        assert_eq!(unsafe { slots.read() }, [0x1234, 0x5678]);
+        assert_eq!(unsafe { slots.read() }, [0x1234, 0x5678, 0x9abc]);
         assert!(code.image.text.is_empty());
     }
 

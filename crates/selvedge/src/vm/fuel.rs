@@ -191,6 +191,29 @@ impl StoreVm {
         true
     }
 
+    /// What [`next_slices`](StoreVm::next_slices) comes to when a period of a policy that yields is over, the reserve has
+    /// the next one, and that is enough: it is the slice, and this check makes the one yield that is due. Nobody may stop the guest.
+    ///
+    /// Whether it was so; otherwise nothing has changed.
+    #[inline(always)]
+    fn next_period(&mut self) -> bool {
+        let FuelPolicy::Yield { every } = self.fuel.policy else {
+            return false;
+        };
+        let units = every.get();
+        let (slice, overflows) = self.cx.fuel.overflowing_add_unsigned(units);
+        let is_so = self.cx.interrupt.is_null()
+            && (self.fuel.before_yield | self.fuel.owed) == 0
+            && units <= self.fuel.reserve
+            && slice >= 0
+            && !overflows;
+        if is_so {
+            self.fuel.reserve -= units;
+            self.cx.fuel = slice;
+        }
+        is_so
+    }
+
     /// Where the answer of the function that is asked at zero goes; null without one.
     fn answer_slot(&self) -> *mut ValRaw {
         let Some(on_zero) = &self.fuel.on_zero else {
@@ -270,6 +293,21 @@ pub(crate) unsafe extern "C" fn refill(store: *mut VMStoreContext, site: usize, 
     let act = store.top;
     // SAFETY: the guest runs, so `top` is its activation (activation invariant 2).
     let is_async = unsafe { (*act).is_async };
+    if is_async && store.next_period() {
+        return SUSPEND;
+    }
+    // SAFETY: the caller's promise; the reference into the store is over.
+    unsafe { refill_any(vm, is_async, site, frame) }
+}
+
+/// [`refill`], whatever the store's fuel is like.
+///
+/// # Safety
+/// As for [`refill`].
+#[inline(never)]
+unsafe extern "C" fn refill_any(vm: *mut StoreVm, is_async: bool, site: usize, frame: usize) -> u64 {
+    // SAFETY: the caller's promise.
+    let store = unsafe { &mut *vm };
     if store.is_stopped() {
         return store.stop_at_check(Trap::Interrupt, site, frame);
     }

@@ -22,9 +22,11 @@
 //!
 //! Invariants
 //! 1. `VMStoreContext::interrupt` is null, or the address of the state that the store shares, until the store is dropped.
-//! 2. `thread` is the thread on which a guest of the store runs or called the host that runs, or 0. It is written before the
-//!    request is read, and a request is written before `thread` is read, all in one order (`SeqCst`): one of the two sides sees
-//!    the other.
+//! 2. `thread` is the thread on which a guest of the store runs or called the host that runs, or 0; always 0 where guests are metered and
+//!    need no signal. It is written before the request is read, and a request is written before `thread` is read, all in one
+//!    order (`SeqCst`): one of the two sides sees the other.
+//! 3. `waker` wakes the task of a call that waits for a host future, or is there for nothing. A call that yields has woken its task
+//!    itself before it parked, so that it is polled, and looks, whether a request comes or not.
 
 mod clock;
 
@@ -158,22 +160,29 @@ impl InterruptState {
     }
 }
 
-/// The time a guest runs: says on which thread.
+/// The time a guest runs: says on which thread, if that matters.
 pub(crate) struct Running<'a> {
     state: &'a InterruptState,
     outer: i32,
 }
 
 impl<'a> Running<'a> {
+    #[inline]
     pub(crate) fn new(state: &'a InterruptState) -> Running<'a> {
-        let outer = state.thread.swap(this_thread(), Ordering::SeqCst);
+        let outer = match state.metered {
+            true => 0,
+            false => state.thread.swap(this_thread(), Ordering::SeqCst),
+        };
         Running { state, outer }
     }
 }
 
 impl Drop for Running<'_> {
+    #[inline]
     fn drop(&mut self) {
-        self.state.thread.store(self.outer, Ordering::SeqCst);
+        if !self.state.metered {
+            self.state.thread.store(self.outer, Ordering::SeqCst);
+        }
     }
 }
 
@@ -241,7 +250,7 @@ impl StoreVm {
         self.is_plain = false;
         self.interrupt = Some(state.clone());
         self.shorten_slices();
-        if !self.top.is_null() {
+        if !self.top.is_null() && !metered {
             // A host function asks for it: the guest that it will go back to runs on this thread.
             state.thread.store(this_thread(), Ordering::SeqCst);
         }

@@ -121,17 +121,7 @@ impl HostFunc {
         R: Ret + 'static,
         F: HostAsyncFn<'static, T, P, R>,
     {
-        let ty = signature::<P, R::Values>();
-        // SAFETY: as above.
-        unsafe {
-            HostFunc::new(
-                ty,
-                async_shim::<T, P, R, F>,
-                Some(async_register_shim::<T, P, R, F>),
-                f,
-                name,
-            )
-        }
+        HostFunc::waiting::<T, P, R, _>(Owning(f), name)
     }
 
     /// A host function that may wait and lends its captures, for data that stays on its thread.
@@ -141,13 +131,22 @@ impl HostFunc {
         R: Ret + 'static,
         F: AsyncFn(Caller<'_, T>, P) -> R + Send + Sync + 'static,
     {
+        HostFunc::waiting::<T, P, R, _>(Lending(f), name)
+    }
+
+    fn waiting<T: 'static, P, R, F>(f: F, name: Option<String>) -> HostFunc
+    where
+        P: RawList + 'static,
+        R: Ret + 'static,
+        F: Waiting<T, P, R>,
+    {
         let ty = signature::<P, R::Values>();
         // SAFETY: as above.
         unsafe {
             HostFunc::new(
                 ty,
-                local_shim::<T, P, R, F>,
-                Some(local_register_shim::<T, P, R, F>),
+                async_shim::<T, P, R, F>,
+                Some(async_register_shim::<T, P, R, F>),
                 f,
                 name,
             )
@@ -270,20 +269,11 @@ impl<'a, V: Values> Call<'a, V> {
         }
     }
 
-    #[cold]
+    #[inline(always)]
     fn stop(&mut self, stop: Stop) -> u64 {
         self.back();
         let (roots, slots) = (self.roots, self.slots);
-        let store = self.store();
-        store.roots.truncate(roots);
-        if let Stop::Error(error) = &stop
-            && !store.is_answer(slots)
-            && store.is_caught(error)
-        {
-            return UNWIND;
-        }
-        store.stop = Some(stop);
-        EXIT
+        end(self.store(), stop, slots, roots)
     }
 
     /// Polls a new future once where it will stay.
@@ -349,6 +339,23 @@ impl<'a, V: Values> Call<'a, V> {
             }
         }
     }
+}
+
+/// A host function has failed: says with which word the guest goes on or is left.
+///
+/// The call's words one by one: a reference to the call would keep all of them in memory, whether it fails or not.
+#[cold]
+#[inline(never)]
+fn end(store: &mut StoreVm, stop: Stop, slots: *mut ValRaw, roots: usize) -> u64 {
+    store.roots.truncate(roots);
+    if let Stop::Error(error) = &stop
+        && !store.is_answer(slots)
+        && store.is_caught(error)
+    {
+        return UNWIND;
+    }
+    store.stop = Some(stop);
+    EXIT
 }
 
 #[cold]
@@ -494,6 +501,62 @@ where
     unsafe { sync_call::<_, T, P, R, F>(record, InRegisters([a, b, c, d]), slots) }
 }
 
+/// A host function that may wait, whichever way its future is started.
+///
+/// It polls the new future itself: that of a closure that lends its captures has no name.
+trait Waiting<T: 'static, P, R>: Send + Sync + 'static {
+    /// Starts the future and polls it once.
+    ///
+    /// # Safety
+    /// As for [`Call::first_poll`].
+    unsafe fn begin<V: Values>(
+        &self,
+        call: &mut Call<'_, V>,
+        caller: Caller<'static, T>,
+        params: P,
+    ) -> Result<Answer>;
+}
+
+/// A closure whose future owns what it uses.
+struct Owning<F>(F);
+
+impl<T: 'static, P, R: Ret, F> Waiting<T, P, R> for Owning<F>
+where
+    F: HostAsyncFn<'static, T, P, R>,
+{
+    #[inline(always)]
+    unsafe fn begin<V: Values>(
+        &self,
+        call: &mut Call<'_, V>,
+        caller: Caller<'static, T>,
+        params: P,
+    ) -> Result<Answer> {
+        let fut = self.0.start(caller, params);
+        // SAFETY: the caller's promise.
+        unsafe { call.first_poll(fut) }
+    }
+}
+
+/// A closure that lends its captures to its future.
+struct Lending<F>(F);
+
+impl<T: 'static, P, R: Ret, F> Waiting<T, P, R> for Lending<F>
+where
+    F: AsyncFn(Caller<'_, T>, P) -> R + Send + Sync + 'static,
+{
+    #[inline(always)]
+    unsafe fn begin<V: Values>(
+        &self,
+        call: &mut Call<'_, V>,
+        caller: Caller<'static, T>,
+        params: P,
+    ) -> Result<Answer> {
+        let fut = (self.0)(caller, params);
+        // SAFETY: the caller's promise.
+        unsafe { call.first_poll(fut) }
+    }
+}
+
 /// A closure that may wait.
 ///
 /// # Safety
@@ -507,17 +570,16 @@ unsafe fn async_call<V: Values, T: 'static, P, R, F>(
 where
     P: RawList + 'static,
     R: Ret + 'static,
-    F: HostAsyncFn<'static, T, P, R>,
+    F: Waiting<T, P, R>,
 {
     shim!(record, values, slots, |call| {
-        // SAFETY: `HostFunc::wait` pairs this shim with an `F`.
+        // SAFETY: `HostFunc::waiting` pairs this shim with an `F`.
         let f = unsafe { call.closure::<F>() };
         let params = call.read::<P>();
         // SAFETY: as in `sync_call`; the future is dropped before the call ends, and with it the caller.
         let caller = unsafe { Caller::of_record(record) };
-        let fut = f.start(caller, params);
         // SAFETY: the shim's own call, of this signature.
-        unsafe { call.first_poll(fut) }
+        unsafe { f.begin(&mut call, caller, params) }
     })
 }
 
@@ -525,7 +587,7 @@ unsafe extern "C" fn async_shim<T: 'static, P, R, F>(record: *mut HostRecord, sl
 where
     P: RawList + 'static,
     R: Ret + 'static,
-    F: HostAsyncFn<'static, T, P, R>,
+    F: Waiting<T, P, R>,
 {
     // SAFETY: the swap passes the record and the slots of a running call.
     unsafe { async_call::<_, T, P, R, F>(record, InSlots(slots), slots) }.word
@@ -542,64 +604,10 @@ unsafe extern "C" fn async_register_shim<T: 'static, P, R, F>(
 where
     P: RawList + 'static,
     R: Ret + 'static,
-    F: HostAsyncFn<'static, T, P, R>,
+    F: Waiting<T, P, R>,
 {
     // SAFETY: as above, with the values in registers.
     unsafe { async_call::<_, T, P, R, F>(record, InRegisters([a, b, c, d]), slots) }
-}
-
-/// A closure that may wait and lends its captures.
-///
-/// # Safety
-/// `record`, `values` and `slots` are those of a running call of a host function that this was made for.
-#[inline(always)]
-unsafe fn local_call<V: Values, T: 'static, P, R, F>(
-    record: *mut HostRecord,
-    values: V,
-    slots: *mut ValRaw,
-) -> Answer
-where
-    P: RawList + 'static,
-    R: Ret + 'static,
-    F: AsyncFn(Caller<'_, T>, P) -> R + Send + Sync + 'static,
-{
-    shim!(record, values, slots, |call| {
-        // SAFETY: `HostFunc::wait_local` pairs this shim with an `F`.
-        let f = unsafe { call.closure::<F>() };
-        let params = call.read::<P>();
-        // SAFETY: as in `async_call`.
-        let caller = unsafe { Caller::of_record(record) };
-        let fut = f(caller, params);
-        // SAFETY: the shim's own call, of this signature.
-        unsafe { call.first_poll(fut) }
-    })
-}
-
-unsafe extern "C" fn local_shim<T: 'static, P, R, F>(record: *mut HostRecord, slots: *mut ValRaw) -> u64
-where
-    P: RawList + 'static,
-    R: Ret + 'static,
-    F: AsyncFn(Caller<'_, T>, P) -> R + Send + Sync + 'static,
-{
-    // SAFETY: the swap passes the record and the slots of a running call.
-    unsafe { local_call::<_, T, P, R, F>(record, InSlots(slots), slots) }.word
-}
-
-unsafe extern "C" fn local_register_shim<T: 'static, P, R, F>(
-    record: *mut HostRecord,
-    a: u64,
-    b: u64,
-    c: u64,
-    d: u64,
-    slots: *mut ValRaw,
-) -> Answer
-where
-    P: RawList + 'static,
-    R: Ret + 'static,
-    F: AsyncFn(Caller<'_, T>, P) -> R + Send + Sync + 'static,
-{
-    // SAFETY: as above, with the values in registers.
-    unsafe { local_call::<_, T, P, R, F>(record, InRegisters([a, b, c, d]), slots) }
 }
 
 /// Reads parameters by a signature known at run time, and makes room for the results.

@@ -2,11 +2,13 @@
 
 use core::arch::naked_asm;
 
+#[cfg(target_arch = "x86_64")]
+use super::super::PAGE_BYTES;
 use super::region::{EXTENTS, GRANULE_BYTES, GRANULES, HEADER_BYTES, REGION_BYTES, REGION_START};
 
 /// `naked_asm!` with what a lookup needs: the tables and their numbers.
 macro_rules! lookup {
-    ($($line:literal,)*) => {
+    ($($line:literal,)* $($name:ident = $value:expr)?) => {
         naked_asm!(
             $($line,)*
             bytes = sym REGION_BYTES,
@@ -15,6 +17,7 @@ macro_rules! lookup {
             extents = sym EXTENTS,
             granule_shift = const GRANULE_BYTES.trailing_zeros(),
             header_bytes = const HEADER_BYTES,
+            $($name = const $value,)?
         )
     };
 }
@@ -43,20 +46,20 @@ pub unsafe extern "C" fn find_slot_asm() {
         "shl rcx, 5", // 32 bytes each
         "lea rdx, [rip + {extents}]",
         "add rcx, rdx",
-        "mov r9, [rcx]",      // start
-        "mov r10, [rcx + 8]", // stride
+        "mov r9, [rcx]", // start
         "sub rax, r9",
-        "xor edx, edx",
-        "div r10",
-        "cmp rax, [rcx + 16]", // slots
+        "shr rax, {page_shift}",
+        "mul qword ptr [rcx + 24]", // pages an address times 2^64 / pages a stride: the index in rdx
+        "cmp rdx, [rcx + 16]",      // slots
         "jae 2f",
-        "inc rax",
-        "imul rax, r10",
-        "lea rax, [rax + r9 - {header_bytes}]",
+        "inc rdx",
+        "imul rdx, [rcx + 8]", // stride
+        "lea rax, [rdx + r9 - {header_bytes}]",
         "jmp r8",
         "2:",
         "xor eax, eax",
         "jmp r8",
+        page_shift = PAGE_BYTES.trailing_zeros()
     )
 }
 

@@ -96,18 +96,19 @@ pub struct Extent {
     pub stride: Published<AtomicUsize>,
     /// How many slots there are. At offset 16.
     pub slots: Published<AtomicUsize>,
-    /// Unused.
-    pub reserved: Published<AtomicUsize>,
+    /// 2^64 by the pages of the stride, rounded up: the high half of its product with a number of pages from `start` is the
+    /// index of the slot that they end in. At offset 24.
+    pub reciprocal: Published<AtomicUsize>,
 }
 
 impl Extent {
     const fn none() -> Extent {
-        let [start, stride, slots, reserved] = [const { Published(AtomicUsize::new(0)) }; 4];
+        let [start, stride, slots, reciprocal] = [const { Published(AtomicUsize::new(0)) }; 4];
         Extent {
             start,
             stride,
             slots,
-            reserved,
+            reciprocal,
         }
     }
 }
@@ -128,6 +129,17 @@ pub struct SlotHeader {
 }
 
 const _: () = assert!(size_of::<SlotHeader>() == HEADER_BYTES && size_of::<Extent>() == 32);
+
+/// `Extent::reciprocal` of a stride, which is pages, two at least.
+///
+/// Exact for every address of the region: with `s` pages a stride it is `(2^64 + e) / s`, `e < s`, so the product with `n` pages is
+/// `n / s` and `n * e / s` parts in 2^64 beyond, which is less than the `1 / s` that the next whole number is away.
+pub(super) fn reciprocal_of(stride: usize) -> usize {
+    const PAGES: u128 = (GRANULE_COUNT * GRANULE_BYTES / PAGE_BYTES) as u128;
+    const { assert!(PAGES * PAGES <= 1 << 64) };
+    let pages = (stride / PAGE_BYTES) as u128;
+    (1_u128 << 64).div_ceil(pages) as usize
+}
 
 impl SlotHeader {
     /// Offset of the owner, a word, from the header's address. The word after it is the limit, then the base,
@@ -420,6 +432,9 @@ fn open(reserved: &Reserved, granules: usize, stride: usize, guard_bytes: usize)
     EXTENTS[id].start.store(start, Ordering::Relaxed);
     EXTENTS[id].stride.store(stride, Ordering::Relaxed);
     EXTENTS[id].slots.store(slots, Ordering::Relaxed);
+    EXTENTS[id]
+        .reciprocal
+        .store(reciprocal_of(stride), Ordering::Relaxed);
     for granule in &GRANULES[first..first + granules] {
         granule.store(id as u32, Ordering::Release);
     }

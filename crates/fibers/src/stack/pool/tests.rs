@@ -336,6 +336,22 @@ fn slot_of_finds_the_slot_of_any_address_in_it_and_no_other() {
     assert_eq!(find_by_assembly(rest), 0);
 }
 
+#[test]
+fn the_reciprocal_of_a_stride_divides_every_page_of_the_region() {
+    const PAGES: usize = GRANULE_COUNT * GRANULE_BYTES / PAGE_BYTES;
+    for stride in (2..2000).chain([1 << 20, (1 << 20) + 1, PAGES - 1, PAGES]) {
+        let reciprocal = super::region::reciprocal_of(stride * PAGE_BYTES) as u128;
+        // Where the quotient changes it is decided by least.
+        for multiple in [1, 2, 3, PAGES / stride / 2, PAGES / stride] {
+            let first = (multiple * stride).clamp(1, PAGES - 1);
+            for page in [first - 1, first, PAGES - 1] {
+                let index = (page as u128 * reciprocal) >> 64;
+                assert_eq!(index, (page / stride) as u128, "page {page}, stride {stride}");
+            }
+        }
+    }
+}
+
 fn touch_the_guard(name: &str, guards: Guards, offset: usize) {
     let output = in_child(name, || {
         let config = PoolConfig {

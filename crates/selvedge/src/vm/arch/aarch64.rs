@@ -395,6 +395,9 @@ pub(crate) unsafe extern "C" fn trap_exit() {
     )
 }
 
+/// There is one for every function.
+pub(crate) use fuel_check as fuel_check_integers;
+
 /// Where an image's fuel stub branches when the slice in x21 is used up: refills it on the host's stack.
 ///
 /// Keeps every register but x16, x17 (invariant 5), x21 and the flags, vectors with all their 128 bits.

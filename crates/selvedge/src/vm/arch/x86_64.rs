@@ -29,6 +29,11 @@
 //!    CFI leads straight to the host frame that resumed it (CFA = P + 24, the resumer's stack pointer).
 //! 4. r15 is the fuel slice while a metered guest runs and an ordinary callee-saved register elsewhere.
 //!
+//! *Returns as the processor predicts them.* It keeps a stack of the addresses that calls have pushed, which parking upsets: the guest's
+//! call is on it above the resumer's, and goes on only after the resumer has returned. So who parks takes the guest's address off first,
+//! by a return to the next instruction, the one wrong guess that there has to be; the return to the resumer is right then. And who
+//! is resumed goes on in the guest by a jump, so that the resumer's address stays where it is.
+//!
 //! Not saved: MXCSR and the x87 control word. Guests cannot change them.
 
 use super::{EXIT_TRAP, SUSPEND, UNWIND, Values};
@@ -267,7 +272,12 @@ macro_rules! swap {
             "je 5f",
             "cmp eax, {suspend}",
             "jne 3f",
-            // Park: what the guest expects to find again, then the address to go on at.
+            // Park. First the guest's call, which the processor expects to return.
+            "lea rdx, [rip + 6f]",
+            "push rdx",
+            "ret",
+            "6:",
+            // What the guest expects to find again, then the address to go on at.
             $make_room,
             "push rbx", "push r12", "push r13", "push r14", "push r15",
             "lea rdx, [rip + 4f]",
@@ -285,7 +295,8 @@ macro_rules! swap {
             $parked_result,
             "mov rsp, rbp",
             "pop rbp",
-            "ret",
+            "pop rcx", // no call of a host function brings a result there
+            "jmp rcx",
             "3:", // leave for good; eax says how
             "xor edx, edx",
             "mov rsp, [rcx]",
@@ -524,93 +535,146 @@ pub(crate) unsafe extern "sysv64" fn trap_exit() {
 
 /// Where an image's fuel stub jumps when the slice in r15 is used up: refills it on the host's stack.
 ///
-/// Keeps every register but r15 and the flags. Cranelift keeps values in xmm registers only, 128 bits each.
+/// Keeps every register but r15 and the flags. Cranelift keeps values in xmm registers only, 128 bits each; `$save` and `$restore` are
+/// those, in `$bytes` below the thirteen others.
+macro_rules! fuel_check {
+    ($bytes:literal, [$($save:literal),*], [$($restore:literal),*]) => {
+        naked_asm!(
+            ".cfi_startproc",
+            "push rbp",
+            ".cfi_def_cfa rsp, 16",
+            ".cfi_offset rbp, -16",
+            "mov rbp, rsp",
+            ".cfi_def_cfa_register rbp",
+            "push rax", "push rcx", "push rdx", "push rsi", "push rdi",
+            "push r8", "push r9", "push r10", "push r11",
+            "push rbx", "push r12", "push r13", "push r14",
+            "sub rsp, {bytes}",
+            $($save,)*
+            "mov rax, rsp",
+            "lea r8, [rip + 2f]",
+            "jmp {find_slot}",
+            "2:",
+            "mov rbx, [rax]", // the store
+            "mov r12, rsp",
+            "mov [rbx + {fuel}], r15",
+            "mov [rbx + {guest_fp}], rbp",
+            "mov rcx, [rbx + {link}]",
+            "mov rsp, [rcx]",
+            "sub rsp, 8",
+            ".cfi_remember_state",
+            ".cfi_def_cfa rsp, 32", // as in a swap
+            ".cfi_offset rip, -16",
+            ".cfi_offset rbp, -24",
+            ".cfi_offset rbx, -8",
+            "mov rdi, rbx",
+            "mov rsi, [rbp + 8]", // the site
+            "mov rdx, [rbp]",     // and the frame it lies in
+            "call {refill}",
+            "mov rsp, r12",
+            ".cfi_restore_state",
+            "test eax, eax",
+            "jnz 3f",
+            "mov r15, [rbx + {fuel}]",
+            $($restore,)*
+            "add rsp, {bytes}",
+            "pop r14", "pop r13", "pop r12", "pop rbx",
+            "pop r11", "pop r10", "pop r9", "pop r8",
+            "pop rdi", "pop rsi", "pop rdx", "pop rcx", "pop rax",
+            "pop rbp",
+            "ret",
+            "3:",
+            "mov rcx, [rbx + {link}]",
+            "xor edx, edx",
+            "cmp eax, {suspend}",
+            "jne 4f",
+            // Park: as in a swap.
+            "lea rdx, [rip + 5f]",
+            "push rdx",
+            "ret",
+            "5:",
+            "push rbx",
+            "lea rdx, [rip + 6f]",
+            "push rdx",
+            "mov rdx, rsp",
+            "4:",
+            "mov rsp, [rcx]",
+            "pop rbp",
+            "ret",
+            parking_prelude_x86_64!(),
+            "6:", // resumed
+            "pop rbx",
+            "mov r15, [rbx + {fuel}]",
+            $($restore,)*
+            "add rsp, {bytes}",
+            "pop r14", "pop r13", "pop r12", "pop rbx",
+            "pop r11", "pop r10", "pop r9", "pop r8",
+            "pop rdi", "pop rsi", "pop rdx", "pop rcx", "pop rax",
+            "pop rbp",
+            // A jump with no register to spare: the word below the stack pointer is in the red zone, which signals leave alone
+            // (System V ABI, 3.2.2).
+            "lea rsp, [rsp + 8]",
+            "jmp [rsp - 8]",
+            ".cfi_endproc",
+            bytes = const $bytes,
+            find_slot = sym find_slot_asm,
+            refill = sym refill,
+            fuel = const offset_of!(VMStoreContext, fuel),
+            guest_fp = const offset_of!(VMStoreContext, guest_fp),
+            link = const offset_of!(VMStoreContext, link),
+            suspend = const SUSPEND,
+        )
+    };
+}
+
+/// The fuel check of functions in which no value is in a vector register.
+#[unsafe(naked)]
+#[unsafe(link_section = "selvedge_text")]
+pub(crate) unsafe extern "sysv64" fn fuel_check_integers() {
+    fuel_check!(0, [], [])
+}
+
+/// The fuel check of any function.
 #[unsafe(naked)]
 #[unsafe(link_section = "selvedge_text")]
 pub(crate) unsafe extern "sysv64" fn fuel_check() {
-    naked_asm!(
-        ".cfi_startproc",
-        "push rbp",
-        ".cfi_def_cfa rsp, 16",
-        ".cfi_offset rbp, -16",
-        "mov rbp, rsp",
-        ".cfi_def_cfa_register rbp",
-        "push rax", "push rcx", "push rdx", "push rsi", "push rdi",
-        "push r8", "push r9", "push r10", "push r11",
-        "push rbx", "push r12", "push r13", "push r14",
-        "sub rsp, 0x108", // sixteen xmm registers and a word that keeps the stack 16-aligned or not: movups
-        "movups [rsp], xmm0", "movups [rsp + 0x10], xmm1",
-        "movups [rsp + 0x20], xmm2", "movups [rsp + 0x30], xmm3",
-        "movups [rsp + 0x40], xmm4", "movups [rsp + 0x50], xmm5",
-        "movups [rsp + 0x60], xmm6", "movups [rsp + 0x70], xmm7",
-        "movups [rsp + 0x80], xmm8", "movups [rsp + 0x90], xmm9",
-        "movups [rsp + 0xa0], xmm10", "movups [rsp + 0xb0], xmm11",
-        "movups [rsp + 0xc0], xmm12", "movups [rsp + 0xd0], xmm13",
-        "movups [rsp + 0xe0], xmm14", "movups [rsp + 0xf0], xmm15",
-        "mov rax, rsp",
-        "lea r8, [rip + 2f]",
-        "jmp {find_slot}",
-        "2:",
-        "mov rbx, [rax]", // the store
-        "mov r12, rsp",
-        "mov [rbx + {fuel}], r15",
-        "mov [rbx + {guest_fp}], rbp",
-        "mov rcx, [rbx + {link}]",
-        "mov rsp, [rcx]",
-        "sub rsp, 8",
-        ".cfi_remember_state",
-        ".cfi_def_cfa rsp, 32", // as in a swap
-        ".cfi_offset rip, -16",
-        ".cfi_offset rbp, -24",
-        ".cfi_offset rbx, -8",
-        "mov rdi, rbx",
-        "mov rsi, [rbp + 8]", // the site
-        "mov rdx, [rbp]",     // and the frame it lies in
-        "call {refill}",
-        "mov rsp, r12",
-        ".cfi_restore_state",
-        "test eax, eax",
-        "jnz 3f",
-        "5:",
-        "mov r15, [rbx + {fuel}]",
-        "movups xmm0, [rsp]", "movups xmm1, [rsp + 0x10]",
-        "movups xmm2, [rsp + 0x20]", "movups xmm3, [rsp + 0x30]",
-        "movups xmm4, [rsp + 0x40]", "movups xmm5, [rsp + 0x50]",
-        "movups xmm6, [rsp + 0x60]", "movups xmm7, [rsp + 0x70]",
-        "movups xmm8, [rsp + 0x80]", "movups xmm9, [rsp + 0x90]",
-        "movups xmm10, [rsp + 0xa0]", "movups xmm11, [rsp + 0xb0]",
-        "movups xmm12, [rsp + 0xc0]", "movups xmm13, [rsp + 0xd0]",
-        "movups xmm14, [rsp + 0xe0]", "movups xmm15, [rsp + 0xf0]",
-        "add rsp, 0x108",
-        "pop r14", "pop r13", "pop r12", "pop rbx",
-        "pop r11", "pop r10", "pop r9", "pop r8",
-        "pop rdi", "pop rsi", "pop rdx", "pop rcx", "pop rax",
-        "pop rbp",
-        "ret",
-        "3:",
-        "mov rcx, [rbx + {link}]",
-        "xor edx, edx",
-        "cmp eax, {suspend}",
-        "jne 4f",
-        "push rbx",
-        "lea rdx, [rip + 6f]",
-        "push rdx",
-        "mov rdx, rsp",
-        "4:",
-        "mov rsp, [rcx]",
-        "pop rbp",
-        "ret",
-        parking_prelude_x86_64!(),
-        "6:", // resumed
-        "pop rbx",
-        "lea rbp, [rsp + 0x170]", // 0x108 and thirteen registers below the frame record
-        "jmp 5b",
-        ".cfi_endproc",
-        find_slot = sym find_slot_asm,
-        refill = sym refill,
-        fuel = const offset_of!(VMStoreContext, fuel),
-        guest_fp = const offset_of!(VMStoreContext, guest_fp),
-        link = const offset_of!(VMStoreContext, link),
-        suspend = const SUSPEND,
+    fuel_check!(
+        0x108, // sixteen of them and a word; the stack may be 16-aligned or not: movups
+        [
+            "movups [rsp], xmm0",
+            "movups [rsp + 0x10], xmm1",
+            "movups [rsp + 0x20], xmm2",
+            "movups [rsp + 0x30], xmm3",
+            "movups [rsp + 0x40], xmm4",
+            "movups [rsp + 0x50], xmm5",
+            "movups [rsp + 0x60], xmm6",
+            "movups [rsp + 0x70], xmm7",
+            "movups [rsp + 0x80], xmm8",
+            "movups [rsp + 0x90], xmm9",
+            "movups [rsp + 0xa0], xmm10",
+            "movups [rsp + 0xb0], xmm11",
+            "movups [rsp + 0xc0], xmm12",
+            "movups [rsp + 0xd0], xmm13",
+            "movups [rsp + 0xe0], xmm14",
+            "movups [rsp + 0xf0], xmm15"
+        ],
+        [
+            "movups xmm0, [rsp]",
+            "movups xmm1, [rsp + 0x10]",
+            "movups xmm2, [rsp + 0x20]",
+            "movups xmm3, [rsp + 0x30]",
+            "movups xmm4, [rsp + 0x40]",
+            "movups xmm5, [rsp + 0x50]",
+            "movups xmm6, [rsp + 0x60]",
+            "movups xmm7, [rsp + 0x70]",
+            "movups xmm8, [rsp + 0x80]",
+            "movups xmm9, [rsp + 0x90]",
+            "movups xmm10, [rsp + 0xa0]",
+            "movups xmm11, [rsp + 0xb0]",
+            "movups xmm12, [rsp + 0xc0]",
+            "movups xmm13, [rsp + 0xd0]",
+            "movups xmm14, [rsp + 0xe0]",
+            "movups xmm15, [rsp + 0xf0]"
+        ]
     )
 }

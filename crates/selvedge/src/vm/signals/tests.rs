@@ -71,6 +71,7 @@ impl Guest {
             RuntimeSlots {
                 raise: 0,
                 fuel_check: 0,
+                fuel_check_integers: 0,
             },
         )
         .unwrap();
@@ -527,6 +528,7 @@ fn a_handler_without_an_alternate_stack_is_named_when_there_is_no_room() {
             RuntimeSlots {
                 raise: 0,
                 fuel_check: 0,
+                fuel_check_integers: 0,
             },
         )
         .unwrap();
