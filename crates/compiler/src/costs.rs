@@ -122,6 +122,16 @@ impl FuelCosts {
         self.bytes_per_unit
     }
 
+    /// All of it, to be compared: the units by operator, and the bytes for a unit.
+    pub(crate) fn table(&self) -> (Vec<u8>, u32) {
+        (self.units.to_vec(), self.bytes_per_unit.get())
+    }
+
+    /// The name of the operator with this place in the table, dots as underscores.
+    pub(crate) fn name(place: usize) -> &'static str {
+        NAMES[place].trim_start_matches("visit_")
+    }
+
     /// What an operator costs.
     pub(crate) fn of(&self, operator: &Operator<'_>) -> u32 {
         index(operator).map_or(1, |index| u32::from(self.units[index]))

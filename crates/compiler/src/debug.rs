@@ -17,6 +17,14 @@ const KEPT: [&str; 9] = [
     ".debug_str_offsets",
 ];
 
+/// The section whose presence is remembered.
+pub(crate) const INFO: &str = ".debug_info";
+
+/// Whether a section of this name leads from an address to a line.
+pub(crate) fn is_kept(name: &str) -> bool {
+    KEPT.contains(&name)
+}
+
 /// DWARF of a module, as it was found: nothing in it has been checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -41,7 +49,7 @@ impl DebugSections {
 
     /// Notes a custom section. Of several with one name, the first counts.
     pub(crate) fn section(&mut self, name: &str, bytes: &[u8], keep: bool) {
-        self.is_present |= name == ".debug_info";
+        self.is_present |= name == INFO;
         let known = KEPT.iter().find(|known| **known == name);
         if let Some(name) = known.filter(|_| keep) {
             self.kept.entry(name).or_insert_with(|| bytes.into());

@@ -58,6 +58,12 @@ impl Proposal {
         (Proposal::Threads, true),
     ];
 
+    /// The one whose [`Debug`] is `name`.
+    pub(crate) fn named(name: &str) -> Option<Proposal> {
+        let mut all = Proposal::DEFAULTS.iter().map(|(proposal, _)| *proposal);
+        all.find(|proposal| format!("{proposal:?}") == name)
+    }
+
     fn flag(self) -> WasmFeatures {
         match self {
             Proposal::TailCall => WasmFeatures::TAIL_CALL,
@@ -88,6 +94,14 @@ impl Features {
     /// Whether modules may use a proposal.
     pub fn has(&self, proposal: Proposal) -> bool {
         self.0.contains(proposal.flag())
+    }
+
+    /// The names of those that modules may use: see [`Proposal::named`].
+    pub(crate) fn names(self) -> Vec<String> {
+        let all = Proposal::DEFAULTS.iter().map(|(proposal, _)| *proposal);
+        all.filter(|proposal| self.has(*proposal))
+            .map(|proposal| format!("{proposal:?}"))
+            .collect()
     }
 
     /// As the validator wants to know it.

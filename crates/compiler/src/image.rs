@@ -14,6 +14,8 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{MemoryStyle, TrapCode};
 
 /// The number of runtime slots at the start of the text.
@@ -30,7 +32,7 @@ pub const SLOT_FUEL_CHECK: usize = 1;
 pub const SLOT_FUEL_CHECK_INTEGERS: usize = 2;
 
 /// An instruction whose fault is a trap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FaultSite {
     /// Offset of the instruction in the text.
     pub code: u32,
@@ -43,7 +45,7 @@ pub struct FaultSite {
 }
 
 /// A call: of a function, a stub or the runtime.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallSite {
     /// Offset of the return address in the text.
     pub code: u32,
@@ -54,7 +56,7 @@ pub struct CallSite {
 }
 
 /// Where frames hold references into the store's heap, by the return addresses of the calls across which they live.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct StackMaps {
     /// Return address, and the end of its entries in `below`.
     calls: Vec<(u32, u32)>,
@@ -83,7 +85,7 @@ impl StackMaps {
 }
 
 /// A `catch` clause that a call is in the scope of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CatchClause {
     /// The index in the module of the tag it catches; none: it catches every one.
     pub tag: Option<u32>,
@@ -103,7 +105,7 @@ pub struct TryCall<'a> {
 }
 
 /// The calls within `try_table`s, by their return addresses.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct TryCalls {
     /// Return address, frame bytes, vmctx, and the end of its clauses.
     calls: Vec<[u32; 4]>,
@@ -136,7 +138,7 @@ impl TryCalls {
 }
 
 /// Compiled code and its tables.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Image {
     /// The code, with the runtime slots in front.

@@ -35,7 +35,9 @@ mod listing;
 mod module;
 mod op;
 mod opcodes;
+mod outline;
 mod parse;
+mod precompiled;
 mod rec_group;
 mod ref_type;
 mod regions;
@@ -64,6 +66,7 @@ pub use module::{
     CompiledModule, DataMode, DataSegment, ElementItems, ElementMode, ElementSegment, Export, ExternIndex,
     Import, ModuleInfo,
 };
+pub use precompiled::{LoadError, is_precompiled, load, precompile};
 pub use ref_type::{HeapType, RefType};
 pub use settings::{MemoryStyle, OptLevel, Settings};
 pub use trap::TrapCode;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_codegen::settings::{self, Configurable};
+use serde::{Deserialize, Serialize};
 
 use crate::{CompileError, Features, FuelCosts, MemoryType};
 
@@ -28,7 +29,7 @@ pub enum OptLevel {
 }
 
 /// How linear memories are laid out and their accesses checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum MemoryStyle {
     /// Each memory has 4 GiB of address space and 2 GiB of guard behind its base, which never moves.
@@ -207,6 +208,12 @@ impl Settings {
         set("stack_switch_model", "none");
         flags
     }
+}
+
+/// The processor features of this machine, by Cranelift's names, sorted.
+pub(crate) fn host_features(settings: &Settings) -> Result<Vec<String>, CompileError> {
+    let settings = settings.clone().portable(false);
+    Ok(processor_features(&*settings.isa()?))
 }
 
 /// The processor features that code depends on always, by Cranelift's name and by the usual one. What every aarch64 has is enough.

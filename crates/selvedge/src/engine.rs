@@ -2,13 +2,16 @@
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::module::to_binary;
 use crate::vm::arch;
 use crate::vm::code::{ModuleCode, RuntimeSlots};
 use crate::vm::linear::MemoryPool;
 use crate::vm::signals;
 use crate::vm::table_pool::TablePool;
 use fibers::pool::{PoolConfig, PoolStats, StackPool};
-use selvedge_compiler::{CompiledModule, FuncType, MemoryStyle, Settings, compile_host_trampolines};
+use selvedge_compiler::{
+    CompiledModule, FuncType, MemoryStyle, Settings, compile_host_trampolines, is_precompiled, precompile,
+};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -117,6 +120,23 @@ impl Engine {
     /// The settings.
     pub fn config(&self) -> &Config {
         &self.inner.config
+    }
+
+    /// Compiles a module, in either format as [`Module::new`](crate::Module::new) takes it, to bytes that
+    /// [`Module::deserialize`](crate::Module::deserialize) loads: by an engine of the same version of this crate, with the same fuel, costs, memory
+    /// style and at least these proposals, on a processor that has what this one has ([`Config::portable_code`]: what every one has).
+    ///
+    /// Size: the code and the tables that go with it, and what the module has besides its code. The same for the same module.
+    ///
+    /// # Errors
+    /// As for [`Module::new`](crate::Module::new).
+    pub fn precompile_module(&self, bytes: &[u8]) -> Result<Vec<u8>> {
+        Ok(precompile(&to_binary(bytes)?, &self.inner.settings)?)
+    }
+
+    /// Whether bytes begin as those of [`Engine::precompile_module`] do, of whatever version: no module does.
+    pub fn detect_precompiled(bytes: &[u8]) -> bool {
+        is_precompiled(bytes)
     }
 
     /// How many stacks guests have, and how many they may have ([`Config::max_guest_stacks`]). A guest has one while it runs or waits,

@@ -1,10 +1,10 @@
 //! Compiled modules: what they import and export, and their code.
 
 use crate::engine::{self, Engine};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::vm::code::ModuleCode;
 use crate::vm::linear::Image;
-use selvedge_compiler::{ExternIndex, ExternType, FuncType, ModuleInfo, compile};
+use selvedge_compiler::{CompiledModule, ExternIndex, ExternType, FuncType, ModuleInfo, compile, load};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
@@ -45,7 +45,10 @@ impl Module {
     /// no room for the code.
     pub fn new(engine: &Engine, bytes: impl AsRef<[u8]>) -> Result<Module> {
         let bytes = to_binary(bytes.as_ref())?;
-        let compiled = compile(&bytes, engine.settings())?;
+        Module::publish(engine, compile(&bytes, engine.settings())?)
+    }
+
+    fn publish(engine: &Engine, compiled: CompiledModule) -> Result<Module> {
         let type_ids = compiled.info.types.iter().map(FuncType::number).collect();
         let exports = compiled
             .info
@@ -73,6 +76,50 @@ impl Module {
         let path = path.as_ref();
         let bytes = std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
         Module::new(engine, bytes).with_context(|| format!("`{}`", path.display()))
+    }
+
+    /// Loads what [`Engine::precompile_module`] made, here or on another machine, without compiling anything.
+    ///
+    /// Cost: some milliseconds a megabyte.
+    ///
+    /// ```
+    /// use selvedge::{Engine, Module, Store, Instance};
+    ///
+    /// let engine = Engine::default();
+    /// let bytes = engine.precompile_module(br#"(module (func (export "one") (result i32) i32.const 1))"#)?;
+    /// // SAFETY: the bytes were made a line ago.
+    /// let module = unsafe { Module::deserialize(&engine, &bytes)? };
+    /// let mut store = Store::new(&engine, ());
+    /// let instance = Instance::new(&mut store, &module, &[])?;
+    /// assert_eq!(instance.call::<(), i32>(&mut store, "one", ())?, 1);
+    /// # Ok::<(), selvedge::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A [`LoadError`](crate::LoadError): the bytes are damaged or of another version, or the code is not right for this processor or
+    /// this engine's settings; and no room for the code.
+    ///
+    /// # Safety
+    /// The bytes are those that [`Engine::precompile_module`] returned: machine code, which is run as it is. A sum finds damage that happened by
+    /// chance, but whoever can write these bytes can do in this process what they like: keep them where only you write.
+    pub unsafe fn deserialize(engine: &Engine, bytes: impl AsRef<[u8]>) -> Result<Module> {
+        Module::publish(engine, load(bytes.as_ref(), engine.settings())?)
+    }
+
+    /// [`Module::deserialize`] of a file's bytes.
+    ///
+    /// # Errors
+    /// As there, and what reading the file ends with.
+    ///
+    /// # Safety
+    /// As there.
+    pub unsafe fn deserialize_file(engine: &Engine, path: impl AsRef<Path>) -> Result<Module> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        load(&bytes, engine.settings())
+            .map_err(Error::from)
+            .and_then(|compiled| Module::publish(engine, compiled))
+            .with_context(|| format!("`{}`", path.display()))
     }
 
     /// Whether [`Module::new`] would take it, without keeping the code.
@@ -165,7 +212,7 @@ impl Module {
 }
 
 /// The binary format of a module in either format.
-fn to_binary(bytes: &[u8]) -> Result<Cow<'_, [u8]>> {
+pub(crate) fn to_binary(bytes: &[u8]) -> Result<Cow<'_, [u8]>> {
     #[cfg(feature = "wat")]
     if !bytes.starts_with(b"\0asm") {
         return Ok(wat::parse_bytes(bytes)?);

@@ -39,13 +39,14 @@ pub use paths::run_paths;
 pub use report::{Failure, Report, Skip, Summary};
 pub use runner::WastRunner;
 
-use selvedge::Engine;
+use selvedge::{Engine, Module, Result};
 
 /// How scripts are run.
 #[derive(Clone)]
 pub struct Options {
     engine: Engine,
     fuel_units: Option<u64>,
+    compile: fn(&Engine, &[u8]) -> Result<Module>,
 }
 
 impl Options {
@@ -54,6 +55,7 @@ impl Options {
         Options {
             engine,
             fuel_units: None,
+            compile: |engine, bytes| Module::new(engine, bytes),
         }
     }
 
@@ -62,6 +64,12 @@ impl Options {
     /// A command that runs out of it fails, so this also ends a script that loops.
     pub fn fuel_units(mut self, units: u64) -> Options {
         self.fuel_units = Some(units);
+        self
+    }
+
+    /// Makes modules of their bytes in another way than by [`Module::new`].
+    pub fn compile_with(mut self, compile: fn(&Engine, &[u8]) -> Result<Module>) -> Options {
+        self.compile = compile;
         self
     }
 }

@@ -4,6 +4,7 @@
 //! line runs is not for an embedder to see, so both are refusals here. But a refusal is a compile error: a module
 //! that only runs into a limit of the host was not refused.
 
+use crate::Options;
 use crate::runner::Stop;
 use selvedge::{CompileError, Engine, Error, Module};
 use wast::{QuoteWat, Wat};
@@ -12,12 +13,12 @@ use wast::{QuoteWat, Wat};
 const MAGIC: &[u8] = b"\0asm";
 
 /// Compiles a module that the script takes to be valid. Skipped if it needs a proposal that is not supported.
-pub(crate) fn compile(engine: &Engine, module: &mut QuoteWat<'_>) -> Result<Module, Stop> {
+pub(crate) fn compile(options: &Options, module: &mut QuoteWat<'_>) -> Result<Module, Stop> {
     refuse_components(module)?;
     let bytes = module
         .encode()
         .map_err(|error| Stop::Failed(format!("cannot read the module: {error}")))?;
-    Module::new(engine, &bytes).map_err(|error| match error.downcast_ref::<CompileError>() {
+    (options.compile)(&options.engine, &bytes).map_err(|error| match error.downcast_ref::<CompileError>() {
         Some(CompileError::Unsupported { feature, .. }) => Stop::unsupported(feature),
         _ => Stop::Failed(format!("compilation failed: {error:#}")),
     })

@@ -17,7 +17,7 @@
 
 use crate::values;
 use crate::{Failure, Options, Report, Skip, modules, spectest};
-use selvedge::{Engine, Error, Exception, Instance, Linker, Module, SharedMemory, Store, Trap, Val};
+use selvedge::{Error, Exception, Instance, Linker, Module, SharedMemory, Store, Trap, Val};
 use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -52,10 +52,9 @@ type Outcome = Result<Vec<Val>, Error>;
 
 /// Runs scripts on one store, which keeps what they register.
 pub struct WastRunner {
-    engine: Engine,
+    options: Options,
     store: Store<()>,
     linker: Linker<()>,
-    fuel_units: Option<u64>,
     instances: HashMap<String, Instance>,
     current: Option<Instance>,
     definitions: HashMap<String, Module>,
@@ -120,16 +119,15 @@ impl WastRunner {
     /// # Errors
     /// Limits of the engine that leave no room for a store or for the table and memory of `spectest`.
     pub fn new(options: &Options) -> Result<WastRunner, Error> {
-        let engine = options.engine.clone();
-        let mut store = Store::new(&engine, ());
-        let mut linker = Linker::new(&engine);
+        let engine = &options.engine;
+        let mut store = Store::new(engine, ());
+        let mut linker = Linker::new(engine);
         linker.allow_shadowing(true); // a script may register a name twice
         spectest::define(&mut linker, &mut store)?;
         Ok(WastRunner {
-            engine,
+            options: options.clone(),
             store,
             linker,
-            fuel_units: options.fuel_units,
             instances: HashMap::new(),
             current: None,
             definitions: HashMap::new(),
@@ -225,13 +223,14 @@ impl WastRunner {
                 .filter_map(|(name, item)| Some((name, item.into_shared_memory()?)));
             shared.insert(id.name().to_owned(), memories.collect());
         }
-        let mut options = Options::new(self.engine.clone());
-        options.fuel_units = self.fuel_units;
-        Ok(Child { options, shared })
+        Ok(Child {
+            options: self.options.clone(),
+            shared,
+        })
     }
 
     fn command(&mut self, directive: WastDirective<'_>) -> Verdict {
-        if let Some(units) = self.fuel_units {
+        if let Some(units) = self.options.fuel_units {
             self.store.set_fuel(units)?;
         }
         match directive {
@@ -259,7 +258,7 @@ impl WastRunner {
             }
             | WastDirective::AssertInvalid {
                 mut module, message, ..
-            } => modules::refuse(&self.engine, &mut module, message),
+            } => modules::refuse(&self.options.engine, &mut module, message),
             WastDirective::AssertUnlinkable { module, message, .. } => {
                 self.assert_unlinkable(module, message)
             }
@@ -282,7 +281,7 @@ impl WastRunner {
         self.current = None;
         self.skipped.current = None;
         let name = module.name();
-        let compiled = modules::compile(&self.engine, &mut module);
+        let compiled = modules::compile(&self.options, &mut module);
         let made = compiled.and_then(|module| Ok(self.instantiate(&module)??));
         let instance = made.inspect_err(|stop| self.skipped.note(name, stop))?;
         self.name_instance(name, instance);
@@ -291,7 +290,7 @@ impl WastRunner {
 
     /// `(module definition $name? ..)`.
     fn define(&mut self, mut module: QuoteWat<'_>) -> Verdict {
-        let compiled = modules::compile(&self.engine, &mut module);
+        let compiled = modules::compile(&self.options, &mut module);
         let compiled = compiled.inspect_err(|stop| self.skipped.note(module.name(), stop))?;
         if let Some(id) = module.name() {
             self.definitions.insert(id.name().to_owned(), compiled.clone());
@@ -363,7 +362,7 @@ impl WastRunner {
         match exec {
             WastExecute::Invoke(invoke) => self.invoke(&invoke),
             WastExecute::Wat(module) => {
-                let compiled = modules::compile(&self.engine, &mut QuoteWat::Wat(module))?;
+                let compiled = modules::compile(&self.options, &mut QuoteWat::Wat(module))?;
                 Ok(self.instantiate(&compiled)?.map(|_| Vec::new()))
             }
             WastExecute::Get { module, global, .. } => {
@@ -424,7 +423,7 @@ impl WastRunner {
     }
 
     fn assert_unlinkable(&mut self, module: Wat<'_>, expected: &str) -> Verdict {
-        let compiled = modules::compile(&self.engine, &mut QuoteWat::Wat(module))?;
+        let compiled = modules::compile(&self.options, &mut QuoteWat::Wat(module))?;
         let error = match self.instantiate(&compiled)? {
             Ok(_) => return Err(Stop::Failed(format!("the module links, expected: {expected}"))),
             Err(error) => error,

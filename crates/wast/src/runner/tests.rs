@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::run_script;
-use selvedge::Config;
+use selvedge::{Config, Engine};
 
 fn run(text: &str) -> Report {
     run_script("test.wast", text, &Options::default())
