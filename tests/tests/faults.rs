@@ -97,7 +97,7 @@ const PARKED: usize = 40;
 /// All that is done with guests, once.
 fn live(style: MemoryStyle) -> Result<()> {
     let mut config = Config::new();
-    config.parallel_compilation(false).memory_style(style);
+    config.memory_style(style);
     let engine = Engine::new(&config)?;
     let module = Module::new(&engine, GUEST)?;
     let mut linker = Linker::<()>::new(&engine);

@@ -8,6 +8,7 @@ use crate::function::{Compiled, Worker};
 use crate::limits::Budget;
 use crate::link::Linker;
 use crate::parse::{Body, Parsed, parse};
+use crate::threads::Threads;
 use crate::translate::Env;
 use crate::{
     CompileError, CompiledModule, FuncType, HostTrampolines, Image, Settings, features, trampolines,
@@ -47,17 +48,21 @@ fn compile_valid(wasm: &[u8], settings: &Settings) -> Result<CompiledModule, Com
 
 /// Every function's code, in order.
 fn functions(env: Env<'_>, bodies: Vec<Body<'_>>) -> Vec<Result<Compiled, CompileError>> {
-    if env.settings.parallel {
-        bodies
-            .into_par_iter()
-            .map_init(Worker::new, |worker, body| worker.function(env, body))
-            .collect()
-    } else {
-        let mut worker = Worker::new();
-        bodies
-            .into_iter()
-            .map(|body| worker.function(env, body))
-            .collect()
+    let threads = env.settings.parallel.then(Threads::available).flatten();
+    match threads {
+        Some(threads) => threads.run(|| {
+            bodies
+                .into_par_iter()
+                .map_init(Worker::new, |worker, body| worker.function(env, body))
+                .collect()
+        }),
+        None => {
+            let mut worker = Worker::new();
+            bodies
+                .into_iter()
+                .map(|body| worker.function(env, body))
+                .collect()
+        }
     }
 }
 

@@ -44,6 +44,7 @@ mod regions;
 mod settings;
 mod sites;
 mod stubs;
+mod threads;
 mod tight;
 mod trampolines;
 mod translate;

@@ -119,7 +119,8 @@ impl Settings {
         self
     }
 
-    /// Whether functions are compiled on rayon's threads. The image does not depend on it. Default: yes.
+    /// Whether functions are compiled on a pool of threads, one for each processor, which the process keeps: ours, or rayon's that the caller is in.
+    /// Where the system has no threads to give they are compiled on the caller's. The image does not depend on it. Default: yes.
     pub fn parallel(mut self, on: bool) -> Settings {
         self.parallel = on;
         self
