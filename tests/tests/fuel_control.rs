@@ -158,6 +158,85 @@ const CASES: &[Case] = &[
         paths: |n| ((ENTRY + 7) * n as u64 + ENTRY + 4, (ENTRY + 7) * n as u64),
         arguments: &[0, 1, 2, 10_000],
     },
+    Case {
+        name: "indirect tail calls",
+        module: r#"(module (type $t (func (param i32) (result i32))) (table funcref (elem $f))
+            (func $f (export "f") (type $t)
+              (if (i32.eqz (local.get 0)) (then (return (i32.const 0))))
+              (return_call_indirect (type $t) (i32.sub (local.get 0) (i32.const 1)) (i32.const 0))))"#,
+        // get, eqz, if; get, const, sub, const, return_call_indirect
+        paths: |n| ((ENTRY + 8) * n as u64 + ENTRY + 4, (ENTRY + 8) * n as u64),
+        arguments: &[0, 1, 2, 1000],
+    },
+    Case {
+        name: "tail calls of references",
+        module: r#"(module (type $t (func (param i32) (result i32))) (elem declare func $f)
+            (func $f (export "f") (type $t)
+              (if (i32.eqz (local.get 0)) (then (return (i32.const 0))))
+              (return_call_ref $t (i32.sub (local.get 0) (i32.const 1)) (ref.func $f))))"#,
+        paths: |n| ((ENTRY + 8) * n as u64 + ENTRY + 4, (ENTRY + 8) * n as u64),
+        arguments: &[0, 1, 2, 1000],
+    },
+    Case {
+        name: "a call of a reference",
+        module: r#"(module (type $t (func (param i32) (result i32))) (elem declare func $g)
+            (func $g (type $t) (local.get 0))
+            (func (export "f") (type $t) (call_ref $t (local.get 0) (ref.func $g))))"#,
+        // get, ref.func, call_ref
+        paths: |_| (ENTRY + 3 + ENTRY + 1, 0),
+        arguments: &[0],
+    },
+    Case {
+        name: "br_on_null",
+        module: r#"(module (table $t 2 funcref) (elem (i32.const 1) func $f)
+            (func $f (export "f") (param i32) (result i32)
+              (block $null
+                (br_on_null $null (table.get $t (local.get 0))) drop
+                (return (i32.const 1)))
+              (i32.add (i32.const 2) (i32.const 3))))"#,
+        // get, table.get, br_on_null; const, const, add, or const
+        paths: |n| (ENTRY + 3 + if n == 0 { 3 } else { 1 }, 0),
+        arguments: &[0, 1],
+    },
+    Case {
+        name: "br_on_non_null",
+        module: r#"(module (table $t 2 funcref) (elem (i32.const 1) func $f)
+            (func $f (export "f") (param i32) (result i32)
+              (block $some (result (ref func))
+                (br_on_non_null $some (table.get $t (local.get 0)))
+                (return (i32.const 1)))
+              drop
+              (i32.add (i32.const 2) (i32.const 3))))"#,
+        paths: |n| (ENTRY + 3 + if n == 0 { 1 } else { 3 }, 0),
+        arguments: &[0, 1],
+    },
+    Case {
+        name: "an exception that is caught",
+        module: r#"(module (tag $e (param i32))
+            (func (export "f") (param i32) (result i32)
+              (block $caught (result i32)
+                (try_table (catch $e $caught)
+                  (if (local.get 0) (then (throw $e (local.get 0)))))
+                (return (i32.const 5)))
+              (i32.add (i32.const 1))))"#,
+        // try_table, get, if; const, or get, throw, const, add
+        paths: |n| (ENTRY + 3 + if n == 0 { 1 } else { 4 }, 0),
+        arguments: &[0, 1],
+    },
+    Case {
+        name: "select",
+        module: r#"(module (func (export "f") (param i32) (result i32)
+            (select (i32.const 1) (i32.const 2) (local.get 0))))"#,
+        paths: |_| (ENTRY + 4, 0),
+        arguments: &[0, 1],
+    },
+    Case {
+        name: "dropped segments",
+        module: r#"(module (memory 1) (data $d "data") (elem $e func)
+            (func (export "f") (param i32) (result i32) (data.drop $d) (elem.drop $e) (local.get 0)))"#,
+        paths: |_| (ENTRY + 3, 0),
+        arguments: &[0],
+    },
 ];
 
 /// What the tree of calls costs, as its guest spends it.
@@ -279,6 +358,47 @@ fn bulk_operations_cost_what_they_move() -> Result<()> {
             instance.call::<i32, ()>(&mut store, "f", length)?;
             assert_eq!(store.get_fuel()?, 0, "{operation}: exactly enough is enough");
         }
+    }
+    Ok(())
+}
+
+/// A table pays for each element that it gets, a memory for nothing but the operator: its pages cost nothing before they are used.
+#[test]
+fn growing_costs_what_is_made_and_nothing_where_it_fails() -> Result<()> {
+    let module = |operation: &str| {
+        format!(
+            r#"(module (memory 1 4) (table $t 10 1000 funcref)
+                (func (export "f") (param i32) (result i32) {operation}))"#
+        )
+    };
+    // What it returns when it is done, and what its operands cost; the argument, and units beside the operators.
+    let table = ("(table.grow $t (ref.null func) (local.get 0))", 10, 2);
+    let memory = ("(memory.grow (local.get 0))", 1, 1);
+    for ((operation, before, operands), delta, units) in [
+        (table, 0, 0),
+        (table, 1, 1),
+        (table, 990, 990),
+        (table, 991, 0),
+        (table, -1, 0),
+        (memory, 0, 0),
+        (memory, 3, 0),
+        (memory, 4, 0),
+    ] {
+        let (mut store, instance) = set_up(&module(operation))?;
+        store.set_fuel(FUEL)?;
+        let result: i32 = instance.call(&mut store, "f", delta)?;
+        let fails = delta == -1 || delta == 991 || operation == memory.0 && delta == 4;
+        assert_eq!(result, if fails { -1 } else { before }, "{operation}, {delta}");
+        let expected = ENTRY + operands + 1 + units;
+        assert_eq!(FUEL - store.get_fuel()?, expected, "{operation}, {delta}");
+        let (mut store, instance) = set_up(&module(operation))?;
+        store.set_fuel(expected)?;
+        instance.call::<i32, i32>(&mut store, "f", delta)?;
+        assert_eq!(
+            store.get_fuel()?,
+            0,
+            "{operation}, {delta}: exactly enough is enough"
+        );
     }
     Ok(())
 }

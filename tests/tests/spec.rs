@@ -1,8 +1,9 @@
 //! The official test suite of WebAssembly, under each way of compiling that could change what code does.
 //!
 //! The collections: version 1 of the specification, the proposals after it that are supported, version 2 without its vector scripts, vectors, and
-//! proposals of version 3 and after it one by one, and versions 3 and the latest without the folders of what they took in. Three settings: the
-//! default one, metered, and with bounded memories. Every command of every script has to pass; the counts are asserted too, as a run that
+//! proposals of version 3 and after it one by one, and versions 3 and the latest without the folders of what they took in. Settings: the
+//! default one, metered, and with bounded memories; for some also portable code, a collection at every allocation, and through precompiled bytes. There is no
+//! setting of checks without signals that could be run. Every command of every script has to pass; the counts are asserted too, as a run that
 //! lost half of its scripts would otherwise look like one that passed.
 //!
 //! [`OVERTAKEN`] names the commands of old scripts that contradict a later version, which has the same script without them. They have to

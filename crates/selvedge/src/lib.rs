@@ -27,7 +27,7 @@
 //! # Ok::<(), selvedge::Error>(())
 //! ```
 //!
-//! Names and shapes follow Wasmtime's embedding API where it has one: see [`moving_from_wasmtime`].
+//! Names and shapes follow Wasmtime's embedding API where it has one: see [`moving_from_wasmtime`]. How large a module may be: [`implementation_limits`].
 
 #![warn(missing_docs)]
 
@@ -89,6 +89,9 @@ pub use vm::call::{CallFuture, CallValsFuture};
 pub use vm::deadline::{GuestCall, WithDeadline};
 pub use vm::signals::handle_signal;
 pub use vm::waiters::WaitResult;
+
+#[doc = include_str!("../LIMITS.md")]
+pub mod implementation_limits {}
 
 #[doc = include_str!("../MOVING-FROM-WASMTIME.md")]
 pub mod moving_from_wasmtime {}

@@ -41,8 +41,8 @@ impl Module {
     /// Cost: tens of milliseconds a megabyte and processor, and code of two to five times the size of the module.
     ///
     /// # Errors
-    /// What is not valid or not supported, with the byte offset (a [`CompileError`](crate::CompileError) inside), or
-    /// no room for the code.
+    /// What is not valid, not supported or [too large](crate::implementation_limits), with the byte offset (a
+    /// [`CompileError`](crate::CompileError) inside), or no room for the code.
     pub fn new(engine: &Engine, bytes: impl AsRef<[u8]>) -> Result<Module> {
         let bytes = to_binary(bytes.as_ref())?;
         Module::publish(engine, compile(&bytes, engine.settings())?)

@@ -12,7 +12,7 @@ use std::cell::Cell;
 use std::mem::MaybeUninit;
 
 /// Bytes that stay free below the floor, for host functions: a quarter of the stack where that is less.
-const KEEP_BYTES: usize = 128 << 10;
+const FLOOR_BYTES: usize = 128 << 10;
 
 /// No stack pointer is above it: the thread has to be prepared.
 const UNKNOWN: usize = usize::MAX;
@@ -42,7 +42,7 @@ fn check_slowly(sp: usize) -> Result<()> {
         signals::ensure_alternate_stack()?;
         let (low, high) = own_stack().unwrap_or((0, 0));
         BOUNDS.set((low, high));
-        FLOOR.set(low + KEEP_BYTES.min((high - low) / 4));
+        FLOOR.set(low + FLOOR_BYTES.min((high - low) / 4));
     }
     // Lower than the thread's own stack lies another one, of a fiber of the host's: it has a guard of its own.
     if sp >= FLOOR.get() || sp < BOUNDS.get().0 {

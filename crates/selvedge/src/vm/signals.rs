@@ -335,7 +335,7 @@ fn take_default_action(fault: &Fault) {
 }
 
 /// An existing alternate stack of this size is kept.
-const KEEP_BYTES: usize = 32 << 10;
+const MIN_ALTERNATE_BYTES: usize = 32 << 10;
 /// The size of those we make, besides a guard.
 const ALTERNATE_BYTES: usize = 64 << 10;
 
@@ -364,7 +364,7 @@ pub(crate) fn ensure_alternate_stack() -> Result<()> {
 #[cold]
 fn make_alternate_stack() -> Result<()> {
     let present = change_alternate_stack(None).context("cannot ask for the alternate signal stack")?;
-    if present.ss_flags & libc::SS_DISABLE != 0 || present.ss_size < KEEP_BYTES {
+    if present.ss_flags & libc::SS_DISABLE != 0 || present.ss_size < MIN_ALTERNATE_BYTES {
         let stack = AlternateStack::new(present)
             .with_context(|| format!("cannot make an alternate signal stack of {ALTERNATE_BYTES} bytes"))?;
         ALTERNATE

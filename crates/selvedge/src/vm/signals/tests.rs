@@ -574,7 +574,7 @@ fn a_small_alternate_stack_is_replaced_and_restored() {
 #[test]
 fn a_large_alternate_stack_is_kept() {
     let own_thread = std::thread::spawn(|| {
-        let large = vec![0u8; KEEP_BYTES];
+        let large = vec![0u8; MIN_ALTERNATE_BYTES];
         let stack = libc::stack_t {
             ss_sp: large.as_ptr().cast_mut().cast(),
             ss_flags: 0,
