@@ -55,7 +55,11 @@ impl fmt::Display for KernelLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             KernelLimit::Mappings { in_use, max } => {
-                write!(f, "{in_use} mappings in use, vm.max_map_count is {max}")
+                write!(
+                    f,
+                    "{in_use} mappings in use, vm.max_map_count is {max}: \
+                     raise that (sysctl), or ask for fewer stacks and memories"
+                )
             }
             KernelLimit::AddressSpace {
                 in_use_bytes,
@@ -63,7 +67,8 @@ impl fmt::Display for KernelLimit {
             } => {
                 write!(
                     f,
-                    "{in_use_bytes} bytes of address space in use, RLIMIT_AS is {max_bytes}"
+                    "{in_use_bytes} bytes of address space in use, RLIMIT_AS is {max_bytes}: \
+                     raise that (ulimit -v), or ask for fewer or smaller stacks and memories"
                 )
             }
             KernelLimit::Data {
@@ -72,7 +77,8 @@ impl fmt::Display for KernelLimit {
             } => {
                 write!(
                     f,
-                    "{in_use_bytes} bytes of writable memory in use, RLIMIT_DATA is {max_bytes}"
+                    "{in_use_bytes} bytes of writable memory in use, RLIMIT_DATA is {max_bytes}: \
+                     raise that (ulimit -d), or ask for fewer or smaller stacks and memories"
                 )
             }
             KernelLimit::Overcommit {
@@ -264,7 +270,8 @@ mod tests {
         let met_address = met(|f| f.max_address_bytes = 2 << 30, (1 << 30) + 1, 0);
         assert_eq!(
             met_address.to_string(),
-            "1073741824 bytes of address space in use, RLIMIT_AS is 2147483648"
+            "1073741824 bytes of address space in use, RLIMIT_AS is 2147483648: \
+             raise that (ulimit -v), or ask for fewer or smaller stacks and memories"
         );
         assert_eq!(
             met(|f| f.max_address_bytes = 2 << 30, 1 << 30, 0),
@@ -273,7 +280,8 @@ mod tests {
         let met_data = met(|f| f.max_data_bytes = 2 << 20, 0, 2 << 20);
         assert_eq!(
             met_data.to_string(),
-            "1048576 bytes of writable memory in use, RLIMIT_DATA is 2097152"
+            "1048576 bytes of writable memory in use, RLIMIT_DATA is 2097152: \
+             raise that (ulimit -d), or ask for fewer or smaller stacks and memories"
         );
         assert_eq!(
             met(|f| f.max_data_bytes = 2 << 20, 1 << 40, 0),
@@ -288,7 +296,8 @@ mod tests {
         let met_mappings = met(|f| f.mappings = 65529, 0, 0);
         assert_eq!(
             met_mappings.to_string(),
-            "65529 mappings in use, vm.max_map_count is 65530"
+            "65529 mappings in use, vm.max_map_count is 65530: \
+             raise that (sysctl), or ask for fewer stacks and memories"
         );
         assert_eq!(met(|f| f.mappings = 65528, 0, 0), KernelLimit::Unknown);
     }

@@ -25,6 +25,8 @@ pub enum StackError {
         bytes: usize,
         /// The smallest size, in bytes.
         min: usize,
+        /// The largest, in bytes.
+        max: usize,
     },
     /// The kernel did not map the memory.
     Map {
@@ -49,8 +51,8 @@ pub enum StackError {
 impl fmt::Display for StackError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            StackError::Size { bytes, min } => {
-                write!(f, "a stack cannot have {bytes} bytes, at least {min} are needed")
+            StackError::Size { bytes, min, max } => {
+                write!(f, "a stack cannot have {bytes} bytes, allowed is {min} to {max}")
             }
             StackError::Map { bytes, errno, limit } => {
                 write!(f, "cannot map {bytes} bytes for a stack: error {errno}, {limit}")
@@ -71,21 +73,25 @@ impl GuardedStack {
     /// The smallest size of a stack, in bytes.
     pub const MIN_BYTES: usize = PAGE_BYTES;
 
+    /// The largest size of a stack, in bytes: half of the addresses that x86-64 gives a process (Linux,
+    /// Documentation/arch/x86/x86_64/mm.rst). What a kernel really gives may be less: that is `StackError::Map`.
+    pub const MAX_BYTES: usize = 1 << 46;
+
     /// Makes a stack of `stack_bytes`, rounded up to pages, and a guard page below it.
     ///
     /// # Errors
-    /// `Size` when there are fewer than [`MIN_BYTES`](Self::MIN_BYTES) or more than an address space has;
+    /// `Size` when there are fewer than [`MIN_BYTES`](Self::MIN_BYTES) or more than [`MAX_BYTES`](Self::MAX_BYTES);
     /// `Map` and `Protect` when the kernel refuses.
     pub fn new(stack_bytes: usize) -> Result<GuardedStack, StackError> {
-        let size = StackError::Size {
-            bytes: stack_bytes,
-            min: Self::MIN_BYTES,
-        };
-        if stack_bytes < Self::MIN_BYTES {
-            return Err(size);
+        if !(Self::MIN_BYTES..=Self::MAX_BYTES).contains(&stack_bytes) {
+            return Err(StackError::Size {
+                bytes: stack_bytes,
+                min: Self::MIN_BYTES,
+                max: Self::MAX_BYTES,
+            });
         }
-        let usable = whole_pages(stack_bytes).ok_or(size)?;
-        let bytes = usable.checked_add(PAGE_BYTES).ok_or(size)?;
+        let usable = whole_pages(stack_bytes).expect("the maximum is far from overflow");
+        let bytes = usable + PAGE_BYTES;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
         // SAFETY: a new mapping somewhere.
         let start = unsafe { libc::mmap(core::ptr::null_mut(), bytes, libc::PROT_NONE, flags, -1, 0) };

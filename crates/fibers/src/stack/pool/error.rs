@@ -32,6 +32,10 @@ pub enum PoolError {
         wanted_bytes: usize,
         /// Bytes of the region that no pool has had yet.
         free_bytes: usize,
+        /// Size of the region, in bytes: [`GRANULE_COUNT`](super::GRANULE_COUNT) granules, or what the kernel gave.
+        region_bytes: usize,
+        /// The limit that kept the region from being larger, when it was reserved; `None` when it has its full size.
+        limit: Option<KernelLimit>,
     },
     /// The kernel did not give address space.
     Reserve {
@@ -79,11 +83,17 @@ impl fmt::Display for PoolError {
             PoolError::RegionFull {
                 wanted_bytes,
                 free_bytes,
+                region_bytes,
+                limit,
             } => {
                 write!(
                     f,
-                    "stack region is full: {wanted_bytes} bytes wanted, {free_bytes} free"
-                )
+                    "stack region is full: {wanted_bytes} bytes wanted, {free_bytes} of {region_bytes} free"
+                )?;
+                match limit {
+                    Some(limit) => write!(f, "; a larger one was refused: {limit}"),
+                    None => Ok(()),
+                }
             }
             PoolError::Reserve { bytes, errno, limit } => {
                 write!(

@@ -21,7 +21,8 @@ use std::sync::{Mutex, PoisonError};
 use super::guard::{self, NewGuards};
 use super::shared::Shared;
 use super::{Guards, PoolError};
-use crate::stack::{PAGE_BYTES, last_errno, limits};
+use crate::stack::limits::{self, KernelLimit};
+use crate::stack::{PAGE_BYTES, last_errno};
 
 /// Size of a granule, the unit in which extents are taken from the region, in bytes.
 pub const GRANULE_BYTES: usize = 64 << 20;
@@ -319,6 +320,8 @@ struct Reserved {
     granules: usize,
     next_granule: usize,
     next_extent: usize,
+    /// What kept the region from having all granules.
+    limit: Option<KernelLimit>,
     /// Extents that no pool has.
     idle: Vec<Run>,
 }
@@ -327,6 +330,7 @@ static RESERVED: Mutex<Reserved> = Mutex::new(Reserved {
     granules: 0,
     next_granule: 0,
     next_extent: 1,
+    limit: None,
     idle: Vec::new(),
 });
 
@@ -341,9 +345,12 @@ pub(super) fn reserve() -> Result<(), PoolError> {
     let start = loop {
         match map(bytes) {
             Ok(start) => break start,
-            Err(error) if bytes <= MIN_REGION_BYTES => return Err(error),
-            Err(_) => bytes /= 2,
+            Err((errno, limit)) if bytes <= MIN_REGION_BYTES => {
+                return Err(PoolError::Reserve { bytes, errno, limit });
+            }
+            Err((_, limit)) => reserved.limit = Some(limit),
         }
+        bytes /= 2;
     };
     // Stacks are not for core dumps, and not for huge pages: a stack that uses one page shall cost one.
     for advice in [libc::MADV_DONTDUMP, libc::MADV_NOHUGEPAGE] {
@@ -371,16 +378,13 @@ fn check_page_size() -> Result<(), PoolError> {
     })
 }
 
-fn map(bytes: usize) -> Result<usize, PoolError> {
+/// Reserves address space. The error is the kernel's number, and which limit was met.
+fn map(bytes: usize) -> Result<usize, (i32, KernelLimit)> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a new mapping somewhere.
     let start = unsafe { libc::mmap(core::ptr::null_mut(), bytes, libc::PROT_NONE, flags, -1, 0) };
     if start == libc::MAP_FAILED {
-        return Err(PoolError::Reserve {
-            bytes,
-            errno: last_errno(),
-            limit: limits::met_by(bytes, 0),
-        });
+        return Err((last_errno(), limits::met_by(bytes, 0)));
     }
     Ok(start as usize)
 }
@@ -395,10 +399,11 @@ pub(super) fn acquire(stride: usize, guard_bytes: usize, wanted: usize) -> Resul
     let free = reserved.granules - reserved.next_granule;
     let least = stride.div_ceil(GRANULE_BYTES);
     if least > free {
-        let (wanted_bytes, free_bytes) = (stride, free * GRANULE_BYTES);
         return Err(PoolError::RegionFull {
-            wanted_bytes,
-            free_bytes,
+            wanted_bytes: stride,
+            free_bytes: free * GRANULE_BYTES,
+            region_bytes: reserved.granules * GRANULE_BYTES,
+            limit: reserved.limit,
         });
     }
     let granules = stride

@@ -122,6 +122,54 @@ fn sizes_out_of_range_are_refused_with_their_numbers() {
             ..
         })
     ));
+    type Change = fn(&mut PoolConfig);
+    let refused: [(&str, Change); 6] = [
+        ("stack_bytes", |config| config.stack_bytes = 0),
+        ("stack_bytes", |config| config.stack_bytes = usize::MAX),
+        ("stack_bytes", |config| config.stack_bytes = (256 << 20) + 1),
+        ("guard_bytes", |config| config.guard_bytes = 0),
+        ("guard_bytes", |config| config.guard_bytes = usize::MAX),
+        ("max_stacks", |config| config.max_stacks = usize::MAX),
+    ];
+    for (name, change) in refused {
+        let mut config = PoolConfig::default();
+        change(&mut config);
+        match StackPool::new(config) {
+            Err(PoolError::Config { field, .. }) => assert_eq!(field, name),
+            result => panic!("{name}: {result:?}"),
+        }
+    }
+}
+
+#[test]
+fn sizes_are_rounded_up_to_pages_and_the_largest_make_stacks() {
+    let config = PoolConfig {
+        stack_bytes: 8193,
+        max_stacks: usize::MAX / 2,
+        guard_bytes: 4097,
+        keep_resident_bytes: usize::MAX,
+        guards: Guards::Auto,
+    };
+    let pool = StackPool::new(config).unwrap();
+    let stacks: Vec<_> = (0..100).map(|_| pool.take().unwrap()).collect();
+    for stack in &stacks {
+        assert_eq!(stack.guard_bytes(), 2 * PAGE_BYTES);
+        assert!(stack.base() - stack.limit() > 16 << 10);
+        write_at(stack.limit() + stack.guard_bytes());
+    }
+    drop(stacks);
+    pool.trim();
+    let config = PoolConfig {
+        stack_bytes: 256 << 20,
+        guard_bytes: 256 << 20,
+        max_stacks: 1,
+        keep_resident_bytes: 0,
+        guards: Guards::Auto,
+    };
+    let stack = StackPool::new(config).unwrap().take().unwrap();
+    assert_eq!(stack.guard_bytes(), 256 << 20);
+    write_at(stack.limit() + stack.guard_bytes());
+    write_at(stack.base() - 1);
 }
 
 #[test]
@@ -504,7 +552,11 @@ fn too_many_protected_guards_are_an_error_that_names_the_limit() {
             } => {
                 assert!(in_use >= max - 2);
                 assert!(stacks.len() > max / 3 && stacks.len() < max);
-                assert!(error.to_string().ends_with(&format!("vm.max_map_count is {max}")));
+                let text = error.to_string();
+                assert!(
+                    text.contains(&format!("vm.max_map_count is {max}: raise that")),
+                    "{text}"
+                );
                 stacks.pop();
                 pool.take().unwrap();
             }
@@ -682,7 +734,11 @@ fn too_little_address_space_is_an_error_that_names_the_limit() {
                 ..
             }
         ));
-        assert!(error.to_string().ends_with("RLIMIT_AS is 8589934592"), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains("RLIMIT_AS is 8589934592: raise that (ulimit -v)"),
+            "{text}"
+        );
     });
 }
 
@@ -695,6 +751,34 @@ fn less_address_space_than_wanted_makes_a_smaller_region() {
         let pool = StackPool::new(PoolConfig::default()).unwrap();
         assert_eq!(REGION_BYTES.load(Ordering::Relaxed), 32 << 30);
         pool.take().unwrap();
+        // What is full then says why it is not larger.
+        let large = StackPool::new(PoolConfig {
+            stack_bytes: 256 << 20,
+            ..PoolConfig::default()
+        });
+        let large = large.unwrap();
+        let mut stacks = Vec::new();
+        let error = loop {
+            match large.take() {
+                Ok(stack) => stacks.push(stack),
+                Err(error) => break error,
+            }
+        };
+        assert!(stacks.len() > 60, "{}", stacks.len());
+        let PoolError::RegionFull {
+            region_bytes, limit, ..
+        } = error
+        else {
+            panic!("{error}");
+        };
+        assert_eq!(region_bytes, 32 << 30);
+        assert!(matches!(limit, Some(KernelLimit::AddressSpace { max_bytes, .. }) if max_bytes == 40 << 30));
+        let text = error.to_string();
+        assert!(
+            text.contains("of 34359738368 free; a larger one was refused: ")
+                && text.contains("RLIMIT_AS is 42949672960"),
+            "{text}"
+        );
     });
 }
 
@@ -711,7 +795,11 @@ fn too_little_writable_memory_is_an_error_that_names_the_limit() {
                 if bytes == GRANULE_BYTES && max_bytes == 60 << 20),
             "{error:?}"
         );
-        assert!(error.to_string().ends_with("RLIMIT_DATA is 62914560"), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains("RLIMIT_DATA is 62914560: raise that (ulimit -d)"),
+            "{text}"
+        );
         set_limit(libc::RLIMIT_DATA, 60 << 20);
         assert!(pool.take().is_err(), "and again");
     });
