@@ -247,6 +247,15 @@ fn resume_on_another_thread(fiber: &mut Real, command: Command) -> Outcome {
     })
 }
 
+/// What is on its stack is dropped there, and the stack goes to that thread's bin, and then to the pool.
+fn drop_on_another_thread(fiber: Real) {
+    let fiber = Moved(fiber);
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(move || drop(fiber.get()));
+        thread.join().expect("trackers do not panic")
+    });
+}
+
 // ---- traps
 
 thread_local! {
@@ -540,7 +549,11 @@ impl History {
                     // SAFETY: what is forgotten is never looked for.
                     unsafe { real.force_reset() };
                 }
-                drop(real);
+                if self.random.below(4) == 0 {
+                    drop_on_another_thread(real);
+                } else {
+                    drop(real);
+                }
             }
             7 => {
                 let (real, model) = &mut self.fibers[at];

@@ -2,6 +2,8 @@ use std::cell::{Cell, RefCell};
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::thread::ThreadId;
 
 use super::*;
 use crate::stack::mapped::GuardedStack;
@@ -430,6 +432,70 @@ fn default_fibers_share_a_pool() {
     for mut fiber in fibers {
         assert_eq!(fiber.resume(()), FiberResult::Return(()));
     }
+}
+
+#[test]
+fn a_fiber_that_another_thread_drops_is_unwound_there_and_returns_its_stack() {
+    /// Notes which thread dropped it.
+    struct Note(Arc<Mutex<Option<ThreadId>>>);
+    impl Drop for Note {
+        fn drop(&mut self) {
+            *self.0.lock().expect("no panic while it is held") = Some(std::thread::current().id());
+        }
+    }
+    /// What a user says who knows what lies on the fiber's stack.
+    struct IsSend(Fiber<(), (), ()>);
+    // SAFETY: the fiber has a `Note`, which is `Send`.
+    unsafe impl Send for IsSend {}
+    impl IsSend {
+        fn drop_it(self) {
+            drop(self.0);
+        }
+    }
+    let pool = StackPool::new(PoolConfig {
+        max_stacks: 1,
+        ..PoolConfig::default()
+    });
+    let pool = pool.unwrap();
+    for is_started in [true, false, true] {
+        let dropped = Arc::new(Mutex::new(None));
+        let in_fiber = dropped.clone();
+        let mut fiber = Fiber::with_stack(pool.take().unwrap(), move |suspender, ()| {
+            let _note = Note(in_fiber);
+            suspender.suspend(());
+        });
+        if is_started {
+            fiber.resume(());
+        }
+        assert!(pool.take().is_err(), "its stack is the only one");
+        let fiber = IsSend(fiber);
+        let thread = std::thread::spawn(move || {
+            fiber.drop_it();
+            std::thread::current().id()
+        });
+        let thread = thread.join().unwrap();
+        assert_eq!(*dropped.lock().unwrap(), is_started.then_some(thread));
+        let stats = pool.stats();
+        assert_eq!((stats.in_use, stats.parked, stats.created), (0, 1, 1));
+    }
+}
+
+#[test]
+fn sizes_that_no_stack_has_are_refused_with_the_range() {
+    for bytes in [
+        0,
+        1,
+        4095,
+        GuardedStack::MAX_BYTES + 1,
+        usize::MAX - 4096,
+        usize::MAX,
+    ] {
+        let text = GuardedStack::new(bytes).unwrap_err().to_string();
+        let range = "allowed is 4096 to 70368744177664";
+        assert_eq!(text, format!("a stack cannot have {bytes} bytes, {range}"));
+    }
+    let stack = GuardedStack::new(4097).unwrap();
+    assert_eq!(stack.base() - stack.limit() - stack.guard_bytes(), 8192);
 }
 
 #[test]

@@ -205,3 +205,52 @@ fn a_trap_after_a_transfer_ends_who_trapped() {
         String::from_utf8_lossy(&output.stderr)
     );
 }
+
+/// What crates offer that make anything `Send` by checking the thread at each access.
+struct OfOneThread<T>(T, std::thread::ThreadId);
+
+// SAFETY: `get` gives the value to its own thread only, and the tests drop it there.
+unsafe impl<T> Send for OfOneThread<T> {}
+
+impl<T> OfOneThread<T> {
+    fn new(value: T) -> OfOneThread<T> {
+        OfOneThread(value, std::thread::current().id())
+    }
+
+    fn get(&self) -> &T {
+        assert_eq!(self.1, std::thread::current().id());
+        &self.0
+    }
+}
+
+#[test]
+fn a_member_is_parked_while_a_fiber_inside_runs_on_its_stack() {
+    let rc = Rc::new(());
+    for runs in 1..=2 {
+        let in_member = rc.clone();
+        let mut team = Team::new();
+        let other = team.add(stack(), |me: &Member<'_, u32>, value| {
+            let first = me.sender().expect("the first transferred");
+            let value = me.transfer(first, value + 1).expect("it waits");
+            me.leave(value + 100)
+        });
+        let first = team.add(stack(), move |me: &Member<'_, u32>, value| {
+            let inner = ScopedFiber::<(), (), u32, _, _>::with_stack(stack(), |suspender, ()| {
+                let hidden = OfOneThread::new((me, in_member));
+                suspender.on_parent_stack(move || {
+                    let (me, _dropped_here) = hidden.get();
+                    let value = me.transfer(other, value).expect("it is new");
+                    me.transfer(other, value + 10).expect("it waits")
+                })
+            });
+            let result = inner.scope(|mut inner| inner.resume(()));
+            result.into_return().expect("it does not suspend")
+        });
+        assert_eq!(team.run(first, 7), Ok((other, FiberResult::Yield(118))));
+        if runs == 2 {
+            assert_eq!(team.run(first, 5), Ok((first, FiberResult::Return(5))));
+        }
+        drop(team);
+        assert_eq!(Rc::strong_count(&rc), 1, "after {runs} runs");
+    }
+}
