@@ -3,7 +3,8 @@
 //! A *fiber* is a stack and the context to resume it. Whoever *resumes* it gets control back when the fiber
 //! *suspends*, returns or panics, and may give and gets a value each time. A switch costs about as much as a call.
 //!
-//! ```
+#![cfg_attr(feature = "pool", doc = "```")]
+#![cfg_attr(not(feature = "pool"), doc = "```ignore")]
 //! use fibers::{Fiber, FiberResult};
 //!
 //! let mut sums = Fiber::new(|suspender, first: u32| {
@@ -111,20 +112,27 @@
 //! # When something goes wrong
 //! | what | what to do |
 //! | --- | --- |
-//! | [`StackError`]`::Size` | ask for more |
+//! | [`StackError`]`::Size` | the message has the sizes that a stack can have |
 //! | `StackError::Map`, `Protect`; `PoolError::Reserve`, `Commit` | the kernel has no address space or memory: fewer or smaller stacks; see `ulimit -v`, `vm.overcommit_memory`, and for stacks by `mmap` `vm.max_map_count` |
 //! | `PoolError::Full` | drop fibers, or wait until others do; the bound is `PoolConfig::max_stacks` |
-//! | `PoolError::Config`, `RegionFull` | the message has the number that is out of range, or the sizes of the pools that are too large together |
+//! | `PoolError::Config` | the message has the number that is out of range, and the range |
+//! | `PoolError::RegionFull` | the process's pools together are too large: fewer or smaller stacks, or fewer different sizes, as a closed pool's addresses go to pools of its size. The region has 1 TiB, or, as the message says, what a limit of the kernel left |
 //! | `PoolError::Guard` | a kernel before 6.13 needs two mappings a stack: raise `vm.max_map_count` |
+//! | any [`KernelLimit`] in these | the message names it, with what is in use and how to raise it |
+//! | `TeamError::Finished`, `Running`, `Unknown`, `Ending` | nothing has happened, but the value is gone: choose another member; `Ending` is met by destructors of a team that is dropped |
 //! | panic "a finished fiber was resumed" | ask [`Fiber::done`], or look at the [`FiberResult`] |
 //! | panic "a stack of .. bytes has no room" | box what the fiber's function captures, or take a larger stack |
 //! | abort "a suspended fiber was dropped, .." | without unwinding: let fibers finish, or `force_reset` them |
 //! | abort "a fiber that was unwound has caught that .." | resume a panic whose payload is [`ForcedUnwind`] |
-//! | abort "a fiber suspended while it ran on its parent's stack" | suspend outside of [`Suspender::on_parent_stack`] |
+//! | abort "what a fiber suspended with while it was unwound has panicked in its drop" | see to it that the values that fibers suspend with drop without a panic |
+//! | abort "a fiber suspended while it ran on its parent's stack", "lent its parent's stack while it ran there" | suspend, and borrow again, outside of [`Suspender::on_parent_stack`] |
+//! | abort "membarrier failed" | a filter of system calls (seccomp) came after the first pool: allow `membarrier`, or set the filter up before |
 //! | SIGSEGV just below a stack | an overflow: a larger stack, `on_stack` for what is deep, or a handler as above |
 //!
 //! # Features
-//! - `std` (default): the standard library. Without it the crate is `no_std`, and needs the C library only.
+//! - `std` (default): the standard library, and `Team`. Without it the crate is `no_std`, needs the C library only, and allocates
+//!   nothing: `Fiber`, `ScopedFiber`, `on_stack`, `GuardedStack`, your own [`Stack`]s and [`raw`] are there. A panic in a fiber
+//!   ends in the program's panic handler.
 //! - `unwind` (default): without it a panic in a fiber, and the drop of a suspended one, abort.
 //! - `pool` (default): reused stacks, and `Fiber::new` on one of them.
 //! - `sanitizer`, `valgrind`: tell these tools of stacks and switches.

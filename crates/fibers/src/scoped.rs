@@ -44,16 +44,17 @@ use crate::trap::TrapHandler;
 /// let mut stack = GuardedStack::new(64 << 10)?;
 /// let mut sum = 0;
 /// let adder = ScopedFiber::with_stack(&mut stack, |suspender, mut number: u32| {
-///     for _ in 0..3 {
+///     while number > 0 {
 ///         sum += number;
 ///         number = suspender.suspend(sum);
 ///     }
 /// });
 /// let last = adder.scope(|mut fiber| {
 ///     assert_eq!(fiber.resume(1), FiberResult::Yield(1));
-///     fiber.resume(20).into_yield()
+///     assert_eq!(fiber.resume(20), FiberResult::Yield(21));
+///     fiber.resume(0) // to its end: it would be unwound otherwise
 /// });
-/// assert_eq!((sum, last), (21, Some(21)));
+/// assert_eq!((sum, last), (21, FiberResult::Return(())));
 /// # Ok::<(), fibers::StackError>(())
 /// ```
 ///

@@ -123,14 +123,15 @@ fn succeed(command: &mut Command) {
     );
 }
 
-/// With `panic = "abort"`, and without the feature `unwind`.
+/// With `panic = "abort"`, without the feature `unwind`, and without the standard library in the crate.
 #[test]
 fn dropping_a_suspended_fiber_without_unwinding_aborts_and_says_so() {
     let abort = ["--config", "profile.dev.panic='abort'"];
-    let no_feature = ["--no-default-features", "--features", "std"];
+    let no_unwind = ["--no-default-features", "--features", "std"];
     for program in [
         build_program("abort", &abort, &["-Cpanic=abort"]),
-        build_program("no-unwind", &no_feature, &[]),
+        build_program("no-unwind", &no_unwind, &[]),
+        build_program("no-std", &["--no-default-features"], &[]),
     ] {
         let run = |what: &str| Command::new(&program).arg(what).output().expect("it was built");
         let why = "fibers: a suspended fiber was dropped, and without unwinding its frames cannot be";
