@@ -13,6 +13,7 @@
 //! - *Create + run + drop*: a fiber that is moved while its words are still in the store buffer waits for them; a fiber in
 //!   registers does not. corosensei's `into_stack` copies it.
 //! - *On another stack*: one call and one return, where corosensei has two of each; a taken jump costs about two cycles.
+//! - *Overflow caught*: one fault and one signal each (`a bare fault`), and 64 KiB of recursion.
 //! - *Drop while suspended*: one Rust unwind each. Ours takes no longer than a bare `catch_unwind` around a `resume_unwind` (`a bare
 //!   unwind`), which is the floor of whatever is unwound in Rust, and 0.88 to 0.96 of corosensei; so 0.8 cannot be reached.
 //! - *The ring*: each resume waits for lines of a stack that no cache has, and for its page's translation. A scheduler that knows
@@ -25,6 +26,7 @@ mod pool;
 
 use std::cell::Cell;
 use std::hint::black_box;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use corosensei::stack::DefaultStack;
 use corosensei::trap::CoroutineTrapHandler;
@@ -270,20 +272,24 @@ fn ring(contest: &mut Contest) {
     );
 }
 
+/// Makes, runs and ends fibers on one stack.
+#[inline(never)]
+fn live_often(stack: &mut Option<GuardedStack>) {
+    let mut own = stack.take().expect("put back below");
+    for _ in 0..TIMES {
+        let mut fiber = Fiber::<usize, (), usize, _>::with_stack(own, |_, word| word + 1);
+        let result = fiber.resume(black_box(7));
+        assert!(matches!(result, FiberResult::Return(8)));
+        own = fiber.into_stack();
+    }
+    *stack = Some(own);
+}
+
 fn create(contest: &mut Contest) {
     let (mut ours, mut theirs) = (Some(stack()), Some(their_stack()));
     contest.duel(
         Question::new("create + run + drop, owned stack reused", 0.33).times(TIMES),
-        side("fibers", || {
-            let mut own = ours.take().expect("put back below");
-            for _ in 0..TIMES {
-                let mut fiber = Fiber::<usize, (), usize, _>::with_stack(own, |_, word| word + 1);
-                let result = fiber.resume(black_box(7));
-                assert!(matches!(result, FiberResult::Return(8)));
-                own = fiber.into_stack();
-            }
-            ours = Some(own);
-        }),
+        side("fibers", || live_often(&mut ours)),
         side("corosensei", || {
             let mut own = theirs.take().expect("put back below");
             for _ in 0..TIMES {
@@ -293,6 +299,49 @@ fn create(contest: &mut Contest) {
                 own = fiber.into_stack();
             }
             theirs = Some(own);
+        }),
+    );
+}
+
+fn create_wasmtime(contest: &mut Contest) {
+    let their_stack = wasmtime_internal_fiber::FiberStack::new(STACK_BYTES, false).expect("a stack");
+    let (mut ours, mut theirs) = (Some(stack()), Some(their_stack));
+    contest.duel(
+        Question::new("create + run + drop, wasmtime", 1.0)
+            .times(TIMES)
+            .without_goal(),
+        side("fibers", || live_often(&mut ours)),
+        side("wasmtime-internal-fiber", || {
+            for _ in 0..TIMES {
+                let own = theirs.take().expect("put back below");
+                let fiber = wasmtime_internal_fiber::Fiber::<usize, (), usize>::new(own, |word, _| word + 1);
+                let Ok(fiber) = fiber else {
+                    panic!("wasmtime makes no fiber");
+                };
+                assert_eq!(fiber.resume(black_box(7)), Ok(8));
+                theirs = Some(fiber.into_stack());
+            }
+        }),
+    );
+}
+
+fn create_generator(contest: &mut Contest) {
+    let mut ours = Some(stack());
+    let body =
+        |mut scope: generator::Scope<'_, '_, usize, usize>| scope.get_yield().map_or(0, |word| word + 1);
+    // A size in words.
+    let mut theirs = generator::Gn::<usize>::new_scoped_opt(STACK_BYTES / 8, body);
+    assert_eq!(theirs.raw_send(Some(7)), Some(8));
+    contest.duel(
+        Question::new("create + run + drop, generator", 1.0)
+            .times(TIMES)
+            .without_goal(),
+        side("fibers", || live_often(&mut ours)),
+        side("generator", || {
+            for _ in 0..TIMES {
+                theirs.scoped_init(body);
+                assert_eq!(theirs.raw_send(Some(black_box(7))), Some(8));
+            }
         }),
     );
 }
@@ -470,9 +519,23 @@ unsafe extern "C" fn on_fault(_: i32, _: *mut libc::siginfo_t, context: *mut lib
         gregs[libc::REG_RBP as usize] = regs.rbp as i64;
         gregs[libc::REG_RDI as usize] = regs.rdi as i64;
         gregs[libc::REG_RSI as usize] = regs.rsi as i64;
+    } else if context.uc_mcontext.gregs[libc::REG_CR2 as usize] as usize == SKIPPED.load(Ordering::Relaxed) {
+        context.uc_mcontext.gregs[libc::REG_RIP as usize] += FAULT_BYTES;
     } else {
         std::process::abort();
     }
+}
+
+/// The address whose faults `on_fault` skips.
+static SKIPPED: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes of the instruction in `fault`.
+const FAULT_BYTES: i64 = 3;
+
+/// Reads a word that nobody may read. The handler goes on behind that.
+fn fault(address: usize) {
+    // SAFETY: nothing is read, and nothing changes but what the handler changes: the instruction's address.
+    unsafe { std::arch::asm!("mov rax, [rax]", inout("rax") address => _, options(nostack)) };
 }
 
 /// Makes `on_fault` the handler of SIGSEGV, on a stack that is leaked.
@@ -520,8 +583,24 @@ fn overflow(contest: &mut Contest) {
             theirs = Some(fiber.into_stack());
         }),
     );
-    OURS.set(None);
     THEIRS.set(None);
+    let (mut ours, forbidden) = (Some(stack()), stack());
+    SKIPPED.store(forbidden.limit(), Ordering::Relaxed);
+    contest.duel(
+        Question::new("overflow caught, the lower bound", 1.0).without_goal(),
+        side("fibers", || {
+            let own = ours.take().expect("put back below");
+            let mut fiber = Fiber::<(), (), bool, _>::with_stack(own, |_, ()| recurse(0) == 0);
+            OURS.set(Some(fiber.trap_handler()));
+            assert!(matches!(fiber.resume(()), FiberResult::Return(true)));
+            ours = Some(fiber.into_stack());
+        }),
+        side("a bare fault", || {
+            OURS.set(None);
+            fault(forbidden.limit());
+        }),
+    );
+    OURS.set(None);
 }
 
 fn main() {
@@ -532,6 +611,8 @@ fn main() {
     switch_generator(&mut contest);
     ring(&mut contest);
     create(&mut contest);
+    create_wasmtime(&mut contest);
+    create_generator(&mut contest);
     create_scoped(&mut contest);
     create_default(&mut contest);
     unwind(&mut contest);
