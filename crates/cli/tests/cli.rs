@@ -1,5 +1,8 @@
 //! The built binary, driven from outside: what it prints where, and its exit codes.
 
+#[path = "cli/directives.rs"]
+mod directives;
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
