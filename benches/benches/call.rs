@@ -4,6 +4,9 @@
 //! wasmtime has its defaults, and what its documentation names as fast: typed functions, `InstancePre`, and
 //! the pooling allocator where the row says so.
 
+#[path = "call/parked.rs"]
+mod parked;
+
 use fibers::Stack;
 use fibers::pool::{PoolConfig, StackPool};
 use selvedge_benches::guest::{CALLS, HOST_CALLS, Once, SMALL, block_on, page_of_data, start_and_cancel};
@@ -395,6 +398,7 @@ fn instances(contest: &mut Contest) {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut contest = Contest::from_args("call");
+    parked::note(&mut contest)?;
     let mut ours = Ours::new(64)?;
     let mut theirs = Theirs::new(&wasmtime::Config::new(), false)?;
     let mut waiting = Theirs::new(&wasmtime::Config::new(), true)?;
@@ -409,11 +413,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     overflow(&mut contest, question, &mut ours, &mut theirs);
     let mut config = wasmtime::Config::new();
     config.wasm_backtrace_max_frames(None);
-    let (mut ours, mut theirs) = (Ours::new(0)?, Theirs::new(&config, false)?);
+    let (mut bare, mut theirs) = (Ours::new(0)?, Theirs::new(&config, false)?);
     let question = Question::new("trap: stack overflow, no backtrace", 0.45);
-    overflow(&mut contest, question, &mut ours, &mut theirs);
-    recursion(&mut contest, &mut ours);
-    bounds(&mut contest, &mut ours);
+    overflow(&mut contest, question, &mut bare, &mut theirs);
+    recursion(&mut contest, &mut bare);
+    bounds(&mut contest, &mut bare);
     contest.finish();
     Ok(())
 }

@@ -38,7 +38,7 @@ impl fmt::Debug for Module {
 impl Module {
     /// Compiles a module from the binary format, or from the text format with feature `wat`.
     ///
-    /// Cost: tens of milliseconds a megabyte and processor, and code of two to five times the size of the module.
+    /// Cost: about a second and processor a megabyte of the module's functions, and machine code of 1.4 to 2.3 times their size.
     ///
     /// # Errors
     /// What is not valid, not supported or [too large](crate::implementation_limits), with the byte offset (a
