@@ -20,6 +20,8 @@ pub enum Setup {
     Yielding,
     /// Bounded memories, not optimised, no fuel, async calls.
     Waiting,
+    /// Bounded memories, optimised, no fuel, synchronous calls.
+    Bounded,
 }
 
 impl Setup {
@@ -38,15 +40,18 @@ impl Case {
     /// The two setups to run.
     pub fn setups(&self) -> [Setup; 2] {
         use Setup::*;
-        const PAIRS: [[Setup; 2]; 6] = [
+        const PAIRS: [[Setup; 2]; 9] = [
             [Plain, Metered],
             [Plain, Yielding],
             [Plain, Waiting],
             [Metered, Yielding],
             [Metered, Waiting],
             [Yielding, Waiting],
+            [Plain, Bounded],
+            [Metered, Bounded],
+            [Yielding, Bounded],
         ];
-        PAIRS[(self.seed % 6) as usize]
+        PAIRS[(self.seed % 9) as usize]
     }
 }
 

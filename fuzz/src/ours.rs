@@ -25,8 +25,9 @@ const YIELD_EVERY: NonZero<u64> = NonZero::new(997).unwrap();
 const MAX_POLLS: u32 = 10_000_000;
 
 /// Engines are made once: one has the process's stacks and trampolines.
-static ENGINES: LazyLock<[Engine; 4]> = LazyLock::new(|| {
-    [Setup::Plain, Setup::Metered, Setup::Yielding, Setup::Waiting].map(|setup| {
+static ENGINES: LazyLock<[Engine; 5]> = LazyLock::new(|| {
+    use Setup::*;
+    [Plain, Metered, Yielding, Waiting, Bounded].map(|setup| {
         let engine = Engine::new(&config(setup));
         engine.unwrap_or_else(|error| panic!("no engine for {setup:?}: {error:#}"))
     })
@@ -46,6 +47,7 @@ fn config(setup: Setup) -> Config {
         Setup::Waiting => config
             .memory_style(MemoryStyle::Bounded)
             .opt_level(OptLevel::None),
+        Setup::Bounded => config.memory_style(MemoryStyle::Bounded),
     };
     config
 }

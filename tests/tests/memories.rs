@@ -1,8 +1,8 @@
 //! Memories and tables beyond the first version: several of them, with 64-bit addresses, with pages of one byte.
 
 use selvedge::{
-    Config, Engine, Error, Instance, Memory, MemoryStyle, MemoryType, Module, RefType, Result, Store, Table,
-    TableType, Trap, Val,
+    Caller, Config, Engine, Error, Instance, Linker, Memory, MemoryStyle, MemoryType, Module, RefType,
+    Result, Store, Table, TableType, Trap, Val,
 };
 
 /// Every way of compiling that a memory access depends on.
@@ -246,4 +246,49 @@ fn what_is_switched_off_is_refused_by_name() {
     }
     let bytes = refused(|_| {}, "(module (memory 1 (pagesize 1)))");
     assert!(bytes.to_string().contains("custom page sizes"), "{bytes}");
+}
+
+#[test]
+fn memories_that_grow_in_between_are_read_where_they_are_now() -> Result<()> {
+    for engine in engines() {
+        let text = r#"(module
+            (import "host" "grow" (func $host))
+            (memory (export "m") 1)
+            (func $guest (drop (memory.grow (i32.const 64))))
+            (func (export "calls") (param i32) (result i64)
+                (i64.store offset=8 (local.get 0) (i64.const 1))
+                (call $host)
+                (i64.store (local.get 0) (i64.add (i64.load offset=8 (local.get 0)) (i64.const 2)))
+                (call $guest)
+                (i64.store offset=8 (local.get 0) (i64.add (i64.load (local.get 0)) (i64.const 4)))
+                (drop (memory.grow (i32.const 64)))
+                (i64.load offset=8 (local.get 0)))
+            (func (export "loop") (param $at i32) (param $turns i32) (result i64)
+                (i64.store (local.get $at) (i64.const 0))
+                (loop
+                    (if (i32.and (local.get $turns) (i32.const 1)) (then (call $host)))
+                    (i64.store (local.get $at) (i64.add (i64.load (local.get $at)) (i64.const 1)))
+                    (br_if 0 (local.tee $turns (i32.sub (local.get $turns) (i32.const 1)))))
+                (i64.load (local.get $at))))"#;
+        let mut store = Store::new(&engine, ());
+        let _ = store.set_fuel(1_000_000);
+        let mut linker = Linker::new(&engine);
+        linker.func_wrap("host", "grow", |mut caller: Caller<'_, ()>| -> Result<()> {
+            let memory = caller
+                .get_export("m")
+                .and_then(|found| found.into_memory())
+                .expect("exported");
+            memory.grow(&mut caller, 64).map(drop)
+        })?;
+        let instance = linker.instantiate(&mut store, &Module::new(&engine, text)?)?;
+        assert_eq!(instance.call::<_, i64>(&mut store, "calls", 64)?, 7);
+        assert_eq!(instance.call::<_, i64>(&mut store, "loop", (128, 9))?, 9);
+        let memory = instance.get_memory(&mut store, "m").expect("exported");
+        assert_eq!(memory.size(&store), 1 + 3 * 64 + 5 * 64);
+        let words = [(64, 3), (72, 7), (128, 9)];
+        for (at, word) in words {
+            assert_eq!(memory.data(&store)[at], word, "at {at}");
+        }
+    }
+    Ok(())
 }

@@ -85,6 +85,8 @@ pub(crate) struct Label<'a> {
     pub(crate) owed: u32,
     /// Height of the operand stack below the parameters.
     pub(crate) height: usize,
+    /// How much was known of bounds where it was entered.
+    pub(crate) learnt: usize,
 }
 
 /// Where a branch goes.

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod abi;
+mod bounds;
 mod builtin;
 mod compile;
 mod const_expr;
@@ -32,6 +33,7 @@ pub mod layout;
 mod limits;
 mod link;
 mod listing;
+mod loops;
 mod module;
 mod op;
 mod opcodes;

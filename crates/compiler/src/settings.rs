@@ -37,7 +37,8 @@ pub enum MemoryStyle {
     /// laid out so are bounded: see [`MemoryStyle::of`].
     #[default]
     Reserved,
-    /// A memory may be anywhere and may move when it grows. Each access is compared with the length.
+    /// A memory may be anywhere and may move when it grows. Accesses are compared with the length, unless an earlier comparison
+    /// or the index itself tells that they are in bounds.
     Bounded,
 }
 

@@ -19,8 +19,10 @@ use smallvec::SmallVec;
 use wasmparser::{BlockType, FuncValidator, FunctionBody, Operator, ValidatorResources};
 
 use crate::abi::{Imports, clif_type};
+use crate::bounds::Bounds;
 use crate::fuel::{Fuel, Payments};
 use crate::labels::{BlockSig, Label, LabelKind};
+use crate::loops::Loops;
 use crate::op::exceptions::Exceptions;
 use crate::sites::Sites;
 use crate::{
@@ -46,6 +48,9 @@ pub(crate) struct Translator<'a> {
     pub(crate) vmctx: Value,
     pub(crate) imports: Imports,
     pub(crate) fuel: Fuel<'a>,
+    pub(crate) bounds: Bounds,
+    /// What is known of the loops, where that helps checks of bounds.
+    pub(crate) known_loops: Loops,
     pub(crate) sites: &'a mut Sites,
     /// Offset of the operator in hand.
     pub(crate) offset: u32,
@@ -98,6 +103,8 @@ pub(crate) fn translate(
         vmctx,
         imports: Imports::default(),
         fuel: Fuel::new(env.settings.fuel, &env.settings.fuel_costs, payments),
+        bounds: Bounds::default(),
+        known_loops: Loops::default(),
         sites,
         offset: body.range().start as u32,
         builtin_args: None,
@@ -118,6 +125,7 @@ pub(crate) fn translate(
     let mut reader = body.get_binary_reader();
     t.declare_locals(&mut reader, validator)?;
     t.fuel_entry(body);
+    t.look_at_loops(body);
     t.push_label(
         LabelKind::Block,
         BlockSig {
@@ -180,6 +188,11 @@ impl<'a> Translator<'a> {
         debug_assert_eq!(variable, Variable::from_u32(self.locals as u32));
         self.locals += 1;
         self.b.def_var(variable, value);
+    }
+
+    /// How many locals there are, parameters included.
+    pub(crate) fn locals(&self) -> u32 {
+        self.locals as u32
     }
 
     /// One operator, already validated.
@@ -307,6 +320,7 @@ impl<'a> Translator<'a> {
             next: None,
             owed: 0,
             height,
+            learnt: self.bounds.learnt(),
         });
     }
 
@@ -332,6 +346,7 @@ impl<'a> Translator<'a> {
     /// A loop has ended.
     pub(crate) fn leave_loop(&mut self) {
         self.loops -= 1;
+        self.known_loops.leave();
     }
 
     /// A block that takes values of these types.

@@ -44,9 +44,11 @@ impl<'a> Translator<'a> {
         let header = self.block_taking(sig.params);
         let args = self.top_args(sig.params.len());
         self.fuel_loop_padding();
-        self.b.ins().jump(header, &args);
+        let before = self.before_loop();
+        let entry = self.b.ins().jump(header, &args);
         self.stack.truncate(self.stack.len() - sig.params.len());
         self.continue_in(header);
+        self.enter_loop(before, entry);
         self.push_label(LabelKind::Loop(header), sig);
         self.fuel_loop_check();
         Ok(())
@@ -84,6 +86,7 @@ impl<'a> Translator<'a> {
         };
         self.stack.truncate(label.height);
         self.stack.extend(otherwise.params);
+        self.bounds.forget(label.learnt);
         self.b.switch_to_block(otherwise.block);
         self.reachable = true;
         self.fuel.set_pending(otherwise.fuel);
@@ -117,6 +120,7 @@ impl<'a> Translator<'a> {
         if let Some(next) = label.next {
             self.b.seal_block(next);
             self.stack.truncate(label.height);
+            self.bounds.forget(label.learnt);
             self.continue_in(next);
             self.reachable = true;
             self.fuel.set_pending(label.owed);

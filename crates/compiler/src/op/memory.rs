@@ -6,17 +6,22 @@
 //! - *Reserved* memory: behind the base lie 4 GiB that an index alone reaches, and a guard of 2 GiB. If
 //!   `offset + size` fits into the guard, the access faults or is in bounds: no check, the offset goes into
 //!   the instruction. An offset beyond that is checked.
-//! - *Bounded* memory, and any with 64-bit indices or pages of one byte: always checked.
+//! - *Bounded* memory, and any with 64-bit indices or pages of one byte: checked, unless an earlier check or the index itself tells that
+//!   it is in bounds (`crates/compiler/src/bounds.rs`).
 //!
 //! Either way the access has a trap code, so that a fault names it.
 
+use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::immediates::Offset32;
-use cranelift_codegen::ir::{InstBuilder, MemFlags, MemFlagsData, Opcode, Type, Value, types};
-use wasmparser::{MemArg, MemArgTarget};
+use cranelift_codegen::ir::{Inst, InstBuilder, MemFlags, MemFlagsData, Opcode, Type, Value, types};
+use cranelift_frontend::Variable;
+use wasmparser::{FunctionBody, MemArg, MemArgTarget};
 
 use crate::abi::{POINTER, address_type};
+use crate::bounds;
 use crate::layout::{MEMORY_BASE, MEMORY_LENGTH, MEMORY_REF_BASE, MEMORY_REF_DEFINITION};
+use crate::loops::{Loops, Open};
 use crate::regions::{self, Region};
 use crate::translate::Translator;
 use crate::{Builtin, MemoryStyle, MemoryType, TrapCode};
@@ -95,6 +100,7 @@ impl Translator<'_> {
     /// for its trap. Every access of an operator goes through here.
     pub(crate) fn address(&mut self, index: Value, memarg: &MemArg, size: u64) -> (Value, Offset32) {
         let memory = memory_of(memarg);
+        let narrow = self.b.func.dfg.resolve_aliases(index);
         let index = self.widen(index);
         // A site of its own: widening the index may take in the load that made it, which is another access.
         self.mark_site();
@@ -102,7 +108,14 @@ impl Translator<'_> {
         let end = memarg.offset.checked_add(size);
         let in_guard = end.is_some_and(|end| end <= MemoryStyle::GUARD_BYTES);
         if self.memory_style(memory) == MemoryStyle::Bounded || !in_guard {
-            self.check_bounds(memory, index, end);
+            match end {
+                Some(end) if self.is_in_bounds(memory, narrow, end) => {}
+                Some(end) => {
+                    self.check_bounds(memory, index, Some(end));
+                    self.bounds.learn(memory, narrow, end);
+                }
+                None => self.check_bounds(memory, index, None),
+            }
         }
         let base = self.memory_base(memory);
         let address = self.b.ins().iadd(base, index);
@@ -115,9 +128,26 @@ impl Translator<'_> {
         }
     }
 
+    /// Whether `index + end` is known to lie within a memory.
+    fn is_in_bounds(&self, memory: u32, index: Value, end: u64) -> bool {
+        let least = self.least_length(memory);
+        let most = bounds::most(&self.b.func.dfg, index).checked_add(end);
+        most.is_some_and(|most| most <= least) || self.bounds.are_known(memory, index, end)
+    }
+
     /// Traps unless `index + end <= length`. No `end`: it lies beyond all addresses.
     fn check_bounds(&mut self, memory: u32, index: Value, end: Option<u64>) {
-        let beyond = match end {
+        let last = end.and_then(|end| self.last_index(memory, end));
+        let beyond = match (last, end) {
+            (Some(last), _) => self.b.ins().icmp(IntCC::UnsignedGreaterThan, index, last),
+            (None, end) => self.is_beyond(memory, index, end),
+        };
+        self.trap_if(beyond, TrapCode::MemoryOutOfBounds);
+    }
+
+    /// Whether `index + end > length`.
+    fn is_beyond(&mut self, memory: u32, index: Value, end: Option<u64>) -> Value {
+        match end {
             None => self.b.ins().iconst(types::I8, 1),
             Some(end) if self.memory_type(memory).is_64() => self.is_beyond64(memory, index, end),
             Some(end) => {
@@ -126,16 +156,14 @@ impl Translator<'_> {
                 let length = self.memory_length(memory);
                 self.b.ins().icmp(IntCC::UnsignedGreaterThan, end, length)
             }
-        };
-        self.trap_if(beyond, TrapCode::MemoryOutOfBounds);
+        }
     }
 
     /// Whether `index + end > length` where the sum may overflow.
     fn is_beyond64(&mut self, memory: u32, index: Value, end: u64) -> Value {
-        let ty = self.memory_type(memory);
         let length = self.memory_length(memory);
-        if end <= ty.minimum.saturating_mul(ty.page_size()) {
-            // The length is never below the minimum: the difference is not negative.
+        if end <= self.least_length(memory) {
+            // The difference is not negative.
             let last = self.b.ins().iadd_imm_s(length, (end as i64).wrapping_neg());
             return self.b.ins().icmp(IntCC::UnsignedGreaterThan, index, last);
         }
@@ -147,6 +175,12 @@ impl Translator<'_> {
 
     fn memory_type(&self, memory: u32) -> MemoryType {
         self.env.info.memories[memory as usize]
+    }
+
+    /// What the length in bytes is never below.
+    fn least_length(&self, memory: u32) -> u64 {
+        let ty = self.memory_type(memory);
+        ty.minimum.saturating_mul(ty.page_size())
     }
 
     fn memory_style(&self, memory: u32) -> MemoryStyle {
@@ -232,3 +266,86 @@ impl Translator<'_> {
         self.builtin(Builtin::DataDrop, &[segment], &[]);
     }
 }
+
+/// Loops, where memory is bounded.
+impl Translator<'_> {
+    fn has_bounded_memory(&self) -> bool {
+        let memories = &self.env.info.memories;
+        let style = self.env.settings.memory_style;
+        memories.iter().any(|ty| style.of(ty) == MemoryStyle::Bounded)
+    }
+
+    /// Looks at the loops of a function that is about to be translated.
+    pub(crate) fn look_at_loops(&mut self, body: &FunctionBody<'_>) {
+        if self.has_bounded_memory() {
+            self.known_loops = Loops::of(body);
+        }
+    }
+
+    /// In front of a loop.
+    ///
+    /// What checks and accesses to the first memory load is loaded here: if nothing in the loop can change it, Cranelift takes
+    /// these values for those in the loop; else nothing uses them, and no code is made of them.
+    pub(crate) fn before_loop(&mut self) -> BeforeLoop {
+        let (locals, calls) = self.known_loops.look_at(self.offset);
+        // Metered loops have a call in them that may let the host grow memories.
+        let is_length_fixed = self.has_bounded_memory() && !calls && !self.fuel.is_on();
+        let length = is_length_fixed.then(|| {
+            self.memory_base(0);
+            self.memory_length(0)
+        });
+        // Not validated yet: the operators that name them come later.
+        let declared = self.locals();
+        let locals = locals.into_iter().take_while(|local| *local < declared);
+        let fixed = locals.map(Variable::from_u32);
+        BeforeLoop {
+            length,
+            fixed: fixed.map(|local| (local, self.b.use_var(local))).collect(),
+        }
+    }
+
+    /// In a loop that is entered by an instruction: locals that it does not set are the values they were before, of which
+    /// all is known that was known before.
+    pub(crate) fn enter_loop(&mut self, before: BeforeLoop, entry: Inst) {
+        for (local, value) in before.fixed {
+            self.b.def_var(local, value);
+        }
+        self.known_loops.enter(Open {
+            entry,
+            length: before.length,
+            last: Vec::new(),
+        });
+    }
+
+    /// In a loop in which the length of a memory does not change: the largest index that has `end` bytes behind it, computed
+    /// before the loop.
+    ///
+    /// Cranelift would compute a difference with a constant anew in each block that uses it. The operation with two results it leaves where it is.
+    fn last_index(&mut self, memory: u32, end: u64) -> Option<Value> {
+        if memory != 0 || end > self.least_length(memory) {
+            return None;
+        }
+        let open = self.known_loops.of_one_length()?;
+        if let Some((_, last)) = open.last.iter().find(|(known, _)| *known == end) {
+            return Some(*last);
+        }
+        let length = open.length.filter(|_| open.last.len() < MOST_LAST)?;
+        let site = self.b.func.srcloc(open.entry);
+        let mut before = FuncCursor::new(self.b.func).at_inst(open.entry).with_srcloc(site);
+        let bytes = before.ins().iconst(types::I64, end as i64);
+        let (last, _) = before.ins().usub_overflow(length, bytes);
+        open.last.push((end, last));
+        Some(last)
+    }
+}
+
+/// What is found in front of a loop.
+pub(crate) struct BeforeLoop {
+    /// The length of the first memory, if that does not change in the loop.
+    length: Option<Value>,
+    /// The locals that the loop reads and does not set, with their values.
+    fixed: Vec<(Variable, Value)>,
+}
+
+/// For so many ends the largest index is kept in a loop, each in a register if there is one.
+const MOST_LAST: usize = 4;
