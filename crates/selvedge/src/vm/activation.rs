@@ -31,7 +31,7 @@ use crate::trap::Trap;
 use fibers::Stack;
 use fibers::raw::{BASE_RETURN_OFFSET, LINK_OFFSET, PRELUDE_BYTES, base_return};
 use std::any::Any;
-use std::mem::size_of;
+use std::mem::{MaybeUninit, offset_of, size_of};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::{self, NonNull};
 use std::task::{Context, Poll};
@@ -69,30 +69,41 @@ pub(crate) struct Pending {
     pub(crate) grow: Option<Grow>,
 }
 
-/// One call from the host into the guest.
+/// What an activation is entered with, and resumed.
+#[derive(Clone, Copy)]
 #[repr(C)]
-pub(crate) struct Activation {
-    // Read by `arch::guest_start`.
+pub(crate) struct Entry {
+    // The first four are read by `arch::guest_start`.
     pub(crate) entry: *const u8,
     pub(crate) code: *const u8,
     pub(crate) ctx: *mut u8,
     /// Arguments, then results.
     pub(crate) args: *mut ValRaw,
-    /// The next outer one.
-    pub(crate) parent: *mut Activation,
-    /// Address of the parent link; base - 16.
-    link: usize,
-    // The store's words as they were, put back when this one ends. Not side by side: they were written one by one just before, and
-    // a compiler that reads neighbours as one would wait for both stores to reach the cache.
+    /// The store's word as it was, put back when this one comes back.
     outer_link: usize,
     /// Context to resume while created or parked; 0 while it runs.
     sp: usize,
+}
+
+/// One call from the host into the guest.
+#[repr(C)]
+pub(crate) struct Activation {
+    /// Written by [`push`], and not by the short way, which a store less is worth a cycle. First: assembly takes its address for
+    /// the activation's.
+    entry: MaybeUninit<Entry>,
+    /// Address of the parent link; base - 16.
+    link: usize,
+    /// The next outer one.
+    pub(crate) parent: *mut Activation,
+    /// The store's word as it was, put back when this one ends.
     outer_guest_fp: usize,
     /// The context of the poll in progress; null: entered by a sync call.
     pub(crate) poll_context: *mut Context<'static>,
     pub(crate) is_async: bool,
     pub(crate) pending: Option<Pending>,
 }
+
+const _: () = assert!(offset_of!(Activation, entry) == 0);
 
 impl Activation {
     /// Writes the activation of the short way ([`super::few`]) at the base of an idle store's stack: outermost, entered by a sync call.
@@ -107,14 +118,9 @@ impl Activation {
         // SAFETY: the caller's promise; stacks end at multiples of 16.
         unsafe {
             activation.write(Activation {
-                entry: ptr::null(),
-                code: ptr::null(),
-                ctx: ptr::null_mut(),
-                args: ptr::null_mut(),
-                parent: ptr::null_mut(),
+                entry: MaybeUninit::uninit(),
                 link: base - LINK_OFFSET,
-                outer_link: 0,
-                sp: 0,
+                parent: ptr::null_mut(),
                 outer_guest_fp: 0,
                 poll_context: ptr::null_mut(),
                 is_async: false,
@@ -126,14 +132,43 @@ impl Activation {
         activation
     }
 
-    /// The store whose activation this is: every context, a vmctx or a host record, begins with it.
+    /// What it was entered with.
     ///
     /// # Safety
     /// `act` has not ended, and was made by [`push`].
     #[inline(always)]
-    pub(crate) unsafe fn store_of(act: *const Activation) -> *mut StoreVm {
-        // SAFETY: the caller's promise; a plain word.
-        let context = unsafe { (*act).ctx };
+    unsafe fn entry<'a>(act: *mut Activation) -> &'a mut Entry {
+        // SAFETY: the caller's promise: it is the first field, and written; nobody holds another reference.
+        unsafe { &mut *act.cast::<Entry>() }
+    }
+
+    /// Where its arguments are, and then its results.
+    ///
+    /// # Safety
+    /// As for [`entry`](Activation::entry).
+    #[inline(always)]
+    pub(crate) unsafe fn args(act: *mut Activation) -> *mut ValRaw {
+        // SAFETY: the caller's promise; the reference ends with the statement.
+        unsafe { Activation::entry(act) }.args
+    }
+
+    /// The context to resume while it is parked.
+    ///
+    /// # Safety
+    /// As for [`entry`](Activation::entry).
+    pub(crate) unsafe fn parked_sp(act: *mut Activation) -> usize {
+        // SAFETY: as above.
+        unsafe { Activation::entry(act) }.sp
+    }
+
+    /// The store whose activation this is: every context, a vmctx or a host record, begins with it.
+    ///
+    /// # Safety
+    /// As for [`entry`](Activation::entry).
+    #[inline(always)]
+    pub(crate) unsafe fn store_of(act: *mut Activation) -> *mut StoreVm {
+        // SAFETY: the caller's promise; the reference ends with the statement.
+        let context = unsafe { Activation::entry(act) }.ctx;
         // SAFETY: the first word of a context, which lives as long as the store.
         unsafe { context.cast::<*mut StoreVm>().read() }
     }
@@ -141,11 +176,6 @@ impl Activation {
     /// The highest address of the piece of stack that guest frames of this activation use.
     pub(crate) fn link(&self) -> usize {
         self.link
-    }
-
-    /// The context to resume while it is parked.
-    pub(crate) fn parked_sp(&self) -> usize {
-        self.sp
     }
 
     /// Where the store's `guest_fp` stood when this activation began: the outer one's exit frame.
@@ -211,7 +241,7 @@ pub(crate) unsafe fn push(
     let start = if owner.is_null() {
         store.outer_host_sp = host_sp;
         store.take_stack()?;
-        store.stack_base
+        store.stack_base()
     } else {
         let outer = store.outer_host_sp;
         // An outer call on another thread's stack says nothing of this one, which has its floor.
@@ -221,7 +251,7 @@ pub(crate) unsafe fn push(
         store.cx.guest_fp - arch::EXIT_BYTES
     };
     let base = (start - size_of::<Activation>() - slots * size_of::<ValRaw>()) & !15;
-    if base < store.stack_limit + ENTRY_BYTES {
+    if base < store.stack_limit() + ENTRY_BYTES {
         return Err(store.refuse_entry());
     }
     let activation = (base + slots * size_of::<ValRaw>()) as *mut Activation;
@@ -238,14 +268,16 @@ pub(crate) unsafe fn push(
     // SAFETY: inside the piece that was just reserved, aligned to 16.
     unsafe {
         activation.write(Activation {
-            entry: target.entry,
-            code: target.code,
-            ctx: target.ctx,
-            args: at,
-            parent: owner,
+            entry: MaybeUninit::new(Entry {
+                entry: target.entry,
+                code: target.code,
+                ctx: target.ctx,
+                args: at,
+                outer_link: store.cx.link,
+                sp,
+            }),
             link,
-            outer_link: store.cx.link,
-            sp,
+            parent: owner,
             outer_guest_fp: store.cx.guest_fp,
             poll_context: ptr::null_mut(),
             is_async,
@@ -300,17 +332,17 @@ unsafe fn run_watched(vm: *mut StoreVm, act: *mut Activation) -> u64 {
 /// As for [`run`].
 #[inline(always)]
 unsafe fn switch(vm: *mut StoreVm, act: *mut Activation) -> u64 {
-    // SAFETY: invariant 2.
-    let Activation {
-        link, sp, outer_link, ..
-    } = *unsafe { &*act };
+    // SAFETY: invariant 2; a plain word.
+    let link = unsafe { (*act).link };
+    // SAFETY: invariant 2: what comes here was made by `push`; the reference ends with the statement.
+    let Entry { sp, outer_link, .. } = *unsafe { Activation::entry(act) };
     // SAFETY: the caller's promise; a field of plain data.
     unsafe { (*vm).cx.link = link };
     // SAFETY: `sp` is a context that `init_entry` made or a park left, and is resumed once: it is replaced below. The word
     // is what `guest_start` asks for; who resumes from a park looks at none. The prelude precedes all three.
     let (word, sp) = unsafe { fibers::raw::switch_and_link_direct(act as u64, sp, link) };
-    // SAFETY: invariant 2.
-    unsafe { (*act).sp = sp };
+    // SAFETY: as above.
+    unsafe { Activation::entry(act) }.sp = sp;
     // The outer guest runs next, be it that this one ended or that its host function parks as well.
     // SAFETY: as above.
     unsafe { (*vm).cx.link = outer_link };
@@ -881,10 +913,21 @@ impl StoreVm {
         let owner = self.context_ptr();
         let stack = self.engine.stacks().take()?;
         stack.header().register(owner.cast());
-        self.stack_base = stack.base();
-        self.stack_limit = stack.header().guard_end();
-        self.stack = Some(stack);
+        // There was none, which the compiler does not see any more, so that it would look and drop it.
+        std::mem::forget(self.stack.replace(stack));
         Ok(())
+    }
+
+    /// The base of the stack, if there is one; else 0.
+    #[inline(always)]
+    pub(crate) fn stack_base(&self) -> usize {
+        self.stack.as_ref().map_or(0, Stack::base)
+    }
+
+    /// The lowest address of the stack that does not fault, if there is one; else 0.
+    #[inline(always)]
+    pub(crate) fn stack_limit(&self) -> usize {
+        self.stack.as_ref().map_or(0, |stack| stack.header().guard_end())
     }
 
     /// There is no room to enter.

@@ -75,12 +75,18 @@ fn mismatch(ty: &FuncType, params: &[ValType], results: &[ValType]) -> Error {
 /// A sync call from the store under a policy that yields has nobody to yield to.
 #[inline(always)]
 fn check_policy(vm: &StoreVm, owner: *mut Activation) -> Result<()> {
-    if owner.is_null() && vm.fuel.policy() != FuelPolicy::Trap {
-        return Err(Error::msg(
-            "the store's fuel policy is to yield, which a synchronous `call` cannot: use `call_async` (or `instantiate_async`), or FuelPolicy::Trap",
-        ));
+    match owner.is_null() && vm.fuel.policy() != FuelPolicy::Trap {
+        true => Err(cannot_yield()),
+        false => Ok(()),
     }
-    Ok(())
+}
+
+#[cold]
+#[inline(never)]
+fn cannot_yield() -> Error {
+    Error::msg(
+        "the store's fuel policy is to yield, which a synchronous `call` cannot: use `call_async` (or `instantiate_async`), or FuelPolicy::Trap",
+    )
 }
 
 impl<T> StoreContextMut<'_, T> {
@@ -105,6 +111,13 @@ impl<T> StoreContextMut<'_, T> {
                 unsafe { &mut *vm },
             ));
         }
+        self.reborrow().call_in_slots(target, params)
+    }
+
+    /// [`call_typed`](StoreContextMut::call_typed) by way of slots.
+    #[inline(never)]
+    fn call_in_slots<P: RawList, R: RawList>(mut self, target: Target<P, R>, params: P) -> Result<R> {
+        let (vm, owner) = self.raw();
         let mut slots = [const { MaybeUninit::<ValRaw>::uninit() }; MAX_TYPED];
         {
             // SAFETY: the context holds the store; the reference ends before the call.
@@ -204,7 +217,7 @@ impl<T> StoreContextMut<'_, T> {
             // SAFETY: as above; the record is the store's.
             let act = unsafe { activation::push(vm, owner, func, args, true)? };
             // SAFETY: just made.
-            let args = unsafe { (*act).args };
+            let args = unsafe { Activation::args(act) };
             for index in 0..slots {
                 // SAFETY: `push` reserved this many slots.
                 let slot = unsafe { args.add(index) };
@@ -385,7 +398,7 @@ impl Leave<'_> {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Ready(Ok(())) => {
                 // SAFETY: it has returned and was not popped.
-                let args = unsafe { (*act).args };
+                let args = unsafe { Activation::args(act) };
                 // SAFETY: as above: its slots hold the results.
                 let slots = unsafe { slice::from_raw_parts(args, results) };
                 // SAFETY: nothing runs.

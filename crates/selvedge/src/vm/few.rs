@@ -43,7 +43,7 @@ pub(crate) unsafe fn call(
     store.outer_host_sp = host_sp;
     store.take_stack()?;
     // SAFETY: the store is idle, so nobody uses its stack, which has room for this (`Config::stack_bytes` sees to it).
-    let act = unsafe { Activation::write_outermost(store.stack_base) };
+    let act = unsafe { Activation::write_outermost(store.stack_base()) };
     // SAFETY: just written.
     let link = unsafe { (*act).link() };
     store.top = act;

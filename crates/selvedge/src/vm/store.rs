@@ -136,14 +136,12 @@ pub struct StoreVm {
     this: *mut StoreVm,
     /// Innermost activation (invariant 2).
     pub(crate) top: *mut Activation,
-    /// The guest stack while something is active (invariant 3), its base and its limit.
+    /// The guest stack while something is active (invariant 3).
     pub(crate) stack: Option<PooledStack>,
     /// Whether a call is a switch to the guest and nothing else: there is no fuel, and nobody may stop the guest.
     pub(crate) is_plain: bool,
     /// Whether it stays when nothing is active.
     pub(crate) keep_stack: bool,
-    pub(crate) stack_base: usize,
-    pub(crate) stack_limit: usize,
     /// The host's stack pointer when the outermost activation was last entered or polled.
     pub(crate) outer_host_sp: usize,
     pub(crate) max_host_stack: usize,
@@ -210,8 +208,6 @@ impl StoreVm {
             stack: None,
             is_plain: !fuel_on,
             keep_stack: engine.config().keep_stacks,
-            stack_base: 0,
-            stack_limit: 0,
             outer_host_sp: 0,
             max_host_stack: engine.config().max_host_stack_bytes,
             stop: None,
@@ -261,14 +257,11 @@ impl StoreVm {
 
     /// Checks that a handle was made by this store.
     #[inline]
-    pub(crate) fn check(&self, store_id: u64, what: &str) -> Result<()> {
-        if store_id == self.id {
-            return Ok(());
+    pub(crate) fn check(&self, store_id: u64, what: &'static str) -> Result<()> {
+        match store_id == self.id {
+            true => Ok(()),
+            false => Err(of_another_store(what, store_id, self.id)),
         }
-        Err(Error::msg(format!(
-            "{what} belongs to store {store_id}, but was used with store {}",
-            self.id
-        )))
     }
 
     /// Adds a memory and tells the signal handler of it.
@@ -387,6 +380,15 @@ impl StoreVm {
         self.host_refs.push(kept);
         Ok(self.func_index(func_ref, || (func.ty, Some(func))))
     }
+}
+
+// Not in line: what a message is made of would be written to memory beforehand.
+#[cold]
+#[inline(never)]
+fn of_another_store(what: &str, store_id: u64, id: u64) -> Error {
+    Error::msg(format!(
+        "{what} belongs to store {store_id}, but was used with store {id}"
+    ))
 }
 
 impl Drop for StoreVm {

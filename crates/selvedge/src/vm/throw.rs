@@ -184,7 +184,7 @@ impl StoreVm {
             return false;
         }
         // SAFETY: the caller's promise.
-        let sp = unsafe { &*act }.parked_sp();
+        let sp = unsafe { Activation::parked_sp(act) };
         // SAFETY: as above.
         unsafe { resume_in_handler(sp) };
         true

@@ -35,7 +35,7 @@
 //! to here starts with `bti` all the same, so that a host that is protected may contain it.
 
 use super::{EXIT_TRAP, SUSPEND, UNWIND, Values};
-use crate::vm::activation::Activation;
+use crate::vm::activation::Entry;
 use crate::vm::builtins::dispatch;
 use crate::vm::fuel::refill;
 use crate::vm::store::VMStoreContext;
@@ -141,7 +141,7 @@ pub(crate) fn builtin_call(fuel: bool) -> *const u8 {
     }
 }
 
-/// Where a new activation starts behind the parking prelude, with `sp = link` and `x0` its [`Activation`].
+/// Where a new activation starts behind the parking prelude, with `sp = link` and `x0` its [`Activation`](crate::vm::activation::Activation).
 ///
 /// Calls the entry trampoline with (code, context, slots) and goes back to the parent with [`super::DONE`].
 #[unsafe(naked)]
@@ -165,10 +165,10 @@ pub(crate) unsafe extern "C" fn guest_start() {
         "mov sp, x9",
         "ldp x29, x30, [sp], #16",
         "ret",
-        code = const offset_of!(Activation, code),
-        ctx = const offset_of!(Activation, ctx),
-        args = const offset_of!(Activation, args),
-        entry = const offset_of!(Activation, entry),
+        code = const offset_of!(Entry, code),
+        ctx = const offset_of!(Entry, ctx),
+        args = const offset_of!(Entry, args),
+        entry = const offset_of!(Entry, entry),
         fuel = const offset_of!(VMStoreContext, fuel),
     )
 }

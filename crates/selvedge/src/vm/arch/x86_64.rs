@@ -37,7 +37,7 @@
 //! Not saved: MXCSR and the x87 control word. Guests cannot change them.
 
 use super::{EXIT_TRAP, SUSPEND, UNWIND, Values};
-use crate::vm::activation::Activation;
+use crate::vm::activation::Entry;
 use crate::vm::builtins::dispatch;
 use crate::vm::fuel::refill;
 use crate::vm::store::VMStoreContext;
@@ -102,7 +102,7 @@ pub(crate) fn builtin_call(fuel: bool) -> *const u8 {
     }
 }
 
-/// Where a new activation starts behind the parking prelude, with `rsp = link` and `rdi` its [`Activation`].
+/// Where a new activation starts behind the parking prelude, with `rsp = link` and `rdi` its [`Activation`](crate::vm::activation::Activation).
 ///
 /// Calls the entry trampoline with (code, context, slots) and goes back to the parent with [`super::DONE`].
 #[unsafe(naked)]
@@ -124,10 +124,10 @@ pub(crate) unsafe extern "sysv64" fn guest_start() {
         "mov rsp, [rbp]",
         "pop rbp",
         "ret",
-        code = const offset_of!(Activation, code),
-        ctx = const offset_of!(Activation, ctx),
-        args = const offset_of!(Activation, args),
-        entry = const offset_of!(Activation, entry),
+        code = const offset_of!(Entry, code),
+        ctx = const offset_of!(Entry, ctx),
+        args = const offset_of!(Entry, args),
+        entry = const offset_of!(Entry, entry),
         fuel = const offset_of!(VMStoreContext, fuel),
     )
 }
@@ -156,8 +156,8 @@ pub(crate) unsafe extern "sysv64" fn guest_start_few() {
         "mov rsp, [rbp]",
         "pop rbp",
         "ret",
-        code = const offset_of!(Activation, code),
-        ctx = const offset_of!(Activation, ctx),
+        code = const offset_of!(Entry, code),
+        ctx = const offset_of!(Entry, ctx),
     )
 }
 
