@@ -195,6 +195,31 @@ fn recursion_through_the_host_is_a_trap_on_a_small_thread() {
 }
 
 #[test]
+fn recursion_through_the_host_is_a_trap_on_a_fiber_of_the_hosts() {
+    const FIBER_BYTES: usize = 256 << 10;
+    let test = "recursion_through_the_host_is_a_trap_on_a_fiber_of_the_hosts";
+    let child = in_child(test, || {
+        let mut config = Config::new();
+        config.stack_bytes(64 << 20).max_host_stack_bytes(32 << 10);
+        let engine = Engine::new(&config).expect("an engine");
+        let stack = fibers::GuardedStack::new(FIBER_BYTES).expect("a stack");
+        let mut fiber = fibers::Fiber::<(), (), (), _>::with_stack(stack, move |_, ()| {
+            let (mut store, instance) = mutual_recursion(&engine).expect("a guest");
+            for _ in 0..3 {
+                let error = instance
+                    .call::<i32, i32>(&mut store, "run", 0)
+                    .expect_err("recursion without end");
+                assert!(is_trap(&error, Trap::StackOverflow), "{error:?}");
+                let frames = error.backtrace().expect("a trap has a backtrace").frames();
+                assert!(frames.len() > 3, "some levels were entered: {}", frames.len());
+            }
+        });
+        fiber.resume(()).into_return().expect("it does not suspend");
+    });
+    assert!(child.status.success(), "{child:?}");
+}
+
+#[test]
 fn recursion_through_the_host_is_a_trap_when_the_guest_stack_ends_first() -> Result<()> {
     let engine = Engine::new(Config::new().stack_bytes(64 << 10).max_host_stack_bytes(64 << 20))?;
     let (mut store, instance) = mutual_recursion(&engine)?;

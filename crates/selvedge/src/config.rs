@@ -132,6 +132,9 @@ impl Config {
 
     /// How much of the host's stack calls from host functions into guests may use, one inside the other, before the
     /// next is refused with [`Trap::StackOverflow`](crate::Trap::StackOverflow). Default: 1 MiB, half of what a Rust thread has.
+    ///
+    /// A thread's own stack keeps some room besides, whatever this says and in however many stores the calls are. On a stack of your own, such as a
+    /// fiber's, set this below its size, by what your host functions need: there it is the only bound, and each store has its own.
     pub fn max_host_stack_bytes(&mut self, bytes: usize) -> &mut Config {
         self.max_host_stack_bytes = bytes;
         self

@@ -244,8 +244,10 @@ pub(crate) unsafe fn push(
         store.stack_base()
     } else {
         let outer = store.outer_host_sp;
-        // An outer call on another thread's stack says nothing of this one, which has its floor.
-        if outer > host_sp && outer - host_sp > store.max_host_stack && host_stack::is_own(outer) {
+        // An outer call on another thread's stack says nothing of this thread's own, which has its floor. A stack of the host's
+        // making has none, and nobody knows where it ends: there the distance is all there is.
+        let is_measured = || host_stack::is_own(outer) || !host_stack::is_own(host_sp);
+        if outer > host_sp && outer - host_sp > store.max_host_stack && is_measured() {
             return Err(Error::from(Trap::StackOverflow));
         }
         store.cx.guest_fp - arch::EXIT_BYTES

@@ -4,6 +4,8 @@
 //! it, without end, nests in none of them. So each thread knows its *floor*: the lowest stack pointer at which it
 //! enters a guest. It is learnt once a thread, together with the alternate signal stack that entering needs, so
 //! that the way of a call compares one word for both.
+//!
+//! A stack that the host made, of a fiber of its own, is not known here: on one, the bound of the store is the only one.
 
 use super::signals;
 use crate::error::{Error, Result};
@@ -44,7 +46,7 @@ fn check_slowly(sp: usize) -> Result<()> {
         BOUNDS.set((low, high));
         FLOOR.set(low + FLOOR_BYTES.min((high - low) / 4));
     }
-    // Lower than the thread's own stack lies another one, of a fiber of the host's: it has a guard of its own.
+    // Lower than the thread's own stack lies another one, of a fiber of the host's: where that ends is not known.
     if sp >= FLOOR.get() || sp < BOUNDS.get().0 {
         return Ok(());
     }
