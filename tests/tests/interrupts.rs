@@ -1,10 +1,10 @@
 //! Stopping guests: by a handle from another thread, by a deadline, whatever the guest is doing.
 
 use selvedge::{
-    Caller, Config, Engine, FuelPolicy, GuestCall, Instance, InterruptHandle, Linker, Module, Result, Store,
-    Trap,
+    Caller, Config, Engine, Exception, FuelPolicy, FuncType, GuestCall, Instance, InterruptHandle, Linker,
+    Module, Result, Store, Tag, TagType, Trap,
 };
-use selvedge_tests::{Wakes, poll_once};
+use selvedge_tests::{Wakes, in_child, poll_once};
 use std::future::{pending, poll_fn};
 use std::num::NonZeroU64;
 use std::pin::pin;
@@ -526,5 +526,178 @@ fn a_start_function_may_wait_and_yield() -> Result<()> {
     assert!(pending > 5, "{pending} times");
     store.set_fuel_policy(FuelPolicy::Trap)?;
     assert_eq!(instance?.call::<(), i32>(&mut store, "n", ())?, 100);
+    Ok(())
+}
+
+/// Ends the process when a test hangs: in a child.
+fn within_a_minute(test: &str, body: impl FnOnce() -> Result<()>) {
+    let child = in_child(test, || {
+        // SAFETY: takes a number: alarm(2).
+        unsafe { libc::alarm(60) };
+        body().expect("no error");
+    });
+    assert!(child.status.success(), "{child:?}");
+}
+
+/// Host functions of every way to be called, each of which takes longer than a signal waits for the next one.
+const NAPPING: &str = r#"(module
+    (import "host" "nap" (func $nap))
+    (import "host" "nap_in_slots" (func $nap_in_slots (param f64)))
+    (import "host" "nap_of_values" (func $nap_of_values))
+    (import "host" "nap_async" (func $nap_async))
+    (import "host" "nap_and_throw" (func $nap_and_throw))
+    (func $in_nap (export "nap") (loop $l (call $nap) (br $l)))
+    (func $in_nap_in_slots (export "nap_in_slots") (loop $l (call $nap_in_slots (f64.const 1)) (br $l)))
+    (func $in_nap_of_values (export "nap_of_values") (loop $l (call $nap_of_values) (br $l)))
+    (func $in_nap_async (export "nap_async") (loop $l (call $nap_async) (br $l)))
+    (func $in_nap_and_throw (export "nap_and_throw") (loop $l
+        (block $h (try_table (catch_all $h) (call $nap_and_throw)))
+        (br $l)))
+    (func (export "seven") (result i32) (i32.const 7)))"#;
+
+fn napping(config: &Config) -> Result<(Store<Option<Tag>>, Instance)> {
+    let nap = || thread::sleep(Duration::from_millis(5));
+    let engine = Engine::new(config)?;
+    let mut linker = Linker::<Option<Tag>>::new(&engine);
+    linker.func_wrap("host", "nap", nap)?;
+    linker.func_wrap("host", "nap_in_slots", move |_: f64| nap())?;
+    linker.func_new("host", "nap_of_values", FuncType::new([], []), move |_, _, _| {
+        nap();
+        Ok(())
+    })?;
+    linker.func_wrap_async("host", "nap_async", async move |_caller, (): ()| nap())?;
+    linker.func_wrap(
+        "host",
+        "nap_and_throw",
+        move |mut caller: Caller<'_, Option<Tag>>| -> Result<()> {
+            nap();
+            let tag = caller.data().expect("set below");
+            Err(Exception::new(&mut caller, tag, &[])?.into())
+        },
+    )?;
+    let mut store = Store::new(&engine, None);
+    let tag = Tag::new(&mut store, TagType::new(FuncType::new([], [])))?;
+    *store.data_mut() = Some(tag);
+    let instance = linker.instantiate(&mut store, &Module::new(&engine, NAPPING)?)?;
+    Ok((store, instance))
+}
+
+#[test]
+fn a_guest_that_spends_its_time_in_host_functions_is_stopped() {
+    let test = "a_guest_that_spends_its_time_in_host_functions_is_stopped";
+    within_a_minute(test, || {
+        for config in [Config::new(), metered()] {
+            let (mut store, instance) = napping(&config)?;
+            let _ = store.set_fuel(u64::MAX);
+            for name in [
+                "nap",
+                "nap_in_slots",
+                "nap_of_values",
+                "nap_async",
+                "nap_and_throw",
+            ] {
+                let call = instance.call_async::<_, (), ()>(&mut store, name, ());
+                let error =
+                    block_on(call.with_timeout(Duration::from_millis(50))).expect_err("it never returns");
+                assert!(was_interrupted(&error), "{name}: {error:#}");
+                let frames = error.backtrace().expect("a trap has one").frames();
+                assert_eq!(frames[0].func_name(), Some(format!("in_{name}").as_str()));
+                let thread = interrupt_soon(store.interrupt_handle()?);
+                let error = instance
+                    .call::<(), ()>(&mut store, name, ())
+                    .expect_err("it never returns");
+                assert!(was_interrupted(&error), "{name}: {error:#}");
+                thread.join().expect("no panic");
+                assert_eq!(instance.call::<(), i32>(&mut store, "seven", ())?, 7);
+            }
+        }
+        Ok(())
+    });
+}
+
+/// Guests that go through all of a large memory, again and again.
+const BULK_BYTES: usize = 256 << 20;
+const BULK: &str = r#"(module (memory (export "memory") 4096)
+    (global $value (mut i32) (i32.const 1))
+    (func (export "fill") (loop $l
+        (memory.fill (i32.const 0) (global.get $value) (i32.const 0x1000_0000))
+        (global.set $value (i32.add (global.get $value) (i32.const 1)))
+        (br $l)))
+    (func (export "copy_up") (loop $l
+        (i32.store8 (i32.const 0) (i32.add (i32.load8_u (i32.const 0)) (i32.const 1)))
+        (memory.copy (i32.const 1) (i32.const 0) (i32.const 0x0fff_ffff))
+        (br $l)))
+    (func (export "copy_down") (loop $l
+        (memory.copy (i32.const 0) (i32.const 1) (i32.const 0x0fff_ffff))
+        (br $l))))"#;
+
+#[test]
+fn a_guest_that_spends_its_time_in_bulk_operations_is_stopped_in_the_middle_of_one() {
+    let test = "a_guest_that_spends_its_time_in_bulk_operations_is_stopped_in_the_middle_of_one";
+    within_a_minute(test, || {
+        for config in [Config::new(), metered()] {
+            let engine = Engine::new(&config)?;
+            let mut store = Store::new(&engine, ());
+            let _ = store.set_fuel(u64::MAX);
+            let instance = Instance::new(&mut store, &Module::new(&engine, BULK)?, &[])?;
+            let memory = instance.get_memory(&mut store, "memory").expect("exported");
+            let mut stop = |name: &str| {
+                let call = instance.call_async::<_, (), ()>(&mut store, name, ());
+                let error =
+                    block_on(call.with_timeout(Duration::from_millis(20))).expect_err("it never returns");
+                assert!(was_interrupted(&error), "{name}: {error:#}");
+                let bytes = memory.data(&store);
+                (bytes[0], bytes[BULK_BYTES - 1])
+            };
+            for name in ["copy_up", "copy_down"] {
+                stop(name);
+            }
+            // A stop may come next to the end of one; then again.
+            loop {
+                let (first, last) = stop("fill");
+                if first != last {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn being_watched_does_not_change_what_bulk_operations_do() -> Result<()> {
+    const BYTES: usize = 16 << 20;
+    let engine = Engine::default();
+    let module = Module::new(
+        &engine,
+        r#"(module (memory (export "memory") 256)
+            (func (export "copy") (param i32 i32 i32) (memory.copy (local.get 0) (local.get 1) (local.get 2)))
+            (func (export "fill") (param i32 i32 i32) (memory.fill (local.get 0) (local.get 1) (local.get 2))))"#,
+    )?;
+    let mut store = Store::new(&engine, ());
+    store.interrupt_handle()?;
+    let instance = Instance::new(&mut store, &module, &[])?;
+    let memory = instance.get_memory(&mut store, "memory").expect("exported");
+    let mut expected: Vec<u8> = (0..BYTES as u32)
+        .map(|at| (at.wrapping_mul(0x9e37_79b9) >> 24) as u8)
+        .collect();
+    memory.data_mut(&mut store).copy_from_slice(&expected);
+    let most = BYTES - 5000;
+    for (to, from, length) in [
+        (5000, 0, most),
+        (0, 5000, most),
+        (3, 4, BYTES - 4),
+        (0, 8 << 20, 8 << 20),
+        (7, 7, 9 << 20),
+        (4 << 20, 0, 12 << 20),
+        (1, 2, 0),
+    ] {
+        instance.call::<_, ()>(&mut store, "copy", (to as i32, from as i32, length as i32))?;
+        expected.copy_within(from..from + length, to);
+        assert!(memory.data(&store) == expected, "{from} to {to}, {length} bytes");
+    }
+    instance.call::<_, ()>(&mut store, "fill", (100, 9, 13 << 20))?;
+    expected[100..100 + (13 << 20)].fill(9);
+    assert!(memory.data(&store) == expected, "filled");
     Ok(())
 }

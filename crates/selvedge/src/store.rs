@@ -129,7 +129,11 @@ impl<T> Store<T> {
     /// A handle that stops this store's guest from any thread: see [`InterruptHandle::interrupt`].
     ///
     /// An engine without fuel stops a guest by a signal, SIGURG, to the thread it runs on: compiled code has no checks for it
-    /// and costs nothing. With fuel the guest stops at a fuel check, so that what it spent is exact.
+    /// and costs nothing. With fuel the guest stops at a fuel check, so that what it spent is exact. Either stops where a host function or
+    /// a bulk operation returns as well, and within a long bulk operation, which is paid for as a whole.
+    ///
+    /// Until the guest has stopped, the signal is sent again each millisecond. A host function that blocks on that thread may see it: system
+    /// calls that the kernel does not restart (sleeps, `poll`, `epoll_wait`, reads with a timeout: signal(7)) end with `EINTR`.
     ///
     /// # Errors
     /// No handler can be installed for the signal, or no thread be started that sends it again.

@@ -35,7 +35,7 @@ pub enum Trap {
     BadConversionToInteger = 9,
     /// The guest executed `unreachable`.
     Unreachable = 10,
-    /// Another thread asked the guest to stop.
+    /// The guest was asked to stop, or its time was over.
     Interrupt = 11,
     /// A null where a reference is needed: called by reference, or asserted not to be null.
     NullReference = 12,

@@ -3,8 +3,11 @@
 //! They run on the host's stack through [`super::arch::builtin_call`], with operands and results in 16-byte slots. Bulk operations
 //! pay fuel by length before they do anything: by bytes and by elements ([`selvedge_compiler::FuelCosts`]).
 //! A range that does not fit traps before anything is written. Spec: core/exec/instructions, memory and table instructions.
+//!
+//! Where others may stop the guest, fills and copies of memories go in pieces of [`PIECE_BYTES`], with a look between them. One that is stopped has
+//! done a part of its work, and is paid for as a whole. The others are as short as a data segment, or as a table, of ten million elements at most.
 
-use super::arch::{DONE, EXIT_TRAP};
+use super::arch::{DONE, EXIT_TRAP, UNWIND};
 use super::instance::InstanceVm;
 use super::store::StoreVm;
 use super::vmctx::ValRaw;
@@ -16,6 +19,9 @@ use std::ptr;
 /// The answer of an operation that failed without a trap: -1, in 32 or 64 bits.
 const FAILED: u64 = u64::MAX;
 
+/// Bytes that are copied or set without looking: a millisecond or so where the kernel has to find their pages first.
+const PIECE_BYTES: usize = 4 << 20;
+
 /// One call of an operation: where it came from and its operands.
 struct Call<'a> {
     store: &'a mut StoreVm,
@@ -23,11 +29,30 @@ struct Call<'a> {
     operands: [u64; Builtin::MAX_OPERANDS as usize],
 }
 
-/// Runs operation `id`. Called by [`super::arch::builtin_call`].
+/// Runs operation `id`, and looks whether the guest has to stop before it goes on. Called by [`super::arch::builtin_call`].
 ///
 /// # Safety
 /// `vmctx` is that of the instance whose code runs; `slots` has as many slots as the operation has operands, at least one.
 pub(crate) unsafe extern "C" fn dispatch(vmctx: *mut u8, slots: *mut ValRaw, id: u32) -> u64 {
+    // SAFETY: the caller's promise.
+    let word = unsafe { operate(vmctx, slots, id) };
+    if word != DONE && word != UNWIND {
+        return word;
+    }
+    let instance = InstanceVm::from_vmctx(vmctx);
+    // SAFETY: the caller's promise; an instance lives as long as its store.
+    let vm = unsafe { &*instance }.store();
+    // SAFETY: as above: the guest is parked, and the operation, which may be user code, is over.
+    let store = unsafe { &mut *vm };
+    if store.is_stopped_on_return() {
+        return leave(store, Trap::Interrupt);
+    }
+    word
+}
+
+/// # Safety
+/// As for [`dispatch`].
+unsafe fn operate(vmctx: *mut u8, slots: *mut ValRaw, id: u32) -> u64 {
     let Some(builtin) = Builtin::from_u32(id) else {
         unreachable!("the compiler knows no builtin {id}");
     };
@@ -144,6 +169,28 @@ impl Call<'_> {
         }
     }
 
+    /// Works on `length` bytes by pieces, which `piece` is given in order, each by its offset and how many bytes it has.
+    ///
+    /// # Errors
+    /// The guest has to stop.
+    fn in_pieces(&self, length: usize, mut piece: impl FnMut(usize, usize)) -> Result<(), Trap> {
+        let most = if self.store.cx.interrupt.is_null() {
+            length // nobody asks
+        } else {
+            PIECE_BYTES
+        };
+        let mut done = 0;
+        while length - done > most {
+            piece(done, most);
+            done += most;
+            if self.store.is_stopped() {
+                return Err(Trap::Interrupt);
+            }
+        }
+        piece(done, length - done);
+        Ok(())
+    }
+
     /// `memory.grow`.
     fn memory_grow(&mut self, memory: u64, delta: u64) -> u64 {
         let memory = self.memory(memory);
@@ -154,14 +201,16 @@ impl Call<'_> {
     fn memory_fill(&mut self, memory: u64, start: u64, value: u8, length: u64) -> Result<(), Trap> {
         let to = self.bytes(memory, start, length)?;
         self.store.charge_bytes(length)?;
-        if to.is_shared {
-            // SAFETY: `bytes` checked that the memory has `length` bytes there, and it never shrinks.
-            unsafe { racing::fill(to.start, value, length as usize) };
-        } else {
-            // SAFETY: `bytes` checked that the memory, which is this store's alone, has `length` bytes there.
-            unsafe { ptr::write_bytes(to.start, value, length as usize) };
-        }
-        Ok(())
+        self.in_pieces(length as usize, |offset, bytes| {
+            let start = to.start.wrapping_add(offset);
+            if to.is_shared {
+                // SAFETY: `bytes` checked that the memory has `length` bytes there, and it never shrinks.
+                unsafe { racing::fill(start, value, bytes) };
+            } else {
+                // SAFETY: `bytes` checked that the memory, which is this store's alone, has `length` bytes there.
+                unsafe { ptr::write_bytes(start, value, bytes) };
+            }
+        })
     }
 
     /// `memory.copy`, also of overlapping ranges.
@@ -176,14 +225,25 @@ impl Call<'_> {
         let from = self.bytes(src_memory, src, length)?;
         let to = self.bytes(dst_memory, dst, length)?;
         self.store.charge_bytes(length)?;
-        if from.is_shared || to.is_shared {
-            // SAFETY: `bytes` checked both ranges, and memories do not shrink; they may overlap.
-            unsafe { racing::copy(from.start, to.start, length as usize) };
-        } else {
-            // SAFETY: `bytes` checked both ranges, of memories that are this store's alone; `copy` allows them to overlap.
-            unsafe { ptr::copy(from.start, to.start, length as usize) };
-        }
-        Ok(())
+        let is_shared = from.is_shared || to.is_shared;
+        let length = length as usize;
+        // Where the destination begins within the source, the last piece comes first: no piece is written over before it was read.
+        let overtakes = to.start.addr().wrapping_sub(from.start.addr()) < length;
+        self.in_pieces(length, |offset, bytes| {
+            let offset = if overtakes {
+                length - offset - bytes
+            } else {
+                offset
+            };
+            let (start, from) = (to.start.wrapping_add(offset), from.start.wrapping_add(offset));
+            if is_shared {
+                // SAFETY: `bytes` checked both ranges, and memories do not shrink; they may overlap.
+                unsafe { racing::copy(from, start, bytes) };
+            } else {
+                // SAFETY: `bytes` checked both ranges, of memories that are this store's alone; `copy` allows them to overlap.
+                unsafe { ptr::copy(from, start, bytes) };
+            }
+        })
     }
 
     /// `memory.init`.

@@ -8,11 +8,12 @@
 //!   it waits for a host future                     its task is woken, and the poll looks
 //!   it runs, metered                               `fuel::refill` looks: slices of a watched store are short
 //!   it runs, not metered                           a signal to its thread looks (`super::signals`): compiled code has no check
-//!   a host function of it runs                     whatever of the above comes next
+//!   a host function of it runs                     its return looks (`super::shim`): the guest does not go on
+//!   an operation of the runtime runs               its return looks, and a long one looks between its pieces (`super::builtins`)
 //! ```
 //!
-//! A signal may arrive while a host function runs, and then finds no guest to stop. So it is sent again every few
-//! milliseconds ([`clock`]) until the request was answered.
+//! A signal may arrive while a host function runs, and then finds no guest to stop; so may one that comes between that function's look and the
+//! guest. So it is sent again each millisecond ([`clock`]) until the request was answered.
 //!
 //! A guest may be stopped between any two instructions of its own code, because nothing of it is unwound or resumed: what
 //! the runtime must keep whole is written by host code, which a signal leaves alone.
@@ -38,6 +39,7 @@ use super::store::{StoreVm, VMStoreContext};
 use crate::error::{Error, Result};
 use std::cell::Cell;
 use std::fmt;
+use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
@@ -155,7 +157,23 @@ impl InterruptState {
                 .compare_exchange(late, NONE, Ordering::SeqCst, Ordering::SeqCst);
         }
         if left == 0 {
+            self.nothing_runs();
             drop(self.take_waker());
+        }
+    }
+
+    /// The outermost activation has parked, or has ended. Where it runs may have been written without a [`Running`]: when its host function
+    /// had it watched.
+    pub(crate) fn nothing_runs(&self) {
+        if self.thread.load(Ordering::SeqCst) != 0 {
+            self.thread.store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// A host function returns to its guest, on this thread. It may have had the store watched from another.
+    fn runs_here(&self) {
+        if !self.metered && self.thread.load(Ordering::SeqCst) != this_thread() {
+            self.thread.store(this_thread(), Ordering::SeqCst);
         }
     }
 }
@@ -212,7 +230,7 @@ unsafe fn count(mut act: *const Activation) -> u32 {
 /// Whether the guest of `store` that runs here and now has to stop. Async-signal-safe.
 ///
 /// # Safety
-/// `store` is that of the guest that this thread runs, interrupted in guest code.
+/// `store` is that of the guest that this thread runs, interrupted in guest code or in a call of the host.
 pub(crate) unsafe fn must_stop(store: *const VMStoreContext) -> bool {
     // SAFETY: the caller's promise; a plain word.
     let state = unsafe { (*store).interrupt };
@@ -257,10 +275,19 @@ impl StoreVm {
         Ok(state)
     }
 
-    /// Whether the guest, which is at a check, has to stop.
+    /// Whether the guest, which is at a check or in a call of the host, has to stop.
     pub(crate) fn is_stopped(&self) -> bool {
-        // SAFETY: the guest is this thread's, and at a check of its own code.
-        !self.cx.interrupt.is_null() && unsafe { must_stop(&self.cx) }
+        // SAFETY: the guest is this thread's, and at a check of its own code or in a call.
+        !self.cx.interrupt.is_null() && unsafe { must_stop(ptr::from_ref(self).cast()) }
+    }
+
+    /// A host function or an operation returns to the guest of a watched store: whether that has to stop instead.
+    pub(crate) fn is_stopped_on_return(&self) -> bool {
+        let Some(state) = &self.interrupt else {
+            return false;
+        };
+        state.runs_here(); // before the request is read: invariant 2
+        self.is_stopped()
     }
 
     /// The innermost activation was forgotten, and with it whoever would take its deadline back.

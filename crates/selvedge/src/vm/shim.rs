@@ -13,6 +13,7 @@ use super::arena::ArenaMark;
 use super::block::Caller;
 use super::host::HostFunc;
 use super::store::{Stop, StoreVm};
+use super::trap;
 use super::vmctx::{Answer, HostRecord, ValRaw};
 use crate::error::{Error, Result};
 use crate::host_fn::{HostAsyncFn, HostFn, HostValsAsyncFn, HostValsFn};
@@ -260,9 +261,14 @@ impl<'a, V: Values> Call<'a, V> {
         match outcome {
             Ok(Ok(answer)) if answer.word == SUSPEND => answer,
             Ok(Ok(answer)) => {
-                let roots = self.roots;
-                self.store().roots.truncate(roots);
-                answer
+                let (act, slots, roots) = (self.act, self.slots, self.roots);
+                let store = self.store();
+                store.roots.truncate(roots);
+                if store.cx.interrupt.is_null() {
+                    answer
+                } else {
+                    look(store, act, slots, answer)
+                }
             }
             Ok(Err(error)) => Answer::of(self.stop(Stop::Error(error))),
             Err(payload) => Answer::of(self.stop(Stop::Panic(payload))),
@@ -352,10 +358,26 @@ fn end(store: &mut StoreVm, stop: Stop, slots: *mut ValRaw, roots: usize) -> u64
         && !store.is_answer(slots)
         && store.is_caught(error)
     {
+        if store.is_stopped_on_return() {
+            store.stop = Some(Stop::Error(trap::interrupted(store)));
+            return EXIT;
+        }
         return UNWIND;
     }
     store.stop = Some(stop);
     EXIT
+}
+
+/// A host function of a watched store returns to the guest, unless that has to stop.
+#[cold]
+#[inline(never)]
+fn look(store: &mut StoreVm, act: *mut Activation, slots: *mut ValRaw, answer: Answer) -> Answer {
+    // No guest waits for the answer when the host asks a limiter; and at a fuel check the units that it was given count first.
+    if act.is_null() || store.is_answer(slots) || !store.is_stopped_on_return() {
+        return answer;
+    }
+    store.stop = Some(Stop::Error(trap::interrupted(store)));
+    Answer::of(EXIT)
 }
 
 #[cold]
