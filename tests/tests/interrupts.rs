@@ -701,3 +701,78 @@ fn being_watched_does_not_change_what_bulk_operations_do() -> Result<()> {
     assert!(memory.data(&store) == expected, "filled");
     Ok(())
 }
+
+static SIGNALS: AtomicU64 = AtomicU64::new(0);
+
+extern "C" fn count_signal(_: libc::c_int) {
+    SIGNALS.fetch_add(1, Ordering::SeqCst);
+}
+
+#[test]
+fn an_idle_store_that_is_interrupted_gets_no_signals() {
+    let test = "an_idle_store_that_is_interrupted_gets_no_signals";
+    within_a_minute(test, || {
+        let (mut store, instance) = guest(&Config::new())?;
+        // Watched first by a call that is made and does not run yet.
+        let call = instance.call_async::<_, _, i32>(&mut store, "add", (1, 2));
+        assert_eq!(block_on(call.with_timeout(Duration::from_secs(3600)))?, 3);
+        let handle = store.interrupt_handle()?;
+        // From here on no guest looks any more; whatever is sent is counted.
+        // SAFETY: a `sigaction` of zeros is one: no flags, nothing masked.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = count_signal as *const () as usize;
+        // SAFETY: the handler only adds to an atomic.
+        let result = unsafe { libc::sigaction(libc::SIGURG, &action, std::ptr::null_mut()) };
+        assert_eq!(result, 0);
+        handle.interrupt();
+        thread::sleep(Duration::from_millis(50));
+        assert_eq!(SIGNALS.load(Ordering::SeqCst), 0);
+        // A call that waits does not need them either.
+        assert!(instance.call::<_, i32>(&mut store, "add", (1, 2)).is_err());
+        let mut call = Box::pin(instance.call_async::<_, (), ()>(&mut store, "wait", ()));
+        assert!(poll_once(call.as_mut()).is_pending());
+        handle.interrupt();
+        thread::sleep(Duration::from_millis(50));
+        assert_eq!(SIGNALS.load(Ordering::SeqCst), 0);
+        Ok(())
+    });
+}
+
+/// The host function asks for the handle in the poll in which its call parks for the first time.
+#[test]
+fn a_call_that_is_watched_from_its_own_host_function_is_woken() {
+    let test = "a_call_that_is_watched_from_its_own_host_function_is_woken";
+    within_a_minute(test, || {
+        for polls_before in [0, 1] {
+            let engine = Engine::default();
+            let mut linker = Linker::<mpsc::Sender<InterruptHandle>>::new(&engine);
+            linker.func_wrap_async(
+                "host",
+                "wait",
+                async move |mut caller: Caller<'_, mpsc::Sender<InterruptHandle>>, (): ()| -> Result<()> {
+                    selvedge_tests::wait(polls_before).await;
+                    let handle = caller.interrupt_handle()?;
+                    caller.data().send(handle).expect("the test waits for it");
+                    pending::<()>().await;
+                    Ok(())
+                },
+            )?;
+            let module = Module::new(
+                &engine,
+                r#"(module (import "host" "wait" (func $wait)) (func (export "wait") (call $wait)))"#,
+            )?;
+            let (send, receive) = mpsc::channel::<InterruptHandle>();
+            let mut store = Store::new(&engine, send);
+            let instance = linker.instantiate(&mut store, &module)?;
+            let thread = thread::spawn(move || {
+                let handle = receive.recv().expect("the host function sends it");
+                thread::sleep(Duration::from_millis(10)); // most likely parked by now; right either way
+                handle.interrupt();
+            });
+            let result = block_on(instance.call_async::<_, (), ()>(&mut store, "wait", ()));
+            assert!(result.is_err_and(|error| was_interrupted(&error)));
+            thread.join().expect("no panic");
+        }
+        Ok(())
+    });
+}

@@ -181,7 +181,8 @@ impl<T> StoreContextMut<'_, T> {
     /// # Errors
     /// As there.
     pub fn interrupt_handle(&mut self) -> Result<InterruptHandle> {
-        Ok(InterruptHandle::new(self.vm_mut().watch()?))
+        let runs = self.is_in_host_function();
+        Ok(InterruptHandle::new(self.vm_mut().watch(runs)?))
     }
 }
 

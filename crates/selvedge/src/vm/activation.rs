@@ -539,7 +539,12 @@ pub(crate) unsafe fn poll(vm: *mut StoreVm, act: *mut Activation, cx: &mut Conte
         return Poll::Ready(Err(error));
     }
     // SAFETY: the caller's promise, and nothing is pending.
-    unsafe { resume(vm, act, cx) }
+    let polled = unsafe { resume(vm, act, cx) };
+    if polled.is_pending() {
+        // SAFETY: the caller's promise; it has not ended.
+        unsafe { park_if_watched(vm, act, cx) };
+    }
+    polled
 }
 
 /// [`poll`], whatever the activation waits for.
@@ -551,7 +556,12 @@ unsafe fn poll_any(vm: *mut StoreVm, act: *mut Activation, cx: &mut Context<'_>)
     // SAFETY: the caller's promise; a plain word.
     if unsafe { (*vm).cx.interrupt.is_null() } {
         // SAFETY: the caller's promise.
-        unsafe { poll_on(vm, act, cx) }
+        let polled = unsafe { poll_on(vm, act, cx) };
+        if polled.is_pending() {
+            // SAFETY: the caller's promise; it has not ended.
+            unsafe { park_if_watched(vm, act, cx) };
+        }
+        polled
     } else {
         // SAFETY: as above.
         unsafe { poll_watched(vm, act, cx) }
@@ -580,21 +590,57 @@ unsafe fn poll_watched(vm: *mut StoreVm, act: *mut Activation, cx: &mut Context<
     }
     // SAFETY: the caller's promise.
     let polled = unsafe { poll_on(vm, act, cx) };
-    // One that yields has woken its task already, and looks when that is polled: there is nobody to remember.
-    // SAFETY: invariant 2: a call that is pending has not ended.
-    if polled.is_pending() && unsafe { (*act).pending.is_some() } {
-        let remembered = catch_unwind(AssertUnwindSafe(|| {
-            state.remember(cx.waker());
-            if state.stops(index) {
-                cx.waker().wake_by_ref(); // asked for before there was anyone to wake
-            }
-        }));
-        if let Err(payload) = remembered {
-            // SAFETY: the caller's promise.
-            unsafe { pop_and_resume(vm, act, payload) };
-        }
+    if polled.is_pending() {
+        // SAFETY: the caller's promise; it has not ended.
+        unsafe { park_watched(vm, act, cx) };
     }
     polled
+}
+
+/// A call is pending: its host function may have had the store watched in this poll.
+///
+/// # Safety
+/// As for [`park_watched`].
+#[inline(always)]
+unsafe fn park_if_watched(vm: *mut StoreVm, act: *mut Activation, cx: &Context<'_>) {
+    // SAFETY: the caller's promise; a plain word.
+    if !unsafe { (*vm).cx.interrupt.is_null() } {
+        // SAFETY: the caller's promise.
+        unsafe { park_watched(vm, act, cx) };
+    }
+}
+
+/// A call of a watched store is pending: says whom to wake, and that nothing runs.
+///
+/// # Safety
+/// `act` is an activation of `vm` that was polled and has not ended; `vm` is watched.
+#[cold]
+unsafe fn park_watched(vm: *mut StoreVm, act: *mut Activation, cx: &Context<'_>) {
+    // SAFETY: the caller's promise; a plain word.
+    let state = unsafe { (*vm).cx.interrupt };
+    // SAFETY: interrupt invariant 1; the store is borrowed by whoever polls.
+    let state = unsafe { &*state };
+    // SAFETY: invariant 2.
+    if unsafe { (*act).parent.is_null() } {
+        state.nothing_runs();
+    }
+    // One that yields has woken its task already, and looks when that is polled: there is nobody to remember.
+    // SAFETY: invariant 2.
+    if unsafe { (*act).pending.is_none() } {
+        return;
+    }
+    // SAFETY: invariant 2.
+    let index = unsafe { index_of(act) };
+    let remembered = catch_unwind(AssertUnwindSafe(|| {
+        state.remember(cx.waker());
+        if state.stops(index) {
+            cx.waker().wake_by_ref(); // asked for before there was anyone to wake
+        }
+    }));
+    if let Err(payload) = remembered {
+        // SAFETY: the caller's promise.
+        unsafe { pop_and_resume(vm, act, payload) };
+    }
 }
 
 /// Begins a poll: sees to it that this thread, which may be another one than that which entered, can run the guest.

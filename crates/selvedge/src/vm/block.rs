@@ -197,6 +197,11 @@ impl<'a, T> StoreContextMut<'a, T> {
         }
     }
 
+    /// Whether a host function has it from its guest, and not the store's owner.
+    pub(crate) fn is_in_host_function(&self) -> bool {
+        !self.owner.is_null()
+    }
+
     /// For the vm's own entry points.
     pub(crate) fn raw(&mut self) -> (*mut StoreVm, *mut Activation) {
         (Block::vm(self.block), self.owner)

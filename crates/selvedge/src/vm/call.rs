@@ -354,9 +354,9 @@ impl Leave<'_> {
         };
         // SAFETY: it has not ended.
         let index = unsafe { index_of(act) };
-        // SAFETY: `'s` keeps the store for us alone, and nothing of it runs.
+        // SAFETY: `'s` keeps the store for us alone, and nothing of it runs but the host function that made this call, if one did.
         let store = unsafe { &mut *self.vm() };
-        Ok(Some((store.watch()?, index)))
+        Ok(Some((store.watch(index > 0)?, index)))
     }
 
     /// Why the call was not entered.

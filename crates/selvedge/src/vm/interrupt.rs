@@ -245,11 +245,12 @@ pub(crate) unsafe fn must_stop(store: *const VMStoreContext) -> bool {
 }
 
 impl StoreVm {
-    /// The state that those who may stop the guest share, made when first asked for.
+    /// The state that those who may stop the guest share, made when first asked for. `runs` says that a host function asks, or
+    /// what it called: its guest goes on on this thread.
     ///
     /// # Errors
     /// The signal's handler cannot be installed, or may not be; the thread that keeps the time cannot be started.
-    pub(crate) fn watch(&mut self) -> Result<Arc<InterruptState>> {
+    pub(crate) fn watch(&mut self, runs: bool) -> Result<Arc<InterruptState>> {
         if let Some(state) = &self.interrupt {
             return Ok(state.clone());
         }
@@ -268,8 +269,7 @@ impl StoreVm {
         self.is_plain = false;
         self.interrupt = Some(state.clone());
         self.shorten_slices();
-        if !self.top.is_null() && !metered {
-            // A host function asks for it: the guest that it will go back to runs on this thread.
+        if runs && !metered {
             state.thread.store(this_thread(), Ordering::SeqCst);
         }
         Ok(state)
