@@ -4,7 +4,8 @@ use selvedge::{
     Caller, Config, Engine, Error, Exception, Extern, ExternRef, Func, FuncType, Instance, Linker, Module,
     Result, RootScope, Store, Tag, TagType, Trap, Val, ValType,
 };
-use selvedge_tests::{drive, wait};
+use selvedge_tests::{drive, in_child, wait};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -422,4 +423,64 @@ fn many_clauses_around_many_calls_do_not_make_compiling_hang() {
     let many = format!("(module {tags} (func $f try_table {clauses} {calls} end))");
     let error = Module::new(&engine, many).unwrap_err();
     assert!(error.to_string().contains("carry"), "{error}");
+}
+
+/// What an error says was being done, and panics when it is dropped.
+struct Bomb;
+
+impl std::fmt::Display for Bomb {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a bomb")
+    }
+}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("the bomb went off");
+    }
+}
+
+/// The guest catches the exception, so that the error which carried it is dropped on the way.
+#[test]
+fn a_destructor_that_panics_when_its_error_was_caught_is_a_panic_of_the_host() {
+    let test = "a_destructor_that_panics_when_its_error_was_caught_is_a_panic_of_the_host";
+    let child = in_child(test, || {
+        let engine = Engine::default();
+        let module = Module::new(
+            &engine,
+            r#"(module
+                (import "host" "now" (func $now)) (import "host" "later" (func $later))
+                (func (export "now") (block $h (try_table (catch_all $h) (call $now))))
+                (func (export "later") (block $h (try_table (catch_all $h) (call $later))))
+                (func (export "seven") (result i32) (i32.const 7)))"#,
+        )
+        .unwrap();
+        let mut linker = Linker::<Tag>::new(&engine);
+        let throw = |mut caller: Caller<'_, Tag>| -> Result<()> {
+            let tag = *caller.data();
+            Err(Error::from(Exception::new(&mut caller, tag, &[])?).context(Bomb))
+        };
+        linker.func_wrap("host", "now", throw).unwrap();
+        linker
+            .func_wrap_async("host", "later", async move |caller: Caller<'_, Tag>, (): ()| {
+                wait(1).await;
+                throw(caller)
+            })
+            .unwrap();
+        let mut scratch = Store::new(&engine, ());
+        let ty = || TagType::new(FuncType::new([], []));
+        let tag = Tag::new(&mut scratch, ty()).unwrap();
+        let mut store = Store::new(&engine, tag);
+        *store.data_mut() = Tag::new(&mut store, ty()).unwrap();
+        let instance = linker.instantiate(&mut store, &module).unwrap();
+        for name in ["now", "later", "now"] {
+            let call = AssertUnwindSafe(|| drive(instance.call_async::<_, (), ()>(&mut store, name, ())));
+            let payload = catch_unwind(call).expect_err("the panic goes on");
+            assert_eq!(payload.downcast_ref(), Some(&"the bomb went off"), "{name}");
+            assert_eq!(instance.call::<_, i32>(&mut store, "seven", ()).unwrap(), 7);
+        }
+        let call = AssertUnwindSafe(|| instance.call::<_, ()>(&mut store, "now", ()));
+        assert!(catch_unwind(call).is_err());
+    });
+    assert!(child.status.success(), "{child:?}");
 }

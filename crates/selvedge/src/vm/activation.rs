@@ -745,7 +745,11 @@ unsafe fn end_of_host_poll(
         }
         // SAFETY: the caller's promise.
         Ok(Poll::Ready(Err(mut error))) => match unsafe { catch_parked(vm, act, &error) } {
-            Ok(true) => return Poll::Ready(Ok(())),
+            // What was said about the exception goes with its error, and is user code.
+            Ok(true) => match catch_unwind(AssertUnwindSafe(|| drop(error))) {
+                Ok(()) => return Poll::Ready(Ok(())),
+                Err(payload) => Stop::Panic(payload),
+            },
             Ok(false) => {
                 // SAFETY: the caller's promise; store invariant 1.
                 trap::add_backtrace(unsafe { &mut *vm }, &mut error);

@@ -277,9 +277,8 @@ impl<'a, V: Values> Call<'a, V> {
 
     #[inline(always)]
     fn stop(&mut self, stop: Stop) -> u64 {
-        self.back();
-        let (roots, slots) = (self.roots, self.slots);
-        end(self.store(), stop, slots, roots)
+        // SAFETY: the call's own words; its user code is over.
+        unsafe { end(self.vm, self.act, stop, self.slots, self.roots) }
     }
 
     /// Polls a new future once where it will stay.
@@ -349,22 +348,35 @@ impl<'a, V: Values> Call<'a, V> {
 
 /// A host function has failed: says with which word the guest goes on or is left.
 ///
-/// The call's words one by one: a reference to the call would keep all of them in memory, whether it fails or not.
+/// The call's words one by one: a reference to the call would keep all of them in memory, whether it fails or not. Nothing unwinds out of this:
+/// what is dropped on the way, wakers and what was said about the error, is user code.
+///
+/// # Safety
+/// They are those of a running call ([`Call`]), and no reference into the store is held.
 #[cold]
 #[inline(never)]
-fn end(store: &mut StoreVm, stop: Stop, slots: *mut ValRaw, roots: usize) -> u64 {
+unsafe fn end(vm: *mut StoreVm, act: *mut Activation, stop: Stop, slots: *mut ValRaw, roots: usize) -> u64 {
+    // SAFETY: the caller's promise.
+    let cut = catch_unwind(AssertUnwindSafe(|| unsafe { &mut *vm }.cut_to(act)));
+    // SAFETY: as above.
+    let store = unsafe { &mut *vm };
     store.roots.truncate(roots);
-    if let Stop::Error(error) = &stop
-        && !store.is_answer(slots)
-        && store.is_caught(error)
-    {
-        if store.is_stopped_on_return() {
-            store.stop = Some(Stop::Error(trap::interrupted(store)));
-            return EXIT;
-        }
-        return UNWIND;
+    let is_caught = match &stop {
+        Stop::Error(error) => cut.is_ok() && !store.is_answer(slots) && store.is_caught(error),
+        Stop::Panic(_) => false,
+    };
+    if cut.is_ok() && !is_caught {
+        store.stop = Some(stop);
+        return EXIT;
     }
-    store.stop = Some(stop);
+    let dropped = cut.and(catch_unwind(AssertUnwindSafe(|| drop(stop))));
+    // SAFETY: as above; user code is over.
+    let store = unsafe { &mut *vm };
+    store.stop = match dropped {
+        Err(payload) => Some(Stop::Panic(payload)),
+        Ok(()) if store.is_stopped_on_return() => Some(Stop::Error(trap::interrupted(store))),
+        Ok(()) => return UNWIND,
+    };
     EXIT
 }
 
