@@ -304,17 +304,24 @@ impl Call<'_> {
         length: u64,
     ) -> Result<(), Trap> {
         let (to, from) = (self.table(dst_table), self.table(src_table));
-        let from = self.store.tables[from]
-            .range(src, length)
-            .ok_or(Trap::TableOutOfBounds)?
-            .as_ptr();
+        let tables = &self.store.tables;
+        if tables[from].range(src, length).is_none() || tables[to].range(dst, length).is_none() {
+            return Err(Trap::TableOutOfBounds);
+        }
         self.store.charge(length)?;
-        let to = self.store.tables[to]
-            .range_mut(dst, length)
-            .ok_or(Trap::TableOutOfBounds)?
-            .as_mut_ptr();
-        // SAFETY: both ranges were just found to lie in their tables; `copy` allows them to overlap.
-        unsafe { ptr::copy(from, to, length as usize) };
+        if to == from {
+            // Both ranges lie in it, as just checked.
+            let (src, dst, length) = (src as usize, dst as usize, length as usize);
+            self.store.tables[to]
+                .elements_mut()
+                .copy_within(src..src + length, dst);
+            return Ok(());
+        }
+        let both = self.store.tables.get_disjoint_mut([to, from]);
+        let [to, from] = both.expect("two tables of the store");
+        let from = from.range(src, length).ok_or(Trap::TableOutOfBounds)?;
+        let to = to.range_mut(dst, length).ok_or(Trap::TableOutOfBounds)?;
+        to.copy_from_slice(from);
         Ok(())
     }
 }

@@ -133,6 +133,11 @@ impl TableVm {
             .get_mut(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
     }
 
+    /// All elements, to write to.
+    pub(crate) fn elements_mut(&mut self) -> &mut [u64] {
+        &mut self.elements
+    }
+
     /// Sets all elements.
     pub(crate) fn fill(&mut self, value: u64) {
         self.elements.fill(value);
