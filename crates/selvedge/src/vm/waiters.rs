@@ -1,16 +1,16 @@
 //! Who waits at which address of a shared memory: threads, and parked guests.
 //!
-//! A *waiter* is queued under its address while it waits. Who notifies takes the oldest ones out of the queue, marks them woken,
-//! and wakes them: a thread by its condition variable, a parked guest by its task's waker. All of it happens under one lock a memory,
+//! A *waiter* is queued under its address while it waits, by a *ticket*: tickets ascend, so that the queue is one of first come, first served, and
+//! finds a waiter that leaves without going through the others. Who notifies takes the oldest ones out of the queue, marks them woken, and wakes them: a thread by its condition variable, a parked guest by its task's waker. All of it happens under one lock a memory,
 //! so a value that was found as expected under the lock cannot be changed and notified before the waiter is queued.
 //!
 //! Invariants
 //! 1. A waiter is in the queue of its address exactly while it is neither woken nor gone.
 //! 2. Wakers are cloned, woken and dropped without the lock: they are the embedder's code.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -31,6 +31,8 @@ pub enum WaitResult {
 #[derive(Debug, Default)]
 pub(crate) struct Waiter {
     woken: AtomicBool,
+    /// Its ticket, written and read under the lock; 0 before it joined.
+    ticket: AtomicU64,
     thread: Condvar,
     task: Mutex<Option<Waker>>,
 }
@@ -59,7 +61,50 @@ impl Waiter {
     }
 }
 
-type Queues = HashMap<u64, VecDeque<Arc<Waiter>>>;
+/// The queues by address, each by ticket.
+#[derive(Debug, Default)]
+struct Queues {
+    by_address: HashMap<u64, BTreeMap<Ticket, Arc<Waiter>>>,
+    /// The last ticket given out.
+    last: u64,
+}
+
+impl Queues {
+    fn add(&mut self, address: u64, waiter: &Arc<Waiter>) {
+        self.last += 1;
+        waiter.ticket.store(self.last, Ordering::Relaxed);
+        let queue = self.by_address.entry(address).or_default();
+        queue.insert(Ticket(self.last), waiter.clone());
+    }
+
+    /// Takes a waiter out, if it is still in.
+    fn remove(&mut self, address: u64, waiter: &Waiter) {
+        if let Some(queue) = self.by_address.get_mut(&address) {
+            queue.remove(&Ticket(waiter.ticket.load(Ordering::Relaxed)));
+            if queue.is_empty() {
+                self.by_address.remove(&address);
+            }
+        }
+    }
+}
+
+/// A waiter's place in its queue.
+#[derive(Debug, PartialEq, Eq)]
+struct Ticket(u64);
+
+impl Ord for Ticket {
+    fn cmp(&self, other: &Ticket) -> std::cmp::Ordering {
+        #[cfg(test)]
+        tests::COMPARED.set(tests::COMPARED.get() + 1);
+        self.0.cmp(&other.0)
+    }
+}
+
+impl PartialOrd for Ticket {
+    fn partial_cmp(&self, other: &Ticket) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 /// The queues of one memory.
 #[derive(Debug, Default)]
@@ -82,14 +127,14 @@ impl Waiters {
         let mut queues = self.lock();
         let joins = is_expected();
         if joins {
-            queues.entry(address).or_default().push_back(waiter.clone());
+            queues.add(address, waiter);
         }
         joins
     }
 
     /// Takes a waiter out, unless it was woken. Whether it was.
     pub(crate) fn leave(&self, address: u64, waiter: &Arc<Waiter>) -> bool {
-        remove(&mut self.lock(), address, waiter);
+        self.lock().remove(address, waiter);
         waiter.is_woken()
     }
 
@@ -109,12 +154,12 @@ impl Waiters {
                 return Ok(WaitResult::Woken);
             }
             if let Some(error) = give_up() {
-                remove(&mut queues, address, waiter);
+                queues.remove(address, waiter);
                 return Err(error);
             }
             let left = until.map(|at| at.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
-                remove(&mut queues, address, waiter);
+                queues.remove(address, waiter);
                 return Ok(WaitResult::TimedOut);
             }
             let time = [left, slice].into_iter().flatten().min();
@@ -133,11 +178,11 @@ impl Waiters {
     pub(crate) fn notify(&self, address: u64, most: u32) -> Woken {
         let mut queues = self.lock();
         let mut woken = Woken::default();
-        let Some(queue) = queues.get_mut(&address) else {
+        let Some(queue) = queues.by_address.get_mut(&address) else {
             return woken;
         };
         while woken.count < most
-            && let Some(waiter) = queue.pop_front()
+            && let Some((_, waiter)) = queue.pop_first()
         {
             waiter.woken.store(true, Ordering::Release);
             waiter.thread.notify_one();
@@ -145,23 +190,14 @@ impl Waiters {
             woken.waiters.push(waiter);
         }
         if queue.is_empty() {
-            queues.remove(&address);
+            queues.by_address.remove(&address);
         }
         woken
     }
 
     #[cfg(test)]
     pub(crate) fn count(&self) -> usize {
-        self.lock().values().map(VecDeque::len).sum()
-    }
-}
-
-fn remove(queues: &mut Queues, address: u64, waiter: &Arc<Waiter>) {
-    if let Some(queue) = queues.get_mut(&address) {
-        queue.retain(|queued| !Arc::ptr_eq(queued, waiter));
-        if queue.is_empty() {
-            queues.remove(&address);
-        }
+        self.lock().by_address.values().map(BTreeMap::len).sum()
     }
 }
 
@@ -189,9 +225,15 @@ impl Woken {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
     use std::convert::Infallible;
     use std::sync::atomic::AtomicUsize;
     use std::task::Wake;
+
+    thread_local! {
+        /// How often this thread compared tickets.
+        pub(super) static COMPARED: Cell<u64> = const { Cell::new(0) };
+    }
 
     fn never() -> Option<Infallible> {
         None
@@ -210,6 +252,38 @@ mod tests {
         assert_eq!(waiters.notify(8, u32::MAX).count, 1);
         assert_eq!(waiters.notify(8, 1).count, 0);
         assert_eq!(waiters.count(), 1);
+    }
+
+    #[test]
+    fn a_hundred_thousand_leave_without_looking_at_each_other() {
+        const COUNT: u64 = 100_000;
+        let waiters = Waiters::default();
+        let all: Vec<_> = (0..COUNT).map(|_| Arc::<Waiter>::default()).collect();
+        for waiter in &all {
+            assert!(waiters.join(8, waiter, || true));
+        }
+        COMPARED.set(0);
+        // Forwards, backwards, and from the middle.
+        for (index, waiter) in all.iter().enumerate().filter(|(index, _)| index % 3 == 0) {
+            assert!(!waiters.leave(8, waiter), "{index}");
+        }
+        for waiter in all.iter().rev() {
+            waiters.leave(8, waiter); // some have left before
+        }
+        assert_eq!(waiters.count(), 0);
+        let each = COMPARED.get() / COUNT;
+        assert!(each < 200, "{each} comparisons for each");
+    }
+
+    #[test]
+    fn one_that_never_joined_takes_nobody_with_it() {
+        let waiters = Waiters::default();
+        let queued = Arc::default();
+        waiters.join(8, &queued, || true);
+        assert!(!waiters.leave(8, &Arc::default()));
+        assert_eq!(waiters.count(), 1);
+        assert_eq!(waiters.notify(8, 1).count, 1);
+        assert!(waiters.leave(8, &queued), "it was woken, and leaves all the same");
     }
 
     #[test]
