@@ -1,6 +1,6 @@
 //! Hostile use of references and exceptions: what a guest may try to do to the heap, and what must come of it.
 
-use selvedge::{Config, Engine, Instance, Module, Store};
+use selvedge::{Config, Engine, Instance, Module, Store, StoreLimitsBuilder};
 
 /// Keeps some exceptions in a list, and throws others away. A node takes 32 bytes.
 const LIST: &str = r#"(module
@@ -48,4 +48,35 @@ fn a_heap_that_is_kept_nearly_full_is_not_collected_at_every_throw() {
     instance.call::<(), ()>(&mut store, "let_go", ()).unwrap();
     instance.call::<_, ()>(&mut store, "waste", 100_000).unwrap();
     assert!(store.reference_heap_bytes() < LIMIT_BYTES);
+}
+
+#[test]
+fn the_exceptions_of_a_guest_count_against_the_limits_of_its_store() {
+    const LIMIT_BYTES: usize = 64 << 10;
+    let engine = Engine::default();
+    let module = Module::new(&engine, LIST).unwrap();
+    let limits = |bytes| StoreLimitsBuilder::new().reference_heap_bytes(bytes).build();
+    let mut store = Store::new(&engine, limits(LIMIT_BYTES));
+    store.limiter(|limits| limits);
+    let instance = Instance::new(&mut store, &module, &[]).unwrap();
+    let refused = instance.call::<_, ()>(&mut store, "keep", 1 << 20).unwrap_err();
+    assert!(refused.to_string().contains("of 65536 bytes"), "{refused}");
+    assert!(store.reference_heap_bytes() <= LIMIT_BYTES);
+    instance.call::<(), ()>(&mut store, "let_go", ()).unwrap();
+    instance.call::<_, ()>(&mut store, "waste", 100_000).unwrap();
+
+    // A new limit holds for a heap that is there, and goes no higher than the engine's.
+    *store.data_mut() = limits(4096);
+    store.limiter(|limits| limits);
+    assert!(instance.call::<_, ()>(&mut store, "keep", 1 << 12).is_err());
+    assert!(store.reference_heap_bytes() <= LIMIT_BYTES);
+    let mut config = Config::new();
+    config.max_reference_heap_bytes(4096);
+    let engine = Engine::new(&config).unwrap();
+    let mut store = Store::new(&engine, limits(LIMIT_BYTES));
+    store.limiter(|limits| limits);
+    let module = Module::new(&engine, LIST).unwrap();
+    let instance = Instance::new(&mut store, &module, &[]).unwrap();
+    let refused = instance.call::<_, ()>(&mut store, "keep", 1 << 20).unwrap_err();
+    assert!(refused.to_string().contains("of 4096 bytes"), "{refused}");
 }

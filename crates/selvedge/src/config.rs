@@ -167,7 +167,8 @@ impl Config {
 
     /// How many bytes the objects of a store's references may take, at most 4 GiB; an allocation beyond is an error. What a
     /// reference of the host's refers to is not counted. A heap of which less than a sixteenth was free after a collection counts as
-    /// full, once that is used. Default: 1 GiB.
+    /// full, once that is used. Default: 1 GiB; a store's limiter may allow less
+    /// ([`ResourceLimiter::reference_heap_bytes`](crate::ResourceLimiter::reference_heap_bytes)).
     pub fn max_reference_heap_bytes(&mut self, bytes: usize) -> &mut Config {
         self.max_reference_heap_bytes = bytes;
         self

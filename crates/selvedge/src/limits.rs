@@ -33,6 +33,13 @@ pub trait ResourceLimiter {
     fn tables(&self) -> usize {
         DEFAULT_COUNT
     }
+
+    /// How many bytes the objects of the store's references may take, exceptions among them: the smaller of this and
+    /// [`Config::max_reference_heap_bytes`](crate::Config::max_reference_heap_bytes), which says what is counted. Asked once, by
+    /// [`Store::limiter`]. Default: no limit but that.
+    fn reference_heap_bytes(&self) -> usize {
+        usize::MAX
+    }
 }
 
 const DEFAULT_COUNT: usize = 10_000;
@@ -112,6 +119,7 @@ impl<T: 'static> Store<T> {
             instances: limits.instances(),
             memories: limits.memories(),
             tables: limits.tables(),
+            reference_heap_bytes: limits.reference_heap_bytes(),
         };
         let ask = move |mut caller: Caller<'_, T>, kind: i32, current: i64, desired: i64, maximum: i64| {
             let growth = Growth::from_raw((kind, current, desired, maximum));
@@ -163,6 +171,7 @@ pub struct StoreLimits {
     instances: usize,
     memories: usize,
     tables: usize,
+    reference_heap_bytes: usize,
     fails: bool,
 }
 
@@ -174,6 +183,7 @@ impl Default for StoreLimits {
             instances: DEFAULT_COUNT,
             memories: DEFAULT_COUNT,
             tables: DEFAULT_COUNT,
+            reference_heap_bytes: usize::MAX,
             fails: false,
         }
     }
@@ -210,6 +220,10 @@ impl ResourceLimiter for StoreLimits {
 
     fn tables(&self) -> usize {
         self.tables
+    }
+
+    fn reference_heap_bytes(&self) -> usize {
+        self.reference_heap_bytes
     }
 }
 
@@ -252,6 +266,13 @@ impl StoreLimitsBuilder {
     /// How many tables the store may have. Default: 10 000.
     pub fn tables(mut self, count: usize) -> StoreLimitsBuilder {
         self.limits.tables = count;
+        self
+    }
+
+    /// How many bytes the objects of the store's references may take, exceptions among them. An allocation beyond ends the guest's call with an
+    /// error. Default: [`Config::max_reference_heap_bytes`](crate::Config::max_reference_heap_bytes), which this does not raise.
+    pub fn reference_heap_bytes(mut self, bytes: usize) -> StoreLimitsBuilder {
+        self.limits.reference_heap_bytes = bytes;
         self
     }
 

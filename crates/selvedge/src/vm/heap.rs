@@ -8,14 +8,15 @@
 //!
 //!   the region, one a store, made on first use
 //!   offset 0    | never used           |
-//!   offset 16   | header               | size in bytes (32 bits), kind (8), mark (1)
+//!   offset 16   | header               | size in bytes (32 bits), kind (3), mark (1), link (28)
 //!               | payload              | external: the host value's number
 //!               |                      | exception: the tag's number, then one 16-byte slot a value, from the next slot on
 //!               |                      | free: the next free block of its class
 //!               | the next block ..    | blocks follow one another without a gap
 //! ```
 //!
-//! Collecting is mark and sweep, stop the world, exact, and does not move objects; nothing but [`super::collect`] and this file
+//! Collecting is mark and sweep, stop the world, exact, and does not move objects. Objects that are marked and were not looked at yet are a list by
+//! the links in their headers: a collection needs no memory, however large the region is. Nothing but [`super::collect`] and this file
 //! knows so. Compiled code names its live references in stack maps and reloads them after each call, so a collector that
 //! moves is a change of these two files.
 //!
@@ -64,10 +65,28 @@ pub(crate) enum Kind {
 struct Header(u64);
 
 impl Header {
-    const MARK: u64 = 1 << 40;
+    const KIND_SHIFT: u32 = 32;
+    const KIND: u64 = 0b111;
+    const MARK: u64 = 1 << 35;
+    /// The link is an offset in grains, of which a region has less than 2^28; 0: none.
+    const LINK_SHIFT: u32 = 36;
 
     fn new(kind: Kind, bytes: usize) -> Header {
-        Header((kind as u64) << 32 | bytes as u64)
+        Header((kind as u64) << Header::KIND_SHIFT | bytes as u64)
+    }
+
+    /// Of the same block, marked and linked to another one.
+    fn marked(self, link: u32) -> Header {
+        let grains = u64::from(link) / GRAIN_BYTES as u64;
+        Header(self.unmarked().0 | Header::MARK | grains << Header::LINK_SHIFT)
+    }
+
+    fn unmarked(self) -> Header {
+        Header(self.0 & (Header::MARK - 1))
+    }
+
+    fn link(self) -> u32 {
+        (self.0 >> Header::LINK_SHIFT) as u32 * GRAIN_BYTES as u32
     }
 
     fn bytes(self) -> usize {
@@ -75,7 +94,7 @@ impl Header {
     }
 
     fn kind(self) -> Kind {
-        match self.0 >> 32 & 0xff {
+        match self.0 >> Header::KIND_SHIFT & Header::KIND {
             1 => Kind::External,
             2 => Kind::Exception,
             _ => Kind::Free,
@@ -105,8 +124,8 @@ pub(crate) struct Heap {
     free_hosts: Vec<u32>,
     /// Host values whose objects died (invariant 3).
     dead: Vec<HostValue>,
-    /// Marked objects whose fields were not looked at yet.
-    grey: Vec<u32>,
+    /// The first marked object whose fields were not looked at yet; 0: none.
+    grey: u32,
 }
 
 impl Heap {
@@ -122,7 +141,7 @@ impl Heap {
             hosts: Vec::new(),
             free_hosts: Vec::new(),
             dead: Vec::new(),
-            grey: Vec::new(),
+            grey: 0,
         }
     }
 
@@ -138,6 +157,11 @@ impl Heap {
 
     pub(crate) fn limit_bytes(&self) -> usize {
         self.limit_bytes
+    }
+
+    /// Sets how large the region may get. One that is larger already stays, and nothing more is allocated at its end.
+    pub(crate) fn set_limit(&mut self, bytes: usize) {
+        self.limit_bytes = bytes.min(u32::MAX as usize & !(GRAIN_BYTES - 1));
     }
 
     /// Size of the region.
@@ -317,15 +341,21 @@ impl Heap {
 
     /// Marks what a root refers to.
     pub(crate) fn mark(&mut self, reference: u32) {
-        if is_object(reference) && !self.header(reference).is_marked() {
-            self.words[index(reference)] |= Header::MARK;
-            self.grey.push(reference);
+        if !is_object(reference) {
+            return;
+        }
+        let header = self.header(reference);
+        if !header.is_marked() {
+            self.words[index(reference)] = header.marked(self.grey).0;
+            self.grey = reference;
         }
     }
 
     /// Marks what marked objects refer to; `references` says which values of a tag's exceptions are references.
     pub(crate) fn trace<'a>(&mut self, references: impl Fn(u32) -> &'a [u32]) {
-        while let Some(object) = self.grey.pop() {
+        while self.grey != 0 {
+            let object = self.grey;
+            self.grey = self.header(object).link();
             if let Some(tag) = self.exception_tag(object) {
                 for field in references(tag) {
                     self.mark(self.exception_value(object, *field as usize).u32());
@@ -344,7 +374,7 @@ impl Heap {
             let header = self.header(at as u32);
             let next = at + header.bytes();
             if header.is_marked() {
-                self.words[at / 8] = header.0 & !Header::MARK;
+                self.words[at / 8] = header.unmarked().0;
                 self.used_bytes += header.bytes();
                 if at > run {
                     self.add_free(run as u32, at - run);
@@ -492,6 +522,47 @@ mod tests {
                 assert_eq!(first, last);
             }
         }
+    }
+
+    /// All of them wait to be looked at while the first is: what a list beside the region would have to hold.
+    #[test]
+    fn objects_at_every_place_of_a_large_region_are_found() {
+        const FIELDS: usize = 1000;
+        let mut heap = Heap::new(64 << 20);
+        let all: Vec<u32> = (0..FIELDS as u32).collect();
+        let mut level: Vec<u32> = (0..1_000_000)
+            .map(|_| heap.new_exception(0, &[]).unwrap())
+            .collect();
+        while level.len() > 1 {
+            let node = |children: &[u32]| {
+                let mut slots = vec![ValRaw::from_u32(0); FIELDS];
+                for (slot, child) in slots.iter_mut().zip(children) {
+                    *slot = ValRaw::from_u32(*child);
+                }
+                heap.new_exception(7, &slots).unwrap()
+            };
+            level = level.chunks(FIELDS).map(node).collect();
+        }
+        let used = heap.used_bytes();
+        for _ in 0..2 {
+            heap.mark(level[0]);
+            heap.trace(|tag| if tag == 7 { &all } else { &[] });
+            heap.sweep();
+            assert_eq!(heap.used_bytes(), used);
+        }
+        check(&heap);
+        assert_eq!(collect(&mut heap, &[]), 0);
+        assert_eq!(heap.region_bytes(), 0);
+    }
+
+    #[test]
+    fn a_link_reaches_as_far_as_a_region() {
+        let last = !15_u32;
+        let header = Header::new(Kind::Exception, last as usize).marked(last);
+        assert_eq!((header.link(), header.bytes()), (last, last as usize));
+        assert!(header.is_marked() && header.kind() == Kind::Exception);
+        assert_eq!(header.unmarked().0, Header::new(Kind::Exception, last as usize).0);
+        assert_eq!(header.marked(0).link(), 0);
     }
 
     #[test]

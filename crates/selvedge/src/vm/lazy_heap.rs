@@ -43,6 +43,14 @@ impl LazyHeap {
             .map_or(self.limit_bytes, |heap| heap.limit_bytes())
     }
 
+    /// Sets how many bytes the objects may take.
+    pub(crate) fn set_limit(&mut self, bytes: usize) {
+        self.limit_bytes = bytes;
+        if let Some(heap) = &mut self.heap {
+            heap.set_limit(bytes);
+        }
+    }
+
     pub(crate) fn region_bytes(&self) -> usize {
         self.heap.as_ref().map_or(0, |heap| heap.region_bytes())
     }

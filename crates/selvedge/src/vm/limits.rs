@@ -40,6 +40,7 @@ pub(crate) struct Maxima {
     pub(crate) instances: usize,
     pub(crate) memories: usize,
     pub(crate) tables: usize,
+    pub(crate) reference_heap_bytes: usize,
 }
 
 /// A store's limiter.
@@ -127,6 +128,8 @@ impl StoreVm {
         ask: F,
         maxima: Maxima,
     ) {
+        let most = self.engine.config().max_reference_heap_bytes;
+        self.heap.set_limit(most.min(maxima.reference_heap_bytes));
         self.set_limiter(
             HostFunc::sync::<T, P, R, F>(ask, Some(NAME.to_owned())),
             Some(maxima),
