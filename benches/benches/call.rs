@@ -2,10 +2,13 @@
 //! Selvedge beside wasmtime.
 //!
 //! wasmtime has its defaults, and what its documentation names as fast: typed functions, `InstancePre`, and
-//! the pooling allocator where the row says so.
+//! the pooling allocator where the row says so. With the feature `wasmer`, Wasmer is asked too.
 
 #[path = "call/parked.rs"]
 mod parked;
+#[cfg(feature = "wasmer")]
+#[path = "call/wasmer.rs"]
+mod wasmer;
 
 use fibers::Stack;
 use fibers::pool::{PoolConfig, StackPool};
@@ -418,6 +421,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     overflow(&mut contest, question, &mut bare, &mut theirs);
     recursion(&mut contest, &mut bare);
     bounds(&mut contest, &mut bare);
+    #[cfg(feature = "wasmer")]
+    wasmer::rows(&mut contest, &mut ours, &mut bare);
     contest.finish();
     Ok(())
 }

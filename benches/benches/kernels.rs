@@ -30,6 +30,10 @@ const FUELS: &str = "both with fuel";
 const THEIR_FUEL: &str = "wasmtime, fuel / no fuel";
 const BOUNDED: &str = "selvedge, bounded / reserved memory";
 const NATIVE: &str = "selvedge / native";
+#[cfg(feature = "wasmer")]
+const WASMER: &str = "selvedge / wasmer";
+#[cfg(feature = "wasmer")]
+const WASMER_FUEL: &str = "wasmer, metering / none";
 
 /// A kernel in an engine.
 type Kernel = Box<dyn FnMut() -> i32>;
@@ -126,6 +130,23 @@ fn kernel(contest: &mut Contest, name: &str, argument: i32) -> Result<(), Box<dy
         side("bounded", || _ = bounded()),
         side("reserved", || _ = plain()),
     );
+    #[cfg(feature = "wasmer")]
+    {
+        let mut rival = selvedge_benches::third::kernel(&wasm, argument, false)?;
+        let mut metered = selvedge_benches::third::kernel(&wasm, argument, true)?;
+        assert_eq!(rival(), expected, "{name} in wasmer");
+        assert_eq!(metered(), expected, "{name} in wasmer, metered");
+        contest.duel(
+            no_goal(WASMER),
+            side("selvedge", || _ = plain()),
+            side("wasmer", || _ = rival()),
+        );
+        contest.duel(
+            no_goal(WASMER_FUEL),
+            side("metering", || _ = metered()),
+            side("none", || _ = rival()),
+        );
+    }
     match native::kernel(&folder().join(name).with_extension("c")) {
         Err(error) => eprintln!("{name}: no native floor: {error}"),
         Ok(run) => {
@@ -150,6 +171,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     contest.mean(THEIR_FUEL, None);
     contest.mean(BOUNDED, None);
     contest.mean(NATIVE, Some(1.5));
+    #[cfg(feature = "wasmer")]
+    {
+        contest.mean(WASMER, None);
+        contest.mean(WASMER_FUEL, None);
+    }
     for (name, argument) in KERNELS {
         kernel(&mut contest, name, argument)?;
     }

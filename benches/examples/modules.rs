@@ -5,7 +5,7 @@
 //!
 //! Each compilation is a process of its own, so that its peak of memory is its own too; the engines take turns. Time is the clock's and,
 //! as others may use the machine, the processor's; the best of the rounds counts. Without names, all modules that
-//! `.ci/fetch-modules` got. Linux only: the figures come from `/proc`.
+//! `.ci/fetch-modules` got. With the feature `wasmer`, Wasmer is a third engine. Linux only: the figures come from `/proc`.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,12 @@ use std::time::{Duration, Instant};
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// Ours is the first.
-const ENGINES: &[&str] = &["selvedge", "wasmtime"];
+const ENGINES: &[&str] = &[
+    "selvedge",
+    "wasmtime",
+    #[cfg(feature = "wasmer")]
+    "wasmer",
+];
 const THREADS: [usize; 2] = [1, 2];
 /// How the program calls itself: with the engine, the threads and the module's path after it.
 const CHILD: &str = "--compile";
@@ -140,6 +145,11 @@ fn compile(engine: &str, threads: NonZeroUsize, wasm: &[u8]) -> Result<Taken> {
                 )?)
             },
             |engine| Ok(wasmtime::Module::new(engine, wasm)?),
+        ),
+        #[cfg(feature = "wasmer")]
+        "wasmer" => measure(
+            || Ok(selvedge_benches::third::engine(threads)),
+            |engine| Ok(wasmer::Module::new(engine, wasm)?),
         ),
         other => Err(format!("no engine {other}").into()),
     }

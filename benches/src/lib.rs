@@ -12,6 +12,8 @@
 
 pub mod guest;
 pub mod native;
+#[cfg(feature = "wasmer")]
+pub mod third;
 
 use criterion::Criterion;
 use std::fmt;

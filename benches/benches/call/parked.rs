@@ -101,5 +101,7 @@ pub(super) fn note(contest: &mut Contest) -> Result<(), Box<dyn std::error::Erro
     };
     note("selvedge", bytes_each(ours()?));
     note("wasmtime", bytes_each(theirs()?));
+    #[cfg(feature = "wasmer")]
+    note("wasmer", bytes_each(super::wasmer::parker()));
     Ok(())
 }
