@@ -294,3 +294,25 @@ fn a_host_function_sees_the_guests_that_called_it() -> Result<()> {
     assert!(WasmBacktrace::capture(&store).frames().is_empty(), "nothing runs");
     Ok(())
 }
+
+#[test]
+fn long_names_are_cut_where_they_are_printed() {
+    let long = "n".repeat(60_000);
+    let engine = Engine::default();
+    let module = Module::new(
+        &engine,
+        format!("(module $m{long} (func $f{long} (export \"f\") unreachable))"),
+    )
+    .unwrap();
+    let mut store = Store::new(&engine, ());
+    let instance = Instance::new(&mut store, &module, &[]).unwrap();
+    let error = instance.call::<(), ()>(&mut store, "f", ()).unwrap_err();
+    let printed = format!("{error:?}");
+    assert!(
+        printed.contains("mnnnn") && printed.contains("!fnnnn"),
+        "{printed:.100}"
+    );
+    assert!(printed.len() < 9_000, "{} bytes", printed.len());
+    let frames = error.backtrace().expect("a trap has one").frames();
+    assert_eq!(frames[0].func_name().expect("named").len(), 60_001);
+}

@@ -3,7 +3,7 @@
 //! A frame is kept as numbers and a share of its module's code; names are looked up when somebody prints it. So taking
 //! a backtrace costs the walk, and a host that handles its traps silently never pays for the symbols.
 
-use crate::source::FrameSymbol;
+use crate::source::{FrameSymbol, text};
 use crate::store::AsContext;
 use crate::vm::code::ModuleCode;
 use crate::vm::trap;
@@ -152,16 +152,16 @@ impl FrameInfo {
     }
 }
 
-/// `0x1f - module!function`, a Rust name demangled.
+/// `0x1f - module!function`, a Rust name demangled; of each name 4096 bytes at most.
 impl fmt::Display for FrameInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.wasm_offset {
             Some(offset) => write!(f, "{offset:#8x} - ")?,
             None => write!(f, "{:>8} - ", "?")?,
         }
-        f.write_str(self.module_name().unwrap_or("<unnamed>"))?;
+        f.write_str(text::cut(self.module_name().unwrap_or("<unnamed>")))?;
         match self.func_name() {
-            Some(name) => write!(f, "!{:#}", rustc_demangle::demangle(name)),
+            Some(name) => write!(f, "!{}", text::demangled(&rustc_demangle::demangle(name))),
             None => write!(f, "!<wasm function {}>", self.func_index),
         }
     }

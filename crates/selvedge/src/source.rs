@@ -18,6 +18,7 @@
 //! `addr2line` does the same for DWARF that is to be trusted. It recurses for each inlined function, keeps the rows of every unit that it
 //! has met, and bounds neither.
 
+pub(crate) mod text;
 mod unit;
 
 use gimli::{DebugInfoOffset, EndianSlice, LittleEndian, UnitOffset};

@@ -1,11 +1,11 @@
 //! One unit of a module's DWARF: its functions, what is inlined in them, its lines.
 
+use super::text::{TEXT_BYTES, demangled};
 use super::{Answer, Budget, Bytes, INLINED, NoAnswer};
 use gimli::{
     AttributeValue, EntriesRaw, IncompleteLineProgram, Reader, Section, UnitHeader, UnitOffset,
     constants as dw,
 };
-use std::fmt::{self, Write};
 use std::sync::Arc;
 
 type Value<'a> = AttributeValue<Bytes<'a>>;
@@ -15,8 +15,6 @@ type Dwarf<'a> = gimli::Dwarf<Bytes<'a>>;
 const ABBREVIATION_BYTES: usize = 1 << 20;
 /// The most bytes of a line program's head, with its files: a file takes some hundred times its bytes at worst.
 const LINE_HEADER_BYTES: usize = 512 << 10;
-/// The most bytes of a name or of a part of a path that are told.
-const TEXT_BYTES: usize = 4096;
 /// How often an entry may refer to another for its name.
 const REFERENCES: usize = 8;
 
@@ -350,28 +348,6 @@ impl Found {
             .and_then(|name| rustc_demangle::try_demangle(name).ok())
             .map(|name| demangled(&name));
         rust.or(self.name).or(self.linkage)
-    }
-}
-
-/// A name as it is in the source, cut if it is too long: by references back a mangled one can say a million bytes in a few hundred.
-fn demangled(name: &rustc_demangle::Demangle<'_>) -> String {
-    let mut text = Cut(String::new());
-    // The only error is that it was cut.
-    let _ = write!(text, "{name:#}");
-    text.0
-}
-
-/// A text that takes up to [`TEXT_BYTES`].
-struct Cut(String);
-
-impl fmt::Write for Cut {
-    fn write_str(&mut self, part: &str) -> fmt::Result {
-        let kept = part.floor_char_boundary(TEXT_BYTES - self.0.len());
-        self.0.push_str(&part[..kept]);
-        match kept == part.len() {
-            true => Ok(()),
-            false => Err(fmt::Error),
-        }
     }
 }
 
