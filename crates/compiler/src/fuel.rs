@@ -171,8 +171,11 @@ impl Translator<'_> {
 
     fn keep(&mut self, what: Metering, fences: usize) {
         self.mark_metering(what);
-        for _ in 0..fences {
-            self.b.ins().fence();
+        for place in 0..fences {
+            let fence = self.b.ins().fence();
+            if place == 0 {
+                self.sites.keep(fence);
+            }
         }
     }
 

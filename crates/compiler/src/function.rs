@@ -179,8 +179,12 @@ impl Worker {
             ranges: compiled.buffer.get_srclocs_sorted(),
         };
         let mut code = compiled.code_buffer().to_vec();
-        for (start, metering) in sites.metering() {
+        let mut listed = Vec::with_capacity(self.sites.kept().len());
+        for (start, location, metering) in sites.metering() {
             let code = &mut code[start as usize..];
+            if matches!(metering, Metering::Place(_) | Metering::Space(_)) {
+                listed.push(location.bits());
+            }
             match metering {
                 Metering::Place(amount) if !in_place::fill(code, amount) => return Ok(None),
                 Metering::Space(fences) if !in_place::clear(code, fences) => return Ok(None),
@@ -188,6 +192,9 @@ impl Worker {
                 Metering::Computed | Metering::Header(_) if isa.name() != "x64" => {}
                 Metering::Computed | Metering::Header(_) => in_place::rewrite(code),
             }
+        }
+        if !self.all_are_listed(listed) {
+            return Ok(None);
         }
         Ok(Some(Compiled {
             code,
@@ -211,6 +218,21 @@ impl Worker {
 }
 
 impl Worker {
+    /// Whether all places that were kept are at these locations, but for those in code that Cranelift found to be never reached. One that is not is
+    /// a payment that nobody would miss: fences, where there should be a subtraction.
+    fn all_are_listed(&self, mut listed: Vec<u32>) -> bool {
+        let kept = self.sites.kept();
+        listed.sort_unstable();
+        listed.dedup();
+        if listed.len() == kept.len() {
+            return true; // they are locations of places that were kept, each once
+        }
+        let layout = &self.context.func.layout;
+        kept.iter().all(|(location, fence)| {
+            listed.binary_search(location).is_ok() || layout.inst_block(*fence).is_none()
+        })
+    }
+
     /// The instructions of the CLIF in the context, as Cranelift prints them.
     pub(crate) fn disassemble(&mut self, index: u32, isa: &dyn TargetIsa) -> Result<String, CompileError> {
         self.context.set_disasm(true);
@@ -268,9 +290,9 @@ impl SiteLookup<'_> {
     }
 
     /// Where payments and checks of fuel may begin.
-    fn metering(&self) -> impl Iterator<Item = (u32, Metering)> {
+    fn metering(&self) -> impl Iterator<Item = (u32, SourceLoc, Metering)> {
         let ranges = self.ranges.iter();
-        ranges.filter_map(|range| Some((range.start, self.sites.metering(range.loc)?)))
+        ranges.filter_map(|range| Some((range.start, range.loc, self.sites.metering(range.loc)?)))
     }
 
     fn call(&self, return_address: u32) -> CallSite {
@@ -432,6 +454,67 @@ mod tests {
             let places = worker.function(env, body).expect("as above");
             assert_eq!(payments(&places.code), computed);
             assert!(computed.contains(&100), "{computed:?}");
+        });
+    }
+
+    /// The locations of the places that were kept, and the fences of the CLIF that have one of them.
+    fn fences_of_places(worker: &Worker) -> Vec<(u32, Vec<cranelift_codegen::ir::Inst>)> {
+        let func = &worker.context.func;
+        let all = func
+            .layout
+            .blocks()
+            .flat_map(|block| func.layout.block_insts(block));
+        let all = all.collect::<Vec<_>>();
+        let kept = worker.sites.kept().iter().map(|(location, _)| {
+            let has = |inst: &cranelift_codegen::ir::Inst| func.srcloc(*inst).bits() == *location;
+            (*location, all.iter().copied().filter(has).collect())
+        });
+        kept.collect()
+    }
+
+    const SOME_PAYMENTS: &str = "(module (func $f (param i32)
+        (if (local.get 0) (then (call $f (i32.const 2))) (else (call $f (i32.const 1)) (call $f (i32.const 3))))
+        (loop (call $f (i32.const 0)) (br_if 0 (local.get 0)))))";
+
+    #[test]
+    fn a_place_that_is_not_listed_is_no_code_of_a_function() {
+        let places = compiled(SOME_PAYMENTS, |worker, env, body| {
+            worker
+                .translate(env, &body, Payments::FIRST)
+                .expect("the function is valid");
+            worker.sites.kept().len()
+        });
+        assert!(places > 3, "{places} places");
+        for lost in 0..places {
+            compiled(SOME_PAYMENTS, |worker, env, body| {
+                worker.translate(env, &body, Payments::FIRST).expect("as above");
+                for fence in fences_of_places(worker)[lost].1.clone() {
+                    worker.context.func.set_srcloc(fence, SourceLoc::default());
+                }
+                let compiled = worker.compile(body.validate.index, env.isa);
+                assert!(
+                    compiled.expect("it compiles").is_none(),
+                    "place {lost} of {places}"
+                );
+            });
+        }
+    }
+
+    #[test]
+    fn a_place_that_cranelift_finds_to_be_never_reached_is_not_missed() {
+        // The first block ends with a jump over the rest, which keeps its places.
+        compiled(SOME_PAYMENTS, |worker, env, body| {
+            worker
+                .translate(env, &body, Payments::FIRST)
+                .expect("the function is valid");
+            use cranelift_codegen::ir::InstBuilder;
+            let func = &mut worker.context.func;
+            let entry = func.layout.entry_block().expect("it has blocks");
+            let last = func.layout.last_inst(entry).expect("a block has a branch");
+            func.replace(last)
+                .trap(cranelift_codegen::ir::TrapCode::unwrap_user(1));
+            let compiled = worker.compile(body.validate.index, env.isa).expect("it compiles");
+            assert!(compiled.is_some(), "places in dead code are missed");
         });
     }
 

@@ -11,7 +11,7 @@
 //! counts, loads are therefore numbered in their trap codes (`crates/compiler/src/regions.rs`); the location only says which
 //! of those with one number is meant, in functions with more accesses than numbers.
 
-use cranelift_codegen::ir::SourceLoc;
+use cranelift_codegen::ir::{Inst, SourceLoc};
 
 /// What a source location stands for.
 #[derive(Debug, Clone, Copy)]
@@ -45,12 +45,15 @@ pub(crate) struct Sites {
     sites: Vec<Site>,
     /// The sites of accesses, ascending.
     accesses: Vec<u32>,
+    /// The sites of places and of space, ascending, and the first fence of each.
+    kept: Vec<(u32, Inst)>,
 }
 
 impl Sites {
     pub(crate) fn clear(&mut self) {
         self.sites.clear();
         self.accesses.clear();
+        self.kept.clear();
     }
 
     /// A new site, current from now on.
@@ -84,6 +87,16 @@ impl Sites {
         if let Some(last) = self.sites.last_mut() {
             last.metering = Some(metering);
         }
+    }
+
+    /// Says that the current site is a place or space that begins with this fence.
+    pub(crate) fn keep(&mut self, fence: Inst) {
+        self.kept.push((self.sites.len() as u32 - 1, fence));
+    }
+
+    /// The places and the space that were kept, ascending by location, and the first fence of each.
+    pub(crate) fn kept(&self) -> &[(u32, Inst)] {
+        &self.kept
     }
 
     /// The payment or check of fuel that an instruction belongs to.
