@@ -177,7 +177,7 @@ fn a_stack_that_ends_in_a_call_of_the_host_is_an_overflow() -> Result<()> {
             let mut store = Store::new(&engine, ());
             let func = match is_typed {
                 true => Func::wrap(&mut store, |a: i32, b: i32, c: i32, d: i32| a + b + c + d)?,
-                false => Func::new(&mut store, ty, |_, params, results| {
+                false => Func::new(&mut store, ty.clone(), |_, params, results| {
                     results[0] = params[0];
                     Ok(())
                 })?,

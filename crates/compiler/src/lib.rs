@@ -61,7 +61,7 @@ pub use costs::{FuelCosts, UnknownOperator};
 pub use debug::DebugSections;
 pub use error::CompileError;
 pub use features::{Features, Proposal};
-pub use func_type::FuncType;
+pub use func_type::{FuncType, FuncTypeId};
 pub use image::{CallSite, CatchClause, FaultSite, HostTrampolines, Image, StackMaps, TryCall, TryCalls};
 pub use layout::VmLayout;
 pub use listing::{Listing, listing};

@@ -104,11 +104,11 @@ impl ModuleInfo {
     /// If the index names nothing.
     pub fn extern_type(&self, index: ExternIndex) -> ExternType {
         match index {
-            ExternIndex::Func(i) => ExternType::Func(*self.function_type(i)),
+            ExternIndex::Func(i) => ExternType::Func(self.function_type(i).clone()),
             ExternIndex::Table(i) => ExternType::Table(self.tables[i as usize]),
             ExternIndex::Memory(i) => ExternType::Memory(self.memories[i as usize]),
             ExternIndex::Global(i) => ExternType::Global(self.globals[i as usize]),
-            ExternIndex::Tag(i) => ExternType::Tag(TagType::new(*self.tag_type(i))),
+            ExternIndex::Tag(i) => ExternType::Tag(TagType::new(self.tag_type(i).clone())),
         }
     }
 }

@@ -57,6 +57,7 @@ pub(crate) fn parse<'a>(wasm: &'a [u8], settings: &Settings) -> Result<Parsed<'a
         bodies: Vec::new(),
         escaping: BTreeSet::new(),
         keep_debug: settings.keep_debug,
+        type_values: 0,
     };
     let mut validator = Validator::new_with_features(features.flags());
     let mut parser = Parser::new(0);
@@ -79,6 +80,8 @@ struct Reader<'a> {
     escaping: BTreeSet<u32>,
     /// Whether sections for debuggers are kept.
     keep_debug: bool,
+    /// What its types count for: see [`limits::types`].
+    type_values: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -86,7 +89,7 @@ impl<'a> Reader<'a> {
         match payload {
             Payload::TypeSection(types) => {
                 for group in types {
-                    let group = rec_group::signatures(&self.info.types, group?)?;
+                    let group = rec_group::signatures(&self.info.types, group?, &mut self.type_values)?;
                     self.info.types.extend(group);
                 }
             }
@@ -176,7 +179,7 @@ impl<'a> Reader<'a> {
                 type_index = Some(index);
                 info.functions.push(index);
                 info.imported_functions += 1;
-                ExternType::Func(info.types[index as usize])
+                ExternType::Func(info.types[index as usize].clone())
             }
             wasmparser::TypeRef::Table(ty) => {
                 let ty = table_type(&info.types, &ty)?;
@@ -200,7 +203,7 @@ impl<'a> Reader<'a> {
                 type_index = Some(ty.func_type_idx);
                 info.tags.push(ty.func_type_idx);
                 info.imported_tags += 1;
-                ExternType::Tag(TagType::new(info.types[ty.func_type_idx as usize]))
+                ExternType::Tag(TagType::new(info.types[ty.func_type_idx as usize].clone()))
             }
         };
         let (module, name) = (import.module.to_owned(), import.name.to_owned());
@@ -429,7 +432,7 @@ pub(crate) fn heap_type(types: &[FuncType], ty: wasmparser::HeapType) -> Result<
             let index = index.as_module_index().map(|index| index as usize);
             let ty = index.and_then(|index| types.get(index));
             let recursive = || CompileError::garbage_collection(0, "recursive type");
-            HeapType::ConcreteFunc(*ty.ok_or_else(recursive)?)
+            HeapType::ConcreteFunc(ty.ok_or_else(recursive)?.id())
         }
         _ => return Err(unexpected("heap type")),
     })

@@ -8,15 +8,21 @@ use wasmparser::{CompositeInnerType, RecGroup, SubType};
 use crate::func_type::{Part, Shape};
 use crate::{CompileError, FuncType, limits, parse};
 
-/// The signatures of a group, in a module that has defined `types` before it.
-pub(crate) fn signatures(types: &[FuncType], group: RecGroup) -> Result<Vec<FuncType>, CompileError> {
+/// The signatures of a group, in a module that has defined `types` before it, which count for `taken`.
+pub(crate) fn signatures(
+    types: &[FuncType],
+    group: RecGroup,
+    taken: &mut usize,
+) -> Result<Vec<FuncType>, CompileError> {
     let mut shapes = Vec::with_capacity(group.types().len());
     let mut first = None;
     for (offset, ty) in group.into_types_and_offsets() {
         first.get_or_insert(offset);
-        shapes.push(shape(types, &ty).map_err(|error| error.at(offset))?);
+        let shape = shape(types, &ty).map_err(|error| error.at(offset))?;
+        limits::types(taken, shape.values(), offset)?;
+        shapes.push(shape);
     }
-    limits::signatures(FuncType::try_group(&shapes), first.unwrap_or(0))
+    limits::signatures(FuncType::group(&shapes), first.unwrap_or(0))
 }
 
 fn shape(types: &[FuncType], ty: &SubType) -> Result<Shape, CompileError> {

@@ -13,7 +13,7 @@
 
 use std::fmt;
 
-use crate::FuncType;
+use crate::FuncTypeId;
 
 /// The type of a reference: what it refers to, and whether it may be null.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,8 +83,8 @@ impl fmt::Display for RefType {
 pub enum HeapType {
     /// A function of any signature.
     Func,
-    /// A function of this signature.
-    ConcreteFunc(FuncType),
+    /// A function of this signature: [`FuncType::id`](crate::FuncType::id). The name keeps no signature alive.
+    ConcreteFunc(FuncTypeId),
     /// No function.
     NoFunc,
     /// Something of the host's.
@@ -124,7 +124,7 @@ impl fmt::Display for HeapType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             HeapType::Func => "func",
-            HeapType::ConcreteFunc(ty) => return ty.write(f, false),
+            HeapType::ConcreteFunc(id) => return id.write(f),
             HeapType::NoFunc => "nofunc",
             HeapType::Extern => "extern",
             HeapType::NoExtern => "noextern",
@@ -137,15 +137,19 @@ impl fmt::Display for HeapType {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ValType;
+    use crate::{FuncType, ValType};
 
-    fn concrete(ty: ValType) -> HeapType {
-        HeapType::ConcreteFunc(FuncType::new([ty], []))
+    fn signature(ty: ValType) -> FuncType {
+        FuncType::new([ty], [])
     }
 
     #[test]
     fn types_fit_where_one_above_is_asked_for() {
-        let (one, other) = (concrete(ValType::I32), concrete(ValType::I64));
+        let (one, other) = (signature(ValType::I32), signature(ValType::I64));
+        let (one, other) = (
+            HeapType::ConcreteFunc(one.id()),
+            HeapType::ConcreteFunc(other.id()),
+        );
         assert!(one.matches(&one) && one.matches(&HeapType::Func));
         assert!(HeapType::NoFunc.matches(&one) && HeapType::NoFunc.matches(&HeapType::Func));
         assert!(!one.matches(&other) && !HeapType::Func.matches(&one) && !one.matches(&HeapType::NoFunc));
@@ -164,8 +168,9 @@ mod tests {
     fn references_print_as_in_the_text_format() {
         assert_eq!(RefType::new(false, HeapType::Func).to_string(), "(ref func)");
         assert_eq!(RefType::EXNREF.to_string(), "exnref");
+        let ty = signature(ValType::I32);
         assert_eq!(
-            RefType::new(true, concrete(ValType::I32)).to_string(),
+            RefType::new(true, HeapType::ConcreteFunc(ty.id())).to_string(),
             "(ref null (func (param i32)))"
         );
     }

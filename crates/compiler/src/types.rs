@@ -263,7 +263,7 @@ impl fmt::Display for MemoryType {
 }
 
 /// The type of an exception tag: the values that its exceptions carry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct TagType {
     /// The values, as parameters; there are no results.

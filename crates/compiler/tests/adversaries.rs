@@ -350,6 +350,14 @@ fn types() {
     let count = 50_000;
     let ring = (0..count).map(|i| taking(&[(i + 1) % count, (i + 7) % count]));
     let alone = (0..50_000).map(|i| group(&[taking(&[i])]));
+    let distinct = |count: usize| {
+        let bits = |i: usize| {
+            (0..20)
+                .map(move |bit| I32 - (i >> bit & 1) as u8)
+                .collect::<Vec<_>>()
+        };
+        groups(&(0..count).map(|i| func(&bits(i), &[])).collect::<Vec<_>>())
+    };
     let wide = (0..500).map(|i| group(&[taking(&[vec![i; 900], vec![0; 2]].concat())]));
     check(vec![
         ("types-1e6", Compiled, many(1_000_000)),
@@ -366,6 +374,12 @@ fn types() {
         ),
         ("types-alone", Compiled, groups(&alone.collect::<Vec<_>>())),
         ("types-wide", Compiled, groups(&wide.collect::<Vec<_>>())),
+        ("types-distinct", Compiled, distinct(599_000)),
+        (
+            "types-distinct-more",
+            TooLarge("parameters and results of the types"),
+            distinct(600_000),
+        ),
         (
             "types-params",
             Invalid("function params size"),
@@ -380,6 +394,61 @@ fn types() {
             "types-count",
             Invalid("types count"),
             module(&[(1, leb(u32::MAX as usize))]),
+        ),
+    ]);
+}
+
+#[test]
+fn chains() {
+    let get = |i: usize| [0x20, (i % 100) as u8];
+    let set = |i: usize| [0x21, (i % 100) as u8];
+    let adds = |count: usize| [&get(0)[..], &[0x41, 1, 0x6a].repeat(count), &[0x24, 0]].concat();
+    let mixed = [0x41, 3, 0x6a, 0x41, 5, 0x73, 0x41, 7, 0x6c];
+    let branches = |count: usize, value: &dyn Fn(usize) -> Vec<u8>, last: &[u8]| {
+        let one = |i: usize| [&get(i)[..], &[0x0d, 0], &value(i), &set(7 * i)].concat();
+        [
+            &nested(&BLOCK, 1, &(0..count).flat_map(one).collect::<Vec<_>>()),
+            last,
+        ]
+        .concat()
+    };
+    let constant = |_| vec![0x41, 1];
+    let sum = |i: usize| [&get(i + 3)[..], &get(i + 5), &[0x6a]].concat();
+    let global = |_| vec![0x23, 0];
+    let sums = (0..100)
+        .flat_map(|i| [&get(i)[..], &[0x24, 0]].concat())
+        .collect::<Vec<_>>();
+    check(vec![
+        ("chain-adds", Compiled, plain(100, &adds(40_000))),
+        (
+            "chain-mixed",
+            Compiled,
+            plain(100, &[&get(0)[..], &mixed.repeat(10_000), &[0x24, 0]].concat()),
+        ),
+        (
+            "chain-branches-constant",
+            Compiled,
+            plain(100, &branches(10_000, &constant, &[])),
+        ),
+        (
+            "chain-branches-sum",
+            Compiled,
+            plain(100, &branches(10_000, &sum, &[])),
+        ),
+        (
+            "chain-branches-global",
+            Compiled,
+            plain(100, &branches(10_000, &global, &[])),
+        ),
+        (
+            "chain-branches-sum-live",
+            Compiled,
+            plain(100, &branches(10_000, &sum, &sums)),
+        ),
+        (
+            "chain-branches-global-live",
+            Compiled,
+            plain(100, &branches(5_000, &global, &sums)),
         ),
     ]);
 }

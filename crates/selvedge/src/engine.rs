@@ -30,10 +30,42 @@ struct Inner {
     stacks: StackPool,
     memories: Arc<MemoryPool>,
     tables: TablePool,
-    trampolines: Mutex<HashMap<FuncType, HostCode>>,
+    trampolines: Mutex<Trampolines>,
 }
 
-/// The trampolines of one signature, for host functions that no module imports.
+/// The trampolines of host functions' signatures. Modules bring signatures too, where their imports are defined by what they ask for: so of those that
+/// no store uses the engine keeps some, not all that there ever were.
+struct Trampolines {
+    known: HashMap<FuncType, HostCode>,
+    /// How many there are when it is time to look for those that nobody uses.
+    sweep_at: usize,
+}
+
+/// So many trampolines are kept, used or not.
+const IDLE_TRAMPOLINES: usize = 256;
+
+impl Default for Trampolines {
+    fn default() -> Trampolines {
+        Trampolines {
+            known: HashMap::new(),
+            sweep_at: IDLE_TRAMPOLINES,
+        }
+    }
+}
+
+impl Trampolines {
+    /// Adds those of a signature. If there are many, those that nobody uses are dropped: a constant part of the time that it took to make them.
+    fn insert(&mut self, ty: FuncType, code: HostCode) {
+        if self.known.len() >= self.sweep_at {
+            self.known.retain(|_, code| Arc::strong_count(&code.code) > 1);
+            self.known.shrink_to(IDLE_TRAMPOLINES);
+            self.sweep_at = IDLE_TRAMPOLINES.max(2 * self.known.len());
+        }
+        self.known.insert(ty, code);
+    }
+}
+
+/// The trampolines of one signature, for host functions that no module imports. Who uses the code holds this: else the engine may drop it.
 #[derive(Clone)]
 pub(crate) struct HostCode {
     code: Arc<ModuleCode>,
@@ -200,12 +232,12 @@ impl Engine {
                 "a function of {most} parameters or results exceeds the limit of {MAX_SIGNATURE}"
             )));
         }
-        let mut known = self
+        let mut trampolines = self
             .inner
             .trampolines
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Some(code) = known.get(ty) {
+        if let Some(code) = trampolines.known.get(ty) {
             return Ok(code.clone());
         }
         let made = compile_host_trampolines(ty, &self.inner.settings)?;
@@ -218,7 +250,7 @@ impl Engine {
             entry: made.entry,
             import: made.import,
         };
-        known.insert(*ty, code.clone());
+        trampolines.insert(ty.clone(), code.clone());
         Ok(code)
     }
 }

@@ -78,7 +78,7 @@ impl Tag {
     pub fn ty(&self, store: impl AsContext) -> TagType {
         let context = store.as_context();
         match self.index(context.vm()) {
-            Ok(index) => TagType::new(context.vm().tags[index as usize].ty),
+            Ok(index) => TagType::new(context.vm().tags[index as usize].ty.clone()),
             Err(error) => panic!("{error}"),
         }
     }
@@ -93,7 +93,7 @@ impl Exception {
         let mut context = store.as_context_mut();
         let vm = context.vm_mut();
         let tag = tag.index(vm)?;
-        let ty = vm.tags[tag as usize].ty;
+        let ty = vm.tags[tag as usize].ty.clone();
         if values.len() != ty.params().len() {
             return Err(Error::msg(format!(
                 "an exception of the tag has {} values, {} were given",
@@ -137,7 +137,7 @@ impl Exception {
             .heap
             .exception_tag(reference)
             .expect("the root of an exception");
-        let ty = vm.tags[tag as usize].ty;
+        let ty = vm.tags[tag as usize].ty.clone();
         let mut values = Vec::with_capacity(ty.params().len());
         for (index, ty) in ty.params().iter().enumerate() {
             let raw = vm.heap.exception_value(reference, index);

@@ -96,7 +96,7 @@ impl Func {
     /// With another store than the function's.
     pub fn ty(&self, store: impl AsContext) -> FuncType {
         match self.entry(store.as_context().vm()) {
-            Ok(entry) => entry.ty,
+            Ok(entry) => entry.ty.clone(),
             Err(error) => panic!("{error}"),
         }
     }
@@ -132,13 +132,13 @@ impl Func {
         let func = self.record(context.vm());
         let ty = func
             .as_ref()
-            .map_or_else(|_| FuncType::new([], []), |(_, ty)| *ty);
+            .map_or_else(|_| FuncType::new([], []), |(_, ty)| ty.clone());
         CallValsFuture::new(context.start_vals(func, params, results), ty, results)
     }
 
     fn record(&self, vm: &StoreVm) -> Result<(NonNull<VMFuncRef>, FuncType)> {
         let entry = self.entry(vm)?;
-        Ok((entry.func_ref, entry.ty))
+        Ok((entry.func_ref, entry.ty.clone()))
     }
 
     /// The function with its types checked.

@@ -27,6 +27,7 @@ impl Global {
         let vm = context.vm_mut();
         let raw = value.to_raw(ty.content, vm)?;
         let cell = vm.new_cell(raw);
+        vm.keep_type(ty.content);
         let index = vm.global_index(cell, ty);
         Ok(Global::new_handle(vm.id, index))
     }

@@ -73,8 +73,8 @@ pub use memory::Memory;
 pub use module::{ExportType, ImportType, Module};
 pub use reference::{ExnRef, ExternRef, OwnedExternRef, RootScope};
 pub use selvedge_compiler::{
-    CompileError, ExternType, FuelCosts, FuncType, GlobalType, HeapType, LoadError, MemoryStyle, MemoryType,
-    OptLevel, RefType, TableType, TagType, UnknownOperator, ValType,
+    CompileError, ExternType, FuelCosts, FuncType, FuncTypeId, GlobalType, HeapType, LoadError, MemoryStyle,
+    MemoryType, OptLevel, RefType, TableType, TagType, UnknownOperator, ValType,
 };
 pub use shared_memory::SharedMemory;
 pub use source::FrameSymbol;

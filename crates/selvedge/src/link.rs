@@ -22,7 +22,7 @@ pub(crate) fn check(vm: &StoreVm, import: &ImportType<'_>, given: &Extern) -> Re
 pub(crate) fn check_func(import: &ImportType<'_>, ty: &FuncType) -> Result<()> {
     match import.ty() {
         ExternType::Func(wanted) if wanted == *ty => Ok(()),
-        _ => Err(incompatible(import, &ExternType::Func(*ty))),
+        _ => Err(incompatible(import, &ExternType::Func(ty.clone()))),
     }
 }
 
@@ -45,7 +45,7 @@ fn describe(vm: &StoreVm, given: &Extern) -> Result<(ExternType, Linked)> {
         Extern::Func(func) => {
             let entry = func.entry(vm)?;
             (
-                ExternType::Func(entry.ty),
+                ExternType::Func(entry.ty.clone()),
                 Linked::Func(entry.func_ref, entry.host.clone()),
             )
         }
@@ -87,7 +87,7 @@ fn describe(vm: &StoreVm, given: &Extern) -> Result<(ExternType, Linked)> {
         }
         Extern::Tag(tag) => {
             let index = tag.index(vm)?;
-            let ty = TagType::new(vm.tags[index as usize].ty);
+            let ty = TagType::new(vm.tags[index as usize].ty.clone());
             (ExternType::Tag(ty), Linked::Tag(index))
         }
     })

@@ -313,7 +313,7 @@ impl<T: 'static> Linker<T> {
                 return Err(link::unknown(&import)
                     .context("only functions can be defined in place of unknown imports"));
             };
-            let func = HostFunc::vals(ty, make(&import, &ty), full_name(from, name));
+            let func = HostFunc::vals(ty.clone(), make(&import, &ty), full_name(from, name));
             self.insert_host(from, name, func)?;
         }
         Ok(())

@@ -57,6 +57,7 @@ impl Table {
     fn allocate(vm: &mut StoreVm, ty: TableType, init: Val) -> Result<Table> {
         let table = vm.new_table(ty, element(init, ty, vm)?)?;
         let index = vm.add_table(table);
+        vm.keep_type(ValType::Ref(ty.element));
         Ok(Table::new_handle(vm.id, index))
     }
 

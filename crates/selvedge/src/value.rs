@@ -138,7 +138,7 @@ impl Val {
             return Ok(self.ty() == ty);
         };
         let heap = match self {
-            Val::FuncRef(Some(func)) => HeapType::ConcreteFunc(func.entry(store)?.ty),
+            Val::FuncRef(Some(func)) => HeapType::ConcreteFunc(func.entry(store)?.ty.id()),
             Val::ExternRef(Some(_)) => HeapType::Extern,
             Val::FuncRef(None) => HeapType::NoFunc,
             Val::ExternRef(None) => HeapType::NoExtern,

@@ -263,7 +263,7 @@ impl Guest {
         let ExternIndex::Func(function) = export.expect("exported").index else {
             panic!("{name}: no function")
         };
-        let ty = *self.module.info.function_type(function);
+        let ty = self.module.info.function_type(function).clone();
         let index = self.module.info.functions[function as usize];
         let entry = self.base() + u64::from(self.module.image.entry_trampolines[index as usize].unwrap());
         let (code, context) = self.callable(function);
@@ -351,7 +351,7 @@ fn load(image: &Image) -> region::Allocation {
 fn host_functions(module: &CompiledModule, settings: &Settings) -> Vec<(FuncType, region::Allocation, u64)> {
     (0..module.info.imported_functions)
         .map(|function| {
-            let ty = *module.info.function_type(function);
+            let ty = module.info.function_type(function).clone();
             let made = compile_host_trampolines(&ty, settings).unwrap();
             (ty, load(&made.image), u64::from(made.import))
         })

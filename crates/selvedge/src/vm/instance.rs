@@ -289,7 +289,7 @@ impl StoreVm {
         });
         let mut tags: Vec<u32> = imported.collect();
         tags.extend(
-            (info.imported_tags..info.tags.len() as u32).map(|tag| self.add_tag(*info.tag_type(tag))),
+            (info.imported_tags..info.tags.len() as u32).map(|tag| self.add_tag(info.tag_type(tag).clone())),
         );
         for (index, tag) in tags.iter().enumerate() {
             instance.write(layout.tag_id(index as u32), *tag);
@@ -424,7 +424,7 @@ impl StoreVm {
     pub(crate) fn instance_func(&mut self, instance: u32, function: u32) -> u32 {
         let vm = &self.instances[instance as usize];
         let record = vm.func_ref(function).expect("an exported function escapes");
-        let ty = *vm.info().function_type(function);
+        let ty = vm.info().function_type(function).clone();
         let host = vm.host_func(function);
         self.func_index(record, || (ty, host))
     }

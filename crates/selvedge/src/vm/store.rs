@@ -28,10 +28,10 @@ use super::shared::{MemoryVm, SharedLinear};
 use super::table::TableVm;
 use super::thin::Thin;
 use super::vmctx::{HostRecord, VMFuncRef, ValRaw};
-use crate::engine::Engine;
+use crate::engine::{Engine, HostCode};
 use crate::error::{Error, Result};
 use fibers::pool::PooledStack;
-use selvedge_compiler::{FuncType, GlobalType, TableType};
+use selvedge_compiler::{FuncType, GlobalType, HeapType, TableType, ValType};
 use smallvec::SmallVec;
 use std::any::Any;
 use std::collections::HashMap;
@@ -170,7 +170,9 @@ pub struct StoreVm {
     pub(crate) limiter: Option<Box<Limiter>>,
     // What the host made, at addresses that stay.
     host_cells: Thin<Kept<ValRaw>>,
-    host_refs: Thin<Kept<(HostRecord, VMFuncRef)>>,
+    host_refs: Thin<Kept<(HostRecord, VMFuncRef, HostCode)>>,
+    /// Signatures that the types of the host's tables and globals name.
+    host_types: Thin<FuncType>,
 }
 
 /// From an address to a handle's index; one word in a store that has none.
@@ -231,6 +233,7 @@ impl StoreVm {
             limiter: None,
             host_cells: Thin::new(),
             host_refs: Thin::new(),
+            host_types: Thin::new(),
         }
     }
 
@@ -319,11 +322,15 @@ impl StoreVm {
     /// The handle index behind a `funcref`; none for null.
     pub(crate) fn func_of_word(&mut self, word: u64) -> Option<u32> {
         let func_ref = NonNull::new(word as *mut VMFuncRef)?;
-        // SAFETY: a funcref of this store's guest is the address of a record of this store (invariant 4).
-        let type_id = unsafe { (*func_ref.as_ptr()).type_id };
-        let ty = FuncType::of_number(type_id).expect("records have numbers of signatures");
-        // A record that no handle names yet is an instance's: called through its own code and context, also on import.
-        Some(self.func_index(func_ref, || (ty, None)))
+        let describe = || {
+            // SAFETY: a funcref of this store's guest is the address of a record of this store (invariant 4).
+            let type_id = unsafe { (*func_ref.as_ptr()).type_id };
+            // A record that no handle names yet is an instance's: called through its own code and context, also on import. The instance
+            // has its module, and that the signature.
+            let ty = FuncType::of_number(type_id);
+            (ty.expect("records have numbers of signatures"), None)
+        };
+        Some(self.func_index(func_ref, describe))
     }
 
     /// The handle index of a global's cell, the same one each time.
@@ -338,6 +345,18 @@ impl StoreVm {
             self.globals.push(GlobalEntry { cell, ty });
         }
         index
+    }
+
+    /// Keeps the signature that a type of the host's names, if there is still one: so that modules that name an equal one can import what is
+    /// of that type, whoever had it when it was made.
+    pub(crate) fn keep_type(&mut self, ty: ValType) {
+        let named = ty.as_ref().and_then(|ty| match ty.heap_type() {
+            HeapType::ConcreteFunc(id) => id.get(),
+            _ => None,
+        });
+        if let Some(ty) = named {
+            self.host_types.push(ty);
+        }
     }
 
     /// Makes a cell for a global of the host.
@@ -364,21 +383,21 @@ impl StoreVm {
     /// A function handle's index for a host function of this store.
     pub(crate) fn add_host_func(&mut self, func: Arc<HostFunc>) -> Result<u32> {
         let trampolines = self.engine.trampolines(&func.ty)?;
+        let (entry, import) = (trampolines.entry(), trampolines.import());
         let mut kept = Kept::new((
             self.host_record(&func, ptr::null_mut()),
             VMFuncRef {
-                code: func
-                    .code(self.engine.fuel())
-                    .unwrap_or_else(|| trampolines.import()),
+                code: func.code(self.engine.fuel()).unwrap_or(import),
                 ctx: ptr::null_mut(),
-                entry: trampolines.entry(),
+                entry,
                 type_id: func.ty.number(),
             },
+            trampolines,
         ));
         kept.1.ctx = ptr::from_mut(&mut kept.0).cast();
         let func_ref = NonNull::from(&mut kept.1);
         self.host_refs.push(kept);
-        Ok(self.func_index(func_ref, || (func.ty, Some(func))))
+        Ok(self.func_index(func_ref, || (func.ty.clone(), Some(func))))
     }
 }
 
