@@ -16,6 +16,10 @@
 //! reference that is held across it. A local also has a place in a table for each block, and a value where two paths meet before
 //! it is read.
 //!
+//! Not bounded yet: branches to one label. Cranelift looks through all ways that meet where it removes code that is never reached, and the
+//! register allocator comes back to a condition for each branch on it, so their time grows with the square: 20 000 branches on constants
+//! took 2.1 s, 40 000 more than four times that. Chains of operators are linear: 40 000 additions took 0.9 s, 80 000 some 2.3 s.
+//!
 //! How large a memory or a table gets is the runtime's to say. `tests/adversaries.rs` compiles modules that meet each of these.
 //!
 //! Many small functions make that work anew for each: a module of a few kilobytes can have hundreds that take and
