@@ -100,8 +100,12 @@ pub const MAX_REGISTERS: usize = 4;
 /// Whether a Wasm function of these types takes and returns all its values in integer registers, in the convention that it has: after
 /// its context at most [`MAX_REGISTERS`] parameters, and one result. Types that match each other are alike in this.
 ///
-/// On x86-64: rdi, then rsi, rdx, rcx and r8, of which an i32 has the low half; the result in rax; rbx, rbp and r12 to r14 are kept by who
-/// returns (`CallConv::Tail` of Cranelift). So the runtime's own code can take the place of the trampolines.
+/// By `CallConv::Tail` of Cranelift, so that the runtime's own code can take the place of the trampolines; an i32 has the low half:
+///
+/// | | context | parameters | result | kept by who returns |
+/// | --- | --- | --- | --- | --- |
+/// | x86-64 | rdi | rsi, rdx, rcx, r8 | rax | rbx, rbp, r12 to r14 |
+/// | aarch64 | x2 | x3 to x6 | x2 | x19 to x29 but x21 with fuel, d8 to d15 |
 pub const fn is_few_integers(params: &[ValType], results: &[ValType]) -> bool {
     const fn are_integers(types: &[ValType]) -> bool {
         let mut at = 0;

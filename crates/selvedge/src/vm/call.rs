@@ -1,7 +1,6 @@
 //! Calls with typed values: on the host's stack for a sync call, on the guest's for a future.
 
 use super::activation::{self, Activation, Args};
-use super::arch;
 use super::block::StoreContextMut;
 use super::deadline::Watched;
 use super::few;
@@ -210,7 +209,7 @@ impl<T> StoreContextMut<'_, T> {
         let (vm, owner) = self.raw();
         let entered = func.and_then(|func| {
             // SAFETY: the context holds the store.
-            let args = match arch::TAKES_REGISTERS && is_few && !unsafe { &*vm }.engine.fuel() {
+            let args = match is_few && !unsafe { &*vm }.engine.fuel() {
                 true => Args::Few(slots.max(1)),
                 false => Args::Own(slots.max(1)),
             };

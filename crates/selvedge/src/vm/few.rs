@@ -19,7 +19,7 @@ use std::ptr::NonNull;
 /// Whether a sync call on behalf of `owner` may go the short way now, if its types allow it.
 #[inline(always)]
 pub(crate) fn is_open(store: &StoreVm, owner: *const Activation) -> bool {
-    arch::TAKES_REGISTERS && store.is_plain && owner.is_null() && store.top.is_null()
+    store.is_plain && owner.is_null() && store.top.is_null()
 }
 
 /// Calls `func` with its arguments' bits and waits for it to return. The answer is its result's bits.

@@ -44,10 +44,10 @@ use fibers::parking_prelude_aarch64;
 use fibers::pool::find_slot_asm;
 use std::arch::{asm, naked_asm};
 use std::io;
-use std::mem::offset_of;
+use std::mem::{MaybeUninit, offset_of};
 
-/// The most that is kept below the frame record that `guest_fp` names. A swap keeps two words, and when it parks twenty more; a
-/// fuel check 720 bytes of registers, and four words when it parks.
+/// The most that is kept below the frame record that `guest_fp` names. A swap keeps ten words, and when it parks twenty-two more, at
+/// most; a fuel check 720 bytes of registers, and four words when it parks.
 pub(crate) const EXIT_BYTES: usize = 720 + 32;
 
 /// The stack pointer, to compare depths with.
@@ -100,35 +100,23 @@ fn membarrier(command: libc::c_int) -> io::Result<()> {
     }
 }
 
-/// Whether few integers go between host and guest in registers: not yet on this architecture, where all values go through slots.
-pub(crate) const TAKES_REGISTERS: bool = false;
-
-/// No stack swap that guest code calls itself.
-pub(crate) fn import(_fuel: bool, _values: Values) -> Option<*const u8> {
-    None
-}
-
-pub(crate) use guest_start as guest_start_few;
-
-/// Not to be called: [`TAKES_REGISTERS`].
-///
-/// # Safety
-/// Never.
-pub(crate) unsafe fn call_few(
-    _link: usize,
-    _code: *const u8,
-    _context: *mut u8,
-    _values: [u64; 4],
-) -> (u64, u64) {
-    unreachable!("values go through slots")
-}
-
-/// The stack swap through which guest code calls host functions.
+/// The stack swap that import trampolines call.
 pub(crate) fn host_call(fuel: bool) -> *const u8 {
     if fuel {
         host_call_metered as *const u8
     } else {
         host_call_plain as *const u8
+    }
+}
+
+/// The stack swap that guest code calls itself, without a trampoline, where the values allow it.
+pub(crate) fn import(fuel: bool, values: Values) -> Option<*const u8> {
+    match (values, fuel) {
+        (Values::Slots, _) => None,
+        (Values::Registers, false) => Some(import_plain as *const u8),
+        (Values::Registers, true) => Some(import_metered as *const u8),
+        (Values::Spilled, false) => Some(import_spilled_plain as *const u8),
+        (Values::Spilled, true) => Some(import_spilled_metered as *const u8),
     }
 }
 
@@ -139,6 +127,21 @@ pub(crate) fn builtin_call(fuel: bool) -> *const u8 {
     } else {
         builtin_call_plain as *const u8
     }
+}
+
+/// Leaves the guest: goes on at the parent that is parked at the P of the link to which `$link` points (invariant 1), with what `x0`,
+/// `x1` and `x2` hold.
+macro_rules! leave {
+    ($link:literal) => {
+        concat!(
+            "ldr x10, [",
+            $link,
+            "]\n",
+            "mov sp, x10\n", // P: the host's stack is live from here
+            "ldp x29, x30, [sp], #16\n",
+            "ret"
+        )
+    };
 }
 
 /// Where a new activation starts behind the parking prelude, with `sp = link` and `x0` its [`Activation`](crate::vm::activation::Activation).
@@ -161,10 +164,7 @@ pub(crate) unsafe extern "C" fn guest_start() {
         "blr x9",
         "mov x0, #0", // DONE
         "mov x2, #0", // not resumable
-        "ldr x9, [x29]",
-        "mov sp, x9",
-        "ldp x29, x30, [sp], #16",
-        "ret",
+        leave!("x29"),
         code = const offset_of!(Entry, code),
         ctx = const offset_of!(Entry, ctx),
         args = const offset_of!(Entry, args),
@@ -173,13 +173,103 @@ pub(crate) unsafe extern "C" fn guest_start() {
     )
 }
 
-/// The body of a swap. On entry `x0` points to a block whose first word is the store (a vmctx or a host record) and
-/// the call's operands are in registers. `$call` is the call; it keeps `x29`.
+/// [`guest_start`] for an activation with slots of its own and a function of few integers in an engine without fuel: no entry trampoline.
+/// The slots begin at the base; up to four are read, whatever they hold, and the result goes into the first.
+#[unsafe(naked)]
+#[unsafe(link_section = "selvedge_text")]
+pub(crate) unsafe extern "C" fn guest_start_few() {
+    naked_asm!(
+        parking_prelude_aarch64!(),
+        "mov x29, sp", // the frame record {P, address in the thunk}; the base is 16 above
+        "ldr x9, [x0, #{code}]",
+        "ldr x2, [x0, #{ctx}]",
+        "ldr x3, [x29, #16]",
+        "ldr x4, [x29, #32]",
+        "ldr x5, [x29, #48]",
+        "ldr x6, [x29, #64]",
+        "blr x9",
+        "str x2, [x29, #16]",
+        "mov x0, #0", // DONE
+        "mov x2, #0",
+        leave!("x29"),
+        code = const offset_of!(Entry, code),
+        ctx = const offset_of!(Entry, ctx),
+    )
+}
+
+/// Where [`call_few`] goes: parks the parent at the link `x1`, calls `x0`, comes back with [`super::DONE`] and the result.
+#[unsafe(naked)]
+#[unsafe(link_section = "selvedge_text")]
+unsafe extern "C" fn guest_few() {
+    naked_asm!(
+        "stp x29, x30, [sp, #-16]!",
+        "mov x9, sp",
+        "str x9, [x1]", // P: the parent is parked from here
+        "mov sp, x1",
+        "mov x29, x1", // the frame record {P, address in the thunk}
+        "blr x0",
+        "mov x1, x2",
+        "mov x0, #0", // DONE
+        leave!("x29"),
+    )
+}
+
+/// As in `fibers`: its address makes the compiler address the frame around inlined assembly, and describe it, by x29.
+#[repr(align(32))]
+struct FrameAnchor(#[expect(dead_code, reason = "only its place counts")] [u8; 32]);
+
+/// Calls a guest's function of few integers on the stack below `link`, in an engine without fuel. Comes back with a word, as from a resume, and
+/// if that is [`super::DONE`] with the result.
+///
+/// # Safety
+/// `link` is the 16-aligned address of a parent link, `VMStoreContext::link` of the store whose guest it is, which may run on the stack
+/// below; `code`, `context` and `values` are those of one of its functions ([`selvedge_compiler::layout::is_few_integers`]). It
+/// never parks.
+#[inline(always)]
+pub(crate) unsafe fn call_few(
+    link: usize,
+    code: *const u8,
+    context: *mut u8,
+    values: [u64; 4],
+) -> (u64, u64) {
+    let (word, result);
+    let anchor = MaybeUninit::<FrameAnchor>::uninit();
+    let [a, b, c, d] = values;
+    // SAFETY: the caller's promise. Every register that guest code or a host function may change is named; x19 and x29 are
+    // put back by the guest's way out, as after a resume.
+    unsafe {
+        asm!(
+            "str x19, [sp, #-16]! // {anchor}", // reserved by the compiler, so it cannot be a clobber
+            "bl {guest_few}",
+            "ldr x19, [sp], #16",
+            guest_few = sym guest_few,
+            anchor = in(reg) anchor.as_ptr(),
+            inlateout("x0") code => word,
+            inlateout("x1") link => result,
+            inlateout("x2") context => _,
+            inlateout("x3") a => _,
+            inlateout("x4") b => _,
+            inlateout("x5") c => _,
+            inlateout("x6") d => _,
+            lateout("x20") _, lateout("x21") _, lateout("x22") _, lateout("x23") _, lateout("x24") _,
+            lateout("x25") _, lateout("x26") _, lateout("x27") _, lateout("x28") _,
+            clobber_abi("C"),
+        );
+    }
+    (word, result)
+}
+
+/// The body of a swap. After `$block`, `x0` points to a block whose first word is the store (a vmctx or a host record) and
+/// the call's operands are in registers. `$before` stores what the host is to find; `$call` is the call and keeps `x29`. `$result` loads
+/// the result. `$make_room` keeps what lies below the word that names the store out of the way of what a park saves; `$drop_room` undoes
+/// it, and loads the result of a call that was parked.
 macro_rules! swap {
-    ($call:literal, $save_fuel:literal, $load_fuel:literal, $($operands:tt)*) => {
+    ($block:literal, $call:literal, $before:literal, $load_fuel:literal, $result:literal,
+     $make_room:literal, $drop_room:literal, $($operands:tt)*) => {
         naked_asm!(
             ".cfi_startproc",
             "hint #34", // bti c
+            $block,
             "stp x29, x30, [sp, #-16]!",
             ".cfi_def_cfa sp, 16",
             ".cfi_offset x30, -8",
@@ -188,7 +278,7 @@ macro_rules! swap {
             ".cfi_def_cfa_register x29",
             "stp xzr, x0, [sp, #-16]!", // where the store is found again afterwards
             "ldr x9, [x0]",
-            $save_fuel,
+            $before, // while the guard is the guest's
             "str x29, [x9, #{guest_fp}]",
             "ldr x10, [x9, #{link}]",
             "ldr x10, [x10]",
@@ -204,6 +294,7 @@ macro_rules! swap {
             ".cfi_restore_state",
             "cbnz w0, 2f",
             $load_fuel,
+            $result,
             "mov sp, x29",
             "ldp x29, x30, [sp], #16",
             "ret",
@@ -216,6 +307,7 @@ macro_rules! swap {
             "cmp w0, #{suspend}",
             "b.ne 3f",
             // Park: what the guest expects to find again, then the address to go on at.
+            $make_room,
             "stp d8, d9, [sp, #-144]!",
             "stp d10, d11, [sp, #16]",
             "stp d12, d13, [sp, #32]",
@@ -228,10 +320,7 @@ macro_rules! swap {
             "adr x11, 4f",
             "str x11, [sp, #-16]!",
             "mov x2, sp",
-            "ldr x10, [x10]",
-            "mov sp, x10",
-            "ldp x29, x30, [sp], #16",
-            "ret",
+            leave!("x10"),
             parking_prelude_aarch64!(),
             "4:", // resumed: sp is 16 bytes above the address; the results are in the slots
             "hint #36", // bti j
@@ -244,6 +333,7 @@ macro_rules! swap {
             "ldp x25, x26, [sp, #112]",
             "ldp x27, x28, [sp, #128]",
             "ldp d8, d9, [sp], #144",
+            $drop_room,
             "add x29, sp, #16",
             $load_fuel,
             "mov sp, x29",
@@ -251,10 +341,7 @@ macro_rules! swap {
             "ret",
             "3:", // leave for good; x0 says how
             "mov x2, #0",
-            "ldr x10, [x10]",
-            "mov sp, x10",
-            "ldp x29, x30, [sp], #16",
-            "ret",
+            leave!("x10"),
             "5:", // to the handler of an exception; frames below it are gone
             $load_fuel,
             // x9 is the store in either case.
@@ -309,7 +396,16 @@ pub(crate) unsafe extern "C" fn unwind_parked() {
 #[unsafe(naked)]
 #[unsafe(link_section = "selvedge_text")]
 unsafe extern "C" fn host_call_plain() {
-    swap!("ldr x10, [x0, #{shim}]\nblr x10", "", "", shim = const offset_of!(HostRecord, shim),)
+    swap!(
+        "",
+        "ldr x10, [x0, #{shim}]\nblr x10",
+        "",
+        "",
+        "",
+        "",
+        "",
+        shim = const offset_of!(HostRecord, shim),
+    )
 }
 
 /// As [`host_call_plain`]; the slice in x21 is in the store meanwhile, where the host may change it.
@@ -317,8 +413,83 @@ unsafe extern "C" fn host_call_plain() {
 #[unsafe(link_section = "selvedge_text")]
 unsafe extern "C" fn host_call_metered() {
     swap!(
+        "",
         "ldr x10, [x0, #{shim}]\nblr x10",
         "str x21, [x9, #{fuel}]",
+        "ldr x9, [x29, #-8]\nldr x9, [x9]\nldr x21, [x9, #{fuel}]",
+        "",
+        "",
+        "",
+        shim = const offset_of!(HostRecord, shim),
+        fuel = const offset_of!(VMStoreContext, fuel),
+    )
+}
+
+/// A swap for few integers, which guest code calls itself ([`selvedge_compiler::layout::is_few_integers`]): its block is in x2, and `$call`
+/// finds four parameters in x3 to x6, and leaves the result in x1.
+///
+/// Four slots lie below the word that names the store: `[x29, #-80]` and up. What parks finds its result in the first of them. They are used only
+/// while the stack pointer is below them or on the host's stack: there is no red zone, and a handler of the host's may run on this stack.
+macro_rules! register_swap {
+    ($call:literal, $before:literal, $load_fuel:literal, $($operands:tt)*) => {
+        swap!(
+            "mov x0, x2",
+            $call,
+            $before,
+            $load_fuel,
+            "mov x2, x1",
+            // Below the slots the word that names the store once more: `unwind_parked` looks for it there.
+            "ldr x11, [x29, #-8]\nsub sp, sp, #64\nstp xzr, x11, [sp, #-16]!",
+            "ldr x2, [sp, #16]\nadd sp, sp, #80",
+            $($operands)*
+        )
+    };
+}
+
+/// `x2`: the host record, then up to four values. Comes back only when the host function succeeded, with its result in `x2`.
+#[unsafe(naked)]
+#[unsafe(link_section = "selvedge_text")]
+unsafe extern "C" fn import_plain() {
+    register_swap!(
+        "mov x1, x3\nmov x2, x4\nmov x3, x5\nmov x4, x6\nsub x5, x29, #80\nldr x10, [x0, #{shim}]\nblr x10",
+        "",
+        "",
+        shim = const offset_of!(HostRecord, shim),
+    )
+}
+
+/// As [`import_plain`], with the fuel slice in the store meanwhile.
+#[unsafe(naked)]
+#[unsafe(link_section = "selvedge_text")]
+unsafe extern "C" fn import_metered() {
+    register_swap!(
+        "mov x1, x3\nmov x2, x4\nmov x3, x5\nmov x4, x6\nsub x5, x29, #80\nldr x10, [x0, #{shim}]\nblr x10",
+        "str x21, [x9, #{fuel}]",
+        "ldr x9, [x29, #-8]\nldr x9, [x9]\nldr x21, [x9, #{fuel}]",
+        shim = const offset_of!(HostRecord, shim),
+        fuel = const offset_of!(VMStoreContext, fuel),
+    )
+}
+
+/// As [`import_plain`], for a shim that wants slots.
+#[unsafe(naked)]
+#[unsafe(link_section = "selvedge_text")]
+unsafe extern "C" fn import_spilled_plain() {
+    register_swap!(
+        "sub x1, x29, #80\nldr x10, [x0, #{shim}]\nblr x10\nldr x1, [x29, #-80]",
+        "sub sp, sp, #64\nstr x3, [sp]\nstr x4, [sp, #16]\nstr x5, [sp, #32]\nstr x6, [sp, #48]",
+        "",
+        shim = const offset_of!(HostRecord, shim),
+    )
+}
+
+/// As [`import_spilled_plain`], with the fuel slice in the store meanwhile.
+#[unsafe(naked)]
+#[unsafe(link_section = "selvedge_text")]
+unsafe extern "C" fn import_spilled_metered() {
+    register_swap!(
+        "sub x1, x29, #80\nldr x10, [x0, #{shim}]\nblr x10\nldr x1, [x29, #-80]",
+        "sub sp, sp, #64\nstr x3, [sp]\nstr x4, [sp, #16]\nstr x5, [sp, #32]\nstr x6, [sp, #48]\nstr x21, [x9, #{fuel}]",
         "ldr x9, [x29, #-8]\nldr x9, [x9]\nldr x21, [x9, #{fuel}]",
         shim = const offset_of!(HostRecord, shim),
         fuel = const offset_of!(VMStoreContext, fuel),
@@ -329,7 +500,16 @@ unsafe extern "C" fn host_call_metered() {
 #[unsafe(naked)]
 #[unsafe(link_section = "selvedge_text")]
 unsafe extern "C" fn builtin_call_plain() {
-    swap!("bl {dispatch}", "", "", dispatch = sym dispatch,)
+    swap!(
+        "",
+        "bl {dispatch}",
+        "",
+        "",
+        "",
+        "",
+        "",
+        dispatch = sym dispatch,
+    )
 }
 
 /// As [`builtin_call_plain`], with the fuel slice in the store meanwhile.
@@ -337,9 +517,13 @@ unsafe extern "C" fn builtin_call_plain() {
 #[unsafe(link_section = "selvedge_text")]
 unsafe extern "C" fn builtin_call_metered() {
     swap!(
+        "",
         "bl {dispatch}",
         "str x21, [x9, #{fuel}]",
         "ldr x9, [x29, #-8]\nldr x9, [x9]\nldr x21, [x9, #{fuel}]",
+        "",
+        "",
+        "",
         dispatch = sym dispatch,
         fuel = const offset_of!(VMStoreContext, fuel),
     )
@@ -366,10 +550,7 @@ pub(crate) unsafe extern "C" fn raise() {
         "ldr x10, [x9, #{link}]",
         "mov x0, #{exit_trap}",
         "mov x2, #0",
-        "ldr x10, [x10]",
-        "mov sp, x10",
-        "ldp x29, x30, [sp], #16",
-        "ret",
+        leave!("x10"),
         find_slot = sym find_slot_asm,
         trap_code = const offset_of!(VMStoreContext, trap_code),
         trap_pc = const offset_of!(VMStoreContext, trap_pc),
@@ -387,10 +568,7 @@ pub(crate) unsafe extern "C" fn trap_exit() {
     naked_asm!(
         "mov x0, #{exit_trap}",
         "mov x2, #0",
-        "ldr x9, [sp]",
-        "mov sp, x9",
-        "ldp x29, x30, [sp], #16",
-        "ret",
+        leave!("x29"),
         exit_trap = const EXIT_TRAP,
     )
 }
@@ -485,10 +663,7 @@ pub(crate) unsafe extern "C" fn fuel_check() {
         "str x10, [sp, #-16]!",
         "mov x2, sp",
         "4:",
-        "ldr x9, [x9]",
-        "mov sp, x9",
-        "ldp x29, x30, [sp], #16",
-        "ret",
+        leave!("x9"),
         parking_prelude_aarch64!(),
         "6:", // resumed
         "hint #36", // bti j

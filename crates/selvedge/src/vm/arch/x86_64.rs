@@ -70,9 +70,6 @@ pub(crate) fn make_instructions_visible(_start: usize, _bytes: usize) -> io::Res
     Ok(())
 }
 
-/// Whether few integers go between host and guest in registers: [`call_few`], [`guest_start_few`] and [`import`].
-pub(crate) const TAKES_REGISTERS: bool = true;
-
 /// The stack swap that import trampolines call.
 pub(crate) fn host_call(fuel: bool) -> *const u8 {
     if fuel {
