@@ -189,8 +189,7 @@ impl Worker {
                 Metering::Place(amount) if !in_place::fill(code, amount) => return Ok(None),
                 Metering::Space(fences) if !in_place::clear(code, fences) => return Ok(None),
                 Metering::Place(_) | Metering::Space(_) => {}
-                Metering::Computed | Metering::Header(_) if isa.name() != "x64" => {}
-                Metering::Computed | Metering::Header(_) => in_place::rewrite(code),
+                Metering::Computed | Metering::Header(_) => in_place::rewrite(code, isa.name()),
             }
         }
         if !self.all_are_listed(listed) {

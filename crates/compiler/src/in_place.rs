@@ -1,4 +1,4 @@
-//! Payments and checks of fuel in one instruction each (x86-64).
+//! Payments and checks of fuel in one instruction each: here for x86-64, in `in_place/aarch64.rs` for aarch64, which has no places.
 //!
 //! To Cranelift the pinned register is something to copy from and to: it never computes in it. This writes payments
 //! into the places that are kept for them, and rewrites what Cranelift makes of a check and of a payment that it
@@ -17,6 +17,8 @@
 //! Why the others are right: the copy is a value of its own, made for the payment or the check and used by nothing else, so
 //! nobody reads its register behind them; the flags are the same. Only places that the table of sites names are looked
 //! at, where an instruction begins; what looks otherwise there, because the allocator moved something in between, stays.
+
+mod aarch64;
 
 /// The pinned register's low bits; its high bit goes into the prefix.
 const R15: u8 = 7;
@@ -82,8 +84,16 @@ pub(crate) fn clear(code: &mut [u8], fences: u8) -> bool {
     is_space
 }
 
-/// Rewrites the payment that Cranelift computes here, or the check, if it looks as expected.
-pub(crate) fn rewrite(code: &mut [u8]) {
+/// Rewrites the payment that Cranelift computes here for the architecture it calls `isa`, or the check, if it looks as expected.
+pub(crate) fn rewrite(code: &mut [u8], isa: &str) {
+    match isa {
+        "x64" => rewrite_x86_64(code),
+        "aarch64" => aarch64::rewrite(code),
+        _ => {}
+    }
+}
+
+fn rewrite_x86_64(code: &mut [u8]) {
     let Some(copy) = copy_of_fuel(code) else {
         return;
     };
@@ -165,7 +175,7 @@ mod tests {
 
     fn rewritten(code: &[u8]) -> Vec<u8> {
         let mut code = code.to_vec();
-        rewrite(&mut code);
+        rewrite(&mut code, "x64");
         code
     }
 

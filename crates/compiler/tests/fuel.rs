@@ -263,21 +263,43 @@ fn payments_and_checks_are_one_instruction_each() {
         .image;
     let range = image.functions[0].clone();
     let code = &image.text[range.start as usize..range.end as usize];
+    assert_eq!(
+        paid_in(code),
+        (3, 1),
+        "before the loop, at its end and at the function's; at the loop's header"
+    );
+}
+
+/// How many payments and how many checks there are, each one instruction. Nothing else of them is left.
+#[cfg(target_arch = "x86_64")]
+fn paid_in(code: &[u8]) -> (usize, usize) {
     let count = |bytes: &[u8]| {
         code.windows(bytes.len())
             .filter(|window| *window == bytes)
             .count()
     };
-    // Before the loop, at its end and at the function's; each a `sub r15`.
-    assert_eq!(count(&[0x49, 0x83, 0xef]), 3);
     // No place was left empty.
     assert_eq!(count(&[0x0f, 0xae, 0xf0]), 0);
-    // At the loop's header: a `test r15, r15`.
-    assert_eq!(count(&[0x4d, 0x85, 0xff]), 1);
     let copies = code
         .windows(3)
         .filter(|window| matches!(window, [0x4c | 0x4d, 0x89, 0xf8..=0xff]));
     assert_eq!(copies.count(), 0);
+    // sub r15, and a byte; test r15, r15
+    (count(&[0x49, 0x83, 0xef]), count(&[0x4d, 0x85, 0xff]))
+}
+
+/// How many payments and how many checks there are, each one instruction. Nothing else of them is left.
+#[cfg(target_arch = "aarch64")]
+fn paid_in(code: &[u8]) -> (usize, usize) {
+    let count = |mask: u32, value: u32| {
+        let (words, _) = code.as_chunks();
+        let words = words.iter().map(|word| u32::from_le_bytes(*word));
+        words.filter(|word| word & mask == value).count()
+    };
+    // mov, from x21 and to it
+    assert_eq!(count(!31, 0xaa15_03e0) + count(!(31 << 16), 0xaa00_03f5), 0);
+    // sub x21, x21, and a constant; subs xzr, x21, #0
+    (count(!(0xfff << 10), 0xd100_02b5), count(!0, 0xf100_02bf))
 }
 
 #[test]

@@ -125,7 +125,7 @@ fn every_operator_that_is_supported_has_a_listing() {
     assert!(missing.is_empty(), "without a listing: {missing:?}");
 }
 
-/// A metered loop: no frame, no spills, and for fuel a subtraction (or its place), a test and a branch.
+/// A metered loop: no spills, and for fuel a subtraction (or its place), a test and a branch.
 #[test]
 fn a_metered_loop_keeps_its_registers() {
     let source =
@@ -136,12 +136,15 @@ fn a_metered_loop_keeps_its_registers() {
         .split(";; function")
         .find(|text| text.contains("sum"))
         .unwrap();
-    // Two fences keep the place of a subtraction.
+    // Two fences keep the place of a subtraction; on aarch64 it is computed, and made one instruction later.
     let ([stack, payment, test, branch], pieces) = match cfg!(target_arch = "aarch64") {
-        true => (["[sp", "sub x21, x21", "subs xzr", "b.lt"], 1),
+        true => (["[sp", "mov x21, ", "subs xzr", "b.lt"], 1),
         false => (["rsp)", "mfence", "testq", "jl "], 2),
     };
-    assert!(!sum.contains(stack), "a spill or a saved register:\n{sum}");
+    let spill = sum
+        .lines()
+        .find(|line| line.contains(stack) && !line.contains(" fp, lr, ["));
+    assert_eq!(spill, None, "a spill or a saved register:\n{sum}");
     let count = |what: &str| {
         sum.lines()
             .filter(|line| line.trim_start().starts_with(what))
