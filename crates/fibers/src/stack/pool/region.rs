@@ -36,6 +36,10 @@ pub const EXTENT_COUNT: usize = GRANULE_COUNT + 1;
 /// Size of a slot's header, in bytes.
 pub const HEADER_BYTES: usize = 64;
 
+/// What is asked for where [`GRANULE_COUNT`] granules are refused, in bytes: addresses are scarce then, and stacks are not all that a
+/// process wants them for. Kernels for 39-bit addresses have 512 GiB.
+const SCARCE_REGION_BYTES: usize = 64 << 30;
+
 /// The smallest region worth having, in bytes.
 const MIN_REGION_BYTES: usize = 16 << 30;
 
@@ -350,7 +354,7 @@ pub(super) fn reserve() -> Result<(), PoolError> {
             }
             Err((_, limit)) => reserved.limit = Some(limit),
         }
-        bytes /= 2;
+        bytes = SCARCE_REGION_BYTES.min(bytes / 2);
     };
     // Stacks are not for core dumps, and not for huge pages: a stack that uses one page shall cost one.
     for advice in [libc::MADV_DONTDUMP, libc::MADV_NOHUGEPAGE] {

@@ -784,6 +784,18 @@ fn less_address_space_than_wanted_makes_a_smaller_region() {
 
 #[test]
 #[cfg_attr(not(target_arch = "x86_64"), ignore = "emulators do not apply limits")]
+fn scarce_addresses_are_left_to_others() {
+    let name = "stack::pool::tests::scarce_addresses_are_left_to_others";
+    succeeds(name, || {
+        set_limit(libc::RLIMIT_AS, 500 << 30);
+        let pool = StackPool::new(PoolConfig::default()).unwrap();
+        assert_eq!(REGION_BYTES.load(Ordering::Relaxed), 64 << 30);
+        pool.take().unwrap();
+    });
+}
+
+#[test]
+#[cfg_attr(not(target_arch = "x86_64"), ignore = "emulators do not apply limits")]
 fn too_little_writable_memory_is_an_error_that_names_the_limit() {
     let name = "stack::pool::tests::too_little_writable_memory_is_an_error_that_names_the_limit";
     succeeds(name, || {
