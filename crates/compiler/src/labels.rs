@@ -87,6 +87,8 @@ pub(crate) struct Label<'a> {
     pub(crate) height: usize,
     /// How much was known of bounds where it was entered.
     pub(crate) learnt: usize,
+    /// How many operators branch to it so far.
+    pub(crate) branches: u64,
 }
 
 /// Where a branch goes.

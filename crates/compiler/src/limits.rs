@@ -16,9 +16,8 @@
 //! reference that is held across it. A local also has a place in a table for each block, and a value where two paths meet before
 //! it is read.
 //!
-//! Not bounded yet: branches to one label. Cranelift looks through all ways that meet where it removes code that is never reached, and the
-//! register allocator comes back to a condition for each branch on it, so their time grows with the square: 20 000 branches on constants
-//! took 2.1 s, 40 000 more than four times that. Chains of operators are linear: 40 000 additions took 0.9 s, 80 000 some 2.3 s.
+//! Branches to one label grow with the square too, and are bounded in pairs. Chains of operators are linear: 40 000 additions took 0.9 s,
+//! 80 000 some 2.3 s.
 //!
 //! How large a memory or a table gets is the runtime's to say. `tests/adversaries.rs` compiles modules that meet each of these.
 //!
@@ -71,54 +70,98 @@ const SHARED_PER_BYTE: u64 = 64;
 /// A function takes from the budget in pieces of this many values; what is left at its end is not counted.
 const SHARED_STEP: u64 = 256;
 
-/// What the functions of a module share: parameters, results, locals, and values that calls and branches carry.
+/// How many pairs of branches to one label the functions of a module may have together: so many, whatever its size,
+const PAIRS_BASE: u64 = 1 << 24;
+/// and for each of its bytes so many more. Where many ways meet, Cranelift's time grows with their pairs, some 10 ns for each: removing code that
+/// is never reached looks through all ways that meet where it leads, and the allocator of registers comes back to a condition for each of
+/// its branches. 20 000 branches on constants took 2.1 s, 40 000 four times that.
+const PAIRS_PER_BYTE: u64 = 1 << 10;
+/// As [`SHARED_STEP`], of pairs.
+const PAIRS_STEP: u64 = 1 << 14;
+
+/// What the functions of a module share: parameters, results, locals, and values that calls and branches carry; and pairs of branches to
+/// one label.
 ///
 /// Functions are compiled in any order, but each of them takes what it takes at the same operators, up to its
 /// end or its own error. So whether all of them together take too much does not depend on the order: if they do,
 /// that is the module's error, whatever else is wrong with it.
 #[derive(Debug)]
 pub(crate) struct Budget {
+    values: Share,
+    pairs: Share,
+}
+
+#[derive(Debug)]
+struct Share {
     limit: u64,
+    step: u64,
     taken: AtomicU64,
+}
+
+impl Share {
+    fn new(limit: u64, step: u64) -> Share {
+        Share {
+            limit,
+            step,
+            taken: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes the steps from `before` to `now` of one function. Whether there were any.
+    fn take(&self, before: u64, now: u64) -> bool {
+        let steps = now / self.step - before / self.step;
+        if steps > 0 {
+            self.taken.fetch_add(steps * self.step, Ordering::Relaxed);
+        }
+        steps > 0
+    }
+
+    fn check(&self, what: &'static str) -> Result<(), CompileError> {
+        // How much too much it is depends on when the others stopped: the least that it can be is told.
+        let taken = self.taken.load(Ordering::Relaxed).min(self.limit + 1);
+        check(what, taken, self.limit, 0)
+    }
 }
 
 impl Budget {
     /// The budget of a module of this size.
     pub(crate) fn of(module_bytes: usize) -> Budget {
+        let bytes = module_bytes as u64;
         Budget {
-            limit: SHARED_BASE + SHARED_PER_BYTE * module_bytes as u64,
-            taken: AtomicU64::new(0),
+            values: Share::new(SHARED_BASE + SHARED_PER_BYTE * bytes, SHARED_STEP),
+            pairs: Share::new(PAIRS_BASE + PAIRS_PER_BYTE * bytes, PAIRS_STEP),
         }
     }
 
     /// For what is translated again: it took what it takes the first time.
     pub(crate) fn taken_before() -> Budget {
         Budget {
-            limit: u64::MAX - 1,
-            taken: AtomicU64::new(0),
+            values: Share::new(u64::MAX - 1, SHARED_STEP),
+            pairs: Share::new(u64::MAX - 1, PAIRS_STEP),
         }
     }
 
     /// Takes the steps from `before` to `now` values of one function.
     pub(crate) fn take(&self, before: u64, now: u64) -> Result<(), CompileError> {
-        let steps = now / SHARED_STEP - before / SHARED_STEP;
-        if steps > 0 {
-            self.taken.fetch_add(steps * SHARED_STEP, Ordering::Relaxed);
-            self.check()?;
+        match self.values.take(before, now) {
+            true => self.check(),
+            false => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Takes the steps from `before` to `now` pairs of one function's branches.
+    pub(crate) fn take_pairs(&self, before: u64, now: u64) -> Result<(), CompileError> {
+        match self.pairs.take(before, now) {
+            true => self.check(),
+            false => Ok(()),
+        }
     }
 
     /// Whether the functions so far took no more than there is.
     pub(crate) fn check(&self) -> Result<(), CompileError> {
-        // How much too much it is depends on when the others stopped: the least that it can be is told.
-        let taken = self.taken.load(Ordering::Relaxed).min(self.limit + 1);
-        check(
-            "values that the functions carry, declare and return",
-            taken,
-            self.limit,
-            0,
-        )
+        self.values
+            .check("values that the functions carry, declare and return")?;
+        self.pairs.check("pairs of branches to one label")
     }
 }
 

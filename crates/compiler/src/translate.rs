@@ -60,6 +60,10 @@ pub(crate) struct Translator<'a> {
     pub(crate) carried: usize,
     /// How much was taken from the module's budget so far.
     shared: u64,
+    /// How many pairs of branches to one label there are so far.
+    pub(crate) pairs: u64,
+    /// How many of them were taken from the module's budget.
+    shared_pairs: u64,
     /// The `try_table`s in scope.
     pub(crate) exceptions: Exceptions,
     /// The cold blocks that are to call the fuel stub.
@@ -110,6 +114,8 @@ pub(crate) fn translate(
         builtin_args: None,
         carried: ty.results().len(),
         shared: 0,
+        pairs: 0,
+        shared_pairs: 0,
         exceptions: Exceptions::default(),
         fuel_calls: Vec::new(),
         stores: HashSet::new(),
@@ -219,6 +225,8 @@ impl<'a> Translator<'a> {
         limits::blocks(self.locals, dfg.num_blocks(), self.offset)?;
         limits::carried(self.carried, self.offset)?;
         limits::held(self.held, self.offset)?;
+        let before = std::mem::replace(&mut self.shared_pairs, self.pairs);
+        self.env.budget.take_pairs(before, self.pairs)?;
         self.share(self.carried + self.locals)
     }
 
@@ -321,6 +329,7 @@ impl<'a> Translator<'a> {
             owed: 0,
             height,
             learnt: self.bounds.learnt(),
+            branches: 0,
         });
     }
 

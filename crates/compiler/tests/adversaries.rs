@@ -431,6 +431,16 @@ fn chains() {
             plain(100, &branches(10_000, &constant, &[])),
         ),
         (
+            "chain-branches-more",
+            TooLarge("pairs of branches to one label"),
+            plain(100, &branches(40_000, &constant, &[])),
+        ),
+        (
+            "chain-branches-loop",
+            TooLarge("pairs of branches to one label"),
+            plain(0, &nested(&LOOP, 1, &[0x41, 1, 0x0d, 0].repeat(1_000_000))),
+        ),
+        (
             "chain-branches-sum",
             Compiled,
             plain(100, &branches(10_000, &sum, &[])),

@@ -159,6 +159,8 @@ impl<'a> Translator<'a> {
     /// Where a branch to a label goes.
     pub(crate) fn target(&mut self, depth: u32) -> Target {
         let at = self.labels.len() - 1 - depth as usize;
+        self.pairs += self.labels[at].branches;
+        self.labels[at].branches += 1;
         let arity = self.labels[at].branch_types().len();
         let (block, owed) = match self.labels[at].kind {
             LabelKind::Loop(header) => (header, 0),
@@ -284,9 +286,11 @@ impl Translator<'_> {
     fn br_table_to(&mut self, index: Value, depths: &[u32]) {
         let pending = self.fuel.pending();
         let mut between = BTreeMap::new();
+        let mut targets = BTreeMap::new();
         let mut blocks = Vec::with_capacity(depths.len());
         for depth in depths {
-            let target = self.target(*depth);
+            // One way to each label, however many entries lead there.
+            let target = *targets.entry(*depth).or_insert_with(|| self.target(*depth));
             blocks.push(match (target.arity, target.owed) {
                 (0, owed) if owed == pending => target.block,
                 _ => *between.entry(*depth).or_insert_with(|| self.b.create_block()),
