@@ -784,8 +784,8 @@ fn less_address_space_than_wanted_makes_a_smaller_region() {
 
 #[test]
 #[cfg_attr(not(target_arch = "x86_64"), ignore = "emulators do not apply limits")]
-fn scarce_addresses_are_left_to_others() {
-    let name = "stack::pool::tests::scarce_addresses_are_left_to_others";
+fn scarce_address_space_is_left_to_others() {
+    let name = "stack::pool::tests::scarce_address_space_is_left_to_others";
     succeeds(name, || {
         set_limit(libc::RLIMIT_AS, 500 << 30);
         let pool = StackPool::new(PoolConfig::default()).unwrap();
