@@ -32,7 +32,8 @@ pub fn pc_and_sp(context: &libc::ucontext_t) -> (usize, usize) {
 /// What decides whether a walk is one of the fiber's frames: the frame pointer, which a fiber that goes on restores after its
 /// stack pointer. Until then the walk is the parent's.
 pub fn decides(context: &libc::ucontext_t) -> usize {
-    registers(context)[8] as usize - 1 // it points behind the frame record
+    // It points behind the frame record; in code without frames it may be anything.
+    (registers(context)[8] as usize).wrapping_sub(1)
 }
 
 /// Goes on behind an `ebreak`.
