@@ -75,7 +75,7 @@ impl GuardedStack {
 
     /// The largest size of a stack, in bytes: half of the addresses that x86-64 gives a process (Linux,
     /// Documentation/arch/x86/x86_64/mm.rst). What a kernel really gives may be less: that is `StackError::Map`.
-    pub const MAX_BYTES: usize = 1 << 46;
+    pub const MAX_BYTES: usize = (1u64 << 46) as usize;
 
     /// Makes a stack of `stack_bytes`, rounded up to pages, and a guard page below it.
     ///
