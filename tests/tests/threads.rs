@@ -23,6 +23,12 @@ const GUEST: &str = r#"(module (import "env" "memory" (memory 1 4 shared))
         (memory.atomic.wait64 (local.get 0) (local.get 1) (local.get 2)))
     (func (export "notify") (param i32 i32) (result i32) (memory.atomic.notify (local.get 0) (local.get 1)))
     (func (export "grow") (result i32) (memory.grow (i32.const 1)))
+    (func (export "watch") (param i32) (result i32)
+        (i32.atomic.store (i32.const 16) (i32.const 1))
+        (loop $again
+            (if (i32.atomic.load (i32.const 20)) (then (return (i32.load (local.get 0)))))
+            (br $again))
+        (unreachable))
     (func (export "load") (param i32) (result i32) (i32.atomic.load (local.get 0)))
     (func (export "move") (param i32 i32 i32) (memory.copy (local.get 0) (local.get 1) (local.get 2)))
     (func (export "fill") (param i32 i32 i32) (memory.fill (local.get 0) (local.get 1) (local.get 2)))
@@ -113,6 +119,32 @@ fn guests_on_several_threads_count_together() -> Result<()> {
         let bytes = &shared.memory.data()[8..12];
         let bytes = [0, 1, 2, 3].map(|at| bytes[at].load(Ordering::Relaxed));
         assert_eq!(u32::from_le_bytes(bytes), 300_000);
+    }
+    Ok(())
+}
+
+/// A guest in a loop may use a page that another has made, once it has seen that.
+#[test]
+fn a_loop_sees_what_others_grow() -> Result<()> {
+    for engine in engines() {
+        let shared = Shared::new(engine)?;
+        thread::scope(|scope| {
+            let watching = scope.spawn(|| -> Result<i32> {
+                let (mut store, instance) = shared.guest()?;
+                let _ = store.set_fuel(1 << 60);
+                instance.call(&mut store, "watch", 65_536)
+            });
+            while shared.memory.data()[16].load(Ordering::SeqCst) == 0 {
+                assert!(!watching.is_finished(), "it waits for the other");
+                thread::yield_now();
+            }
+            thread::sleep(Duration::from_millis(5)); // it is in the loop by now; later it would see no fault that is there
+            let (mut store, instance) = shared.guest()?;
+            assert_eq!(instance.call::<(), i32>(&mut store, "grow", ())?, 1);
+            shared.memory.data()[20].store(1, Ordering::SeqCst);
+            assert_eq!(watching.join().expect("no panic")?, 0);
+            Ok::<_, Error>(())
+        })?;
     }
     Ok(())
 }

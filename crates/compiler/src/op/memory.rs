@@ -288,8 +288,10 @@ impl Translator<'_> {
     /// these values for those in the loop; else nothing uses them, and no code is made of them.
     pub(crate) fn before_loop(&mut self) -> BeforeLoop {
         let (locals, calls) = self.known_loops.look_at(self.offset);
-        // Metered loops have a call in them that may let the host grow memories.
-        let is_length_fixed = self.has_bounded_memory() && !calls && !self.fuel.is_on();
+        // Metered loops have a call in them that may let the host grow memories; shared ones are grown by others at any time, and who has seen
+        // that they were may use what there is more.
+        let is_shared = self.env.info.memories.first().is_some_and(MemoryType::is_shared);
+        let is_length_fixed = self.has_bounded_memory() && !is_shared && !calls && !self.fuel.is_on();
         let length = is_length_fixed.then(|| {
             self.memory_base(0);
             self.memory_length(0)
