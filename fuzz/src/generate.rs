@@ -39,13 +39,14 @@ fn make(data: &[u8], exceptions: bool) -> Option<Case> {
     let mut u = Unstructured::new(data);
     let mut config = config(&mut u).ok()?;
     config.exceptions_enabled = exceptions;
-    config.threads_enabled = exceptions && u.ratio(1, 3).ok()?;
+    let threads = exceptions && u.ratio(1, 3).ok()?;
+    config.threads_enabled = threads;
     let budget = if u.arbitrary().ok()? { 300 } else { 20_000 };
     let mut module = wasm_smith::Module::new(config, &mut u).ok()?;
     module.ensure_termination(budget).ok()?;
     let wasm = module.to_bytes();
     let seed = u64::from_le_bytes(*seed);
-    if has_shared_memory(&wasm) {
+    if threads && has_shared_memory(&wasm) {
         return None; // a wait on it may last for ever
     }
     let is_compared = exceptions || !may_meet_rival_bug(&wasm) && !may_differ_by_choice(&wasm);

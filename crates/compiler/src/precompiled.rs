@@ -12,8 +12,6 @@
 //! there is one way to a [`ModuleInfo`](crate::ModuleInfo). The sum finds damage, not malice: bytes that somebody made up are
 //! code that runs, whatever is checked here. Who loads them has to know where they come from.
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Serialize};
 
 use crate::costs::FuelCosts;
@@ -79,9 +77,9 @@ pub enum LoadError {
 
 /// What is written.
 #[derive(Serialize, Deserialize)]
-struct Artifact<'a> {
+struct Artifact {
     conditions: Conditions,
-    outline: Cow<'a, [u8]>,
+    outline: Vec<u8>,
     /// Where addresses in debug sections count from: the outline's code lies elsewhere.
     code_offset: u32,
     image: Image,
@@ -195,7 +193,7 @@ pub fn precompile(wasm: &[u8], settings: &Settings) -> Result<Vec<u8>, CompileEr
     let CompiledModule { info, image } = compile(wasm, settings)?;
     let artifact = Artifact {
         conditions: Conditions::of(settings),
-        outline: Cow::Owned(outline(wasm, settings.keep_debug)?),
+        outline: outline(wasm, settings.keep_debug)?,
         code_offset: info.debug.code_offset,
         image,
     };
@@ -250,7 +248,7 @@ pub fn load(bytes: &[u8], settings: &Settings) -> Result<CompiledModule, LoadErr
     if by != env!("CARGO_PKG_VERSION") {
         return Err(LoadError::Version { by });
     }
-    let artifact: Artifact<'_> = postcard::from_bytes(rest).map_err(unreadable)?;
+    let artifact: Artifact = postcard::from_bytes(rest).map_err(unreadable)?;
     artifact.conditions.check(&artifact.image, settings)?;
     let mut info = parse::parse(&artifact.outline, settings)?.info;
     info.debug.code_offset = artifact.code_offset;

@@ -1,7 +1,7 @@
 //! Compiled modules: what they import and export, and their code.
 
 use crate::engine::{self, Engine};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::vm::code::ModuleCode;
 use crate::vm::linear::Image;
 use selvedge_compiler::{CompiledModule, ExternIndex, ExternType, FuncType, ModuleInfo, compile, load};
@@ -48,6 +48,11 @@ impl Module {
         Module::publish(engine, compile(&bytes, engine.settings())?)
     }
 
+    /// The module in bytes that a caller vouches for.
+    fn loaded(engine: &Engine, bytes: &[u8]) -> Result<Module> {
+        Module::publish(engine, load(bytes, engine.settings())?)
+    }
+
     fn publish(engine: &Engine, compiled: CompiledModule) -> Result<Module> {
         let type_ids = compiled.info.types.iter().map(FuncType::number).collect();
         let exports = compiled
@@ -73,9 +78,7 @@ impl Module {
     /// # Errors
     /// As there, and what reading the file ends with.
     pub fn from_file(engine: &Engine, path: impl AsRef<Path>) -> Result<Module> {
-        let path = path.as_ref();
-        let bytes = std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-        Module::new(engine, bytes).with_context(|| format!("`{}`", path.display()))
+        of_file(path.as_ref(), |bytes| Module::new(engine, bytes))
     }
 
     /// Loads what [`Engine::precompile_module`] made, here or on another machine, without compiling anything.
@@ -103,7 +106,7 @@ impl Module {
     /// The bytes are those that [`Engine::precompile_module`] returned: machine code, which is run as it is. A sum finds damage that happened by
     /// chance, but whoever can write these bytes can do in this process what they like: keep them where only you write.
     pub unsafe fn deserialize(engine: &Engine, bytes: impl AsRef<[u8]>) -> Result<Module> {
-        Module::publish(engine, load(bytes.as_ref(), engine.settings())?)
+        Module::loaded(engine, bytes.as_ref())
     }
 
     /// [`Module::deserialize`] of a file's bytes.
@@ -114,12 +117,7 @@ impl Module {
     /// # Safety
     /// As there.
     pub unsafe fn deserialize_file(engine: &Engine, path: impl AsRef<Path>) -> Result<Module> {
-        let path = path.as_ref();
-        let bytes = std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-        load(&bytes, engine.settings())
-            .map_err(Error::from)
-            .and_then(|compiled| Module::publish(engine, compiled))
-            .with_context(|| format!("`{}`", path.display()))
+        of_file(path.as_ref(), |bytes| Module::loaded(engine, bytes))
     }
 
     /// Whether [`Module::new`] would take it, without keeping the code.
@@ -209,6 +207,12 @@ impl Module {
             .code
             .code_at(offset.expect("the type of a function that escapes has an entry trampoline"))
     }
+}
+
+/// What `make` makes of a file's bytes; errors name the file.
+fn of_file(path: &Path, make: impl FnOnce(&[u8]) -> Result<Module>) -> Result<Module> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    make(&bytes).with_context(|| format!("`{}`", path.display()))
 }
 
 /// The binary format of a module in either format.
