@@ -2,7 +2,7 @@
 
 use selvedge::{
     Caller, CompileError, Engine, Extern, Func, Global, GlobalType, Instance, Linker, Memory, MemoryType,
-    Module, RefType, Result, Store, Table, TableType, Val, ValType,
+    Module, RefType, Result, Store, Table, TableType, Trap, UnknownImportError, Val, ValType,
 };
 use selvedge_tests::{drive, wait};
 
@@ -21,7 +21,7 @@ fn unknown_and_incompatible_imports_are_named_with_their_types() -> Result<()> {
     let mut linker = Linker::<()>::new(&engine);
     assert_eq!(
         error_of(linker.instantiate(&mut store, &module)),
-        "unknown import: `env::f` has not been defined"
+        "unknown import: `env::f` has not been defined, expected (func (param i32))"
     );
     linker.func_wrap("env", "f", |_: i64| ())?;
     assert_eq!(
@@ -141,14 +141,97 @@ fn unknown_imports_can_trap_or_answer_zero() -> Result<()> {
     )?;
     let mut store = Store::new(&engine, ());
     let mut zero = Linker::<()>::new(&engine);
-    zero.define_unknown_imports_as_default_values(&module)?;
+    zero.define_unknown_imports_as_default_values(&mut store, &module)?;
     let instance = zero.instantiate(&mut store, &module)?;
     assert_eq!(instance.call::<(), i64>(&mut store, "run", ())?, 0);
+    let mut other = Store::new(&engine, ());
+    zero.instantiate(&mut other, &module)?; // functions serve every store
     let mut trap = Linker::<()>::new(&engine);
     trap.define_unknown_imports_as_traps(&module)?;
     let instance = trap.instantiate(&mut store, &module)?;
-    let error = error_of(instance.call::<(), i64>(&mut store, "run", ()));
-    assert!(error.contains("unknown import `env::f` was called"), "{error}");
+    let error = instance.call::<(), i64>(&mut store, "run", ()).unwrap_err();
+    assert_eq!(error.downcast_ref::<Trap>(), Some(&Trap::Unreachable));
+    let unknown = error.downcast_ref::<UnknownImportError>().expect("it is named");
+    assert_eq!((unknown.module(), unknown.name()), ("env", "f"));
+    assert_eq!(unknown.ty().to_string(), "(func (param i32) (result i64))");
+    Ok(())
+}
+
+#[test]
+fn unknown_imports_of_every_kind_have_default_values() -> Result<()> {
+    let engine = Engine::default();
+    let module = Module::new(
+        &engine,
+        r#"(module (import "env" "memory" (memory 2 3)) (import "env" "shared" (memory 1 1 shared))
+            (import "env" "table" (table 4 externref)) (import "env" "global" (global (mut f64)))
+            (import "env" "tag" (tag (param i32))) (import "env" "f" (func $f (result f32 externref)))
+            (func (export "sum") (result i64)
+                (drop (drop (call $f)))
+                (i64.add (i64.extend_i32_u (i32.add (memory.size 0) (memory.size 1)))
+                    (i64.extend_i32_u (table.size 0)))))"#,
+    )?;
+    let mut store = Store::new(&engine, ());
+    let mut linker = Linker::<()>::new(&engine);
+    linker.define_unknown_imports_as_traps(&module)?;
+    let error = linker.instantiate(&mut store, &module).unwrap_err();
+    let unknown = error
+        .downcast_ref::<UnknownImportError>()
+        .expect("only functions trap");
+    assert_eq!(unknown.name(), "memory");
+    let mut linker = Linker::<()>::new(&engine);
+    linker.define_unknown_imports_as_default_values(&mut store, &module)?;
+    let instance = linker.instantiate(&mut store, &module)?;
+    assert_eq!(instance.call::<(), i64>(&mut store, "sum", ())?, 7);
+    let never_null = Module::new(&engine, r#"(module (import "env" "r" (global (ref extern))))"#)?;
+    let error = error_of(linker.define_unknown_imports_as_default_values(&mut store, &never_null));
+    assert!(
+        error.contains("`env::r`") && error.contains("(ref extern)"),
+        "{error}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_linker_lists_what_it_holds_and_finds_it_by_name() -> Result<()> {
+    let engine = Engine::default();
+    let mut store = Store::new(&engine, Vec::new());
+    let mut linker = logging(&engine)?;
+    let memory = Memory::new(&mut store, MemoryType::new(1, None))?;
+    linker
+        .define("host", "a", memory)?
+        .define("env", "memory", memory)?;
+    linker.alias("host", "log", "env", "print")?;
+    let names: Vec<_> = linker
+        .iter(&mut store)?
+        .map(|(module, name, item)| format!("{module} {name} {}", item.ty(&store)))
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "env memory (memory 1)",
+            "env print (func (param i32))",
+            "host a (memory 1)",
+            "host log (func (param i32))"
+        ]
+    );
+    let print = linker
+        .get(&mut store, "env", "print")?
+        .into_func()
+        .expect("a function");
+    print.call(&mut store, &[Val::I32(7)], &mut [])?;
+    assert_eq!(store.data(), &[7]);
+    assert!(error_of(linker.get(&mut store, "env", "no")).contains("`env::no` has not been defined"));
+    assert!(error_of(linker.alias("env", "no", "a", "b").map(drop)).contains("`env::no`"));
+    assert!(error_of(linker.alias("host", "log", "env", "print").map(drop)).contains("is defined already"));
+    let module = Module::new(
+        &engine,
+        r#"(module (import "env" "memory" (memory 1)) (import "x" "y" (func)))"#,
+    )?;
+    let mut imports = module.imports();
+    let (known, unknown) = (imports.next().unwrap(), imports.next().unwrap());
+    assert!(linker.get_by_import(&mut store, &known)?.into_memory().is_some());
+    let error = linker.get_by_import(&mut store, &unknown).unwrap_err();
+    assert!(error.is::<UnknownImportError>());
     Ok(())
 }
 
@@ -208,7 +291,7 @@ fn a_reactor_is_initialised_once_and_lives_on() -> Result<()> {
     );
     assert!(matches!(
         linker.get(&mut store, "lib", "memory"),
-        Some(Extern::Memory(_))
+        Ok(Extern::Memory(_))
     ));
     // What has no default does nothing.
     linker
@@ -265,12 +348,21 @@ fn modules_that_are_neither_command_nor_reactor_are_refused_by_name() -> Result<
     )?;
     let error = error_of(linker.module(&mut store, "lib", &table).map(drop));
     assert!(error.contains("command `lib` exports `mine`"), "{error}");
+    linker
+        .allow_unknown_exports(true)
+        .module(&mut store, "lib", &table)?;
+    assert!(linker.get(&mut store, "lib", "mine").is_err(), "left out");
+    assert!(linker.get(&mut store, "lib", "_start").is_ok());
+    linker.allow_unknown_exports(false);
     let unknown = Module::new(
         &engine,
         r#"(module (import "no" "such" (func)) (func (export "_start")))"#,
     )?;
     let error = error_of(linker.module(&mut store, "lib", &unknown).map(drop));
-    assert_eq!(error, "unknown import: `no::such` has not been defined");
+    assert_eq!(
+        error,
+        "unknown import: `no::such` has not been defined, expected (func)"
+    );
     linker.define(
         "other",
         "_start",

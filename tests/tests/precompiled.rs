@@ -1,9 +1,11 @@
 //! Modules that are compiled in one process and run in another.
 
 use selvedge::{
-    Config, Engine, Error, Instance, Linker, LoadError, Module, Result, Store, Trap, WasmBacktraceDetails,
+    Config, Engine, Error, Instance, Linker, LoadError, MemoryStyle, Module, OptLevel, Result, Store, Trap,
+    WasmBacktraceDetails,
 };
 use selvedge_tests::in_child;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 
 const GUEST: &str = r#"(module $guest
@@ -126,6 +128,11 @@ fn what_is_not_right_here_is_refused_and_says_why() -> Result<()> {
         refusal(&metered, &bytes).1,
         "precompiled with fuel off, which is on here"
     );
+    let canonical = Engine::new(Config::new().canonical_nans(true))?;
+    assert_eq!(
+        refusal(&canonical, &bytes).1,
+        "precompiled with canonical NaNs off, which is on here"
+    );
     assert_eq!(refusal(&engine, GUEST.as_bytes()).0, LoadError::NotPrecompiled);
     assert!(matches!(
         refusal(&engine, &bytes[..bytes.len() - 1]).0,
@@ -138,7 +145,60 @@ fn what_is_not_right_here_is_refused_and_says_why() -> Result<()> {
         error.to_string().contains(&path.display().to_string()),
         "{error:#}"
     );
+    assert!(Engine::detect_precompiled_file(&path).is_err());
+    std::fs::write(&path, &bytes).expect("a file can be written");
+    assert!(Engine::detect_precompiled_file(&path)?);
+    std::fs::write(&path, b"\0asm").expect("a file can be written");
+    assert!(!Engine::detect_precompiled_file(&path)?, "shorter than a head");
+    std::fs::remove_file(&path).expect("written above");
     // And it is no module in the other two formats.
     assert!(Module::new(&engine, &bytes).is_err());
+    Ok(())
+}
+
+#[test]
+fn what_one_engine_makes_another_loads_if_their_hashes_are_equal() -> Result<()> {
+    let key = |engine: &Engine| {
+        let mut hasher = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        hasher.finish()
+    };
+    let configs: [fn(&mut Config) -> &mut Config; 7] = [
+        |config| config,
+        |config| config.fuel(true),
+        |config| config.memory_style(MemoryStyle::Bounded),
+        |config| config.portable_code(true),
+        |config| config.canonical_nans(true),
+        |config| config.wasm_simd(false),
+        |config| config.opt_level(OptLevel::None),
+    ];
+    let engines = configs
+        .iter()
+        .map(|set| Engine::new(set(&mut Config::new())))
+        .collect::<Result<Vec<_>>>()?;
+    for (at, engine) in engines.iter().enumerate() {
+        let same = Engine::new(configs[at](&mut Config::new()).stack_bytes(1 << 20))?;
+        assert_eq!(key(engine), key(&same), "the size of stacks is not the code's");
+        let bytes = engine.precompile_module(GUEST.as_bytes())?;
+        // SAFETY: made above.
+        unsafe { Module::deserialize(&same, bytes)? };
+        for other in &engines[at + 1..] {
+            assert_ne!(key(engine), key(other));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_weak_handle_does_not_keep_its_engine() -> Result<()> {
+    let engine = Engine::default();
+    let weak = engine.weak();
+    assert!(Engine::same(&weak.upgrade().expect("it is there"), &engine));
+    assert!(!Engine::same(&engine, &Engine::default()));
+    let module = Module::new(&engine, GUEST)?;
+    drop(engine);
+    assert!(weak.upgrade().is_some(), "a module has it");
+    drop(module);
+    assert!(weak.upgrade().is_none());
     Ok(())
 }

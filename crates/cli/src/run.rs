@@ -24,9 +24,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, Failure> {
     let module = Module::new(&engine, &binary)
         .map_err(|error| Failure::input(format_args!("`{}`: {error:#}", file.display())))?;
     let entry = Entry::find(&module, args.invoke.as_deref(), &guest_args)?;
-    let linker = linker(args, &engine, &module)?;
-
     let mut store = Store::new(&engine, ctx);
+    let linker = linker(args, &mut store, &module)?;
     if let Some(fuel) = args.fuel {
         store
             .set_fuel(fuel)
@@ -85,13 +84,13 @@ fn context(args: &RunArgs, file: &Path, guest_args: &[String]) -> Result<WasiCtx
         .map_err(|error| Failure::input(format_args!("{error:#}")))
 }
 
-fn linker(args: &RunArgs, engine: &Engine, module: &Module) -> Result<Linker<WasiCtx>, Failure> {
-    let mut linker = Linker::new(engine);
+fn linker(args: &RunArgs, store: &mut Store<WasiCtx>, module: &Module) -> Result<Linker<WasiCtx>, Failure> {
+    let mut linker = Linker::new(store.engine());
     let defined =
         selvedge_wasi::add_to_linker(&mut linker, |ctx| ctx).and_then(|()| match args.unknown_imports {
             UnknownImports::Refuse => Ok(()),
             UnknownImports::Trap => linker.define_unknown_imports_as_traps(module),
-            UnknownImports::Default => linker.define_unknown_imports_as_default_values(module),
+            UnknownImports::Default => linker.define_unknown_imports_as_default_values(store, module),
         });
     defined.map_err(|error| Failure::input(format_args!("{error:#}")))?;
     Ok(linker)

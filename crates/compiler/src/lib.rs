@@ -69,7 +69,7 @@ pub use module::{
     CompiledModule, DataMode, DataSegment, ElementItems, ElementMode, ElementSegment, Export, ExternIndex,
     Import, ModuleInfo,
 };
-pub use precompiled::{LoadError, is_precompiled, load, precompile};
+pub use precompiled::{LoadError, is_precompiled, load, precompile, precompile_conditions};
 pub use ref_type::{HeapType, RefType};
 pub use settings::{MemoryStyle, OptLevel, Settings};
 pub use trap::TrapCode;

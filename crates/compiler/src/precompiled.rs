@@ -17,13 +17,13 @@ use serde::{Deserialize, Serialize};
 use crate::costs::FuelCosts;
 use crate::features::Proposal;
 use crate::outline::outline;
-use crate::settings::host_features;
+use crate::settings::{host_features, processor_features};
 use crate::{CompileError, CompiledModule, Image, MemoryStyle, Settings, compile, parse};
 
 /// What the bytes begin with. No module and no text does.
 const MAGIC: [u8; 8] = *b"\0slvdge\n";
 /// To be raised with each change of what images mean to the runtime, or of what is written here.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Of magic, format and sum.
 const HEAD_BYTES: usize = 16;
 
@@ -91,6 +91,8 @@ struct Conditions {
     target: String,
     /// What operators cost, if they do, and how many bytes a unit moves.
     fuel_costs: Option<(Vec<u8>, u32)>,
+    /// Whether all NaNs are canonical.
+    canonical_nans: bool,
     /// The proposals that the module might use, by name.
     proposals: Vec<String>,
 }
@@ -108,6 +110,7 @@ impl Conditions {
         Conditions {
             target: this_target(),
             fuel_costs: settings.fuel.then(|| settings.fuel_costs.table()),
+            canonical_nans: settings.canonical_nans,
             proposals: settings.features.names(),
         }
     }
@@ -119,6 +122,11 @@ impl Conditions {
         }
         let on_or_off = |on| if on { "on" } else { "off" };
         same("fuel", &on_or_off(image.fuel), &on_or_off(settings.fuel))?;
+        same(
+            "canonical NaNs",
+            &on_or_off(self.canonical_nans),
+            &on_or_off(settings.canonical_nans),
+        )?;
         same("memory style", &image.memory_style, &settings.memory_style)?;
         self.check_costs(&settings.fuel_costs)?;
         for name in &self.proposals {
@@ -206,6 +214,25 @@ pub fn precompile(wasm: &[u8], settings: &Settings) -> Result<Vec<u8>, CompileEr
     let sum = crc32fast::hash(&bytes[HEAD_BYTES..]);
     bytes[12..HEAD_BYTES].copy_from_slice(&sum.to_le_bytes());
     Ok(bytes)
+}
+
+/// Everything that [`load`] compares, and what else [`precompile`]d bytes depend on, besides the module: where this is equal, in any process, what one
+/// has made the other loads.
+pub fn precompile_conditions(settings: &Settings) -> Vec<u8> {
+    let isa = settings.isa().expect("settings are of a supported processor");
+    let features = processor_features(&*isa);
+    let style = settings.memory_style.shown();
+    let level = format!("{:?}", settings.opt_level);
+    let conditions = Conditions::of(settings);
+    let all = (
+        this_version(),
+        conditions,
+        features,
+        style,
+        level,
+        settings.keep_debug,
+    );
+    postcard::to_allocvec(&all).expect("a vector takes all")
 }
 
 /// Whether bytes begin as those of [`precompile`] do, of any version.

@@ -69,6 +69,7 @@ pub struct Settings {
     pub(crate) verify: bool,
     pub(crate) portable: bool,
     pub(crate) keep_debug: bool,
+    pub(crate) canonical_nans: bool,
     pub(crate) features: Features,
 }
 
@@ -90,6 +91,7 @@ impl Settings {
             verify: cfg!(debug_assertions),
             portable: false,
             keep_debug: false,
+            canonical_nans: false,
             features: Features::default(),
         };
         settings.isa()?;
@@ -147,6 +149,12 @@ impl Settings {
         self
     }
 
+    /// Whether each operator that computes a NaN computes the canonical one with a clear sign. Default: no.
+    pub fn canonical_nans(mut self, on: bool) -> Settings {
+        self.canonical_nans = on;
+        self
+    }
+
     /// Which proposals modules may use. Default: those of version 3 that are supported.
     pub fn features(mut self, features: Features) -> Settings {
         self.features = features;
@@ -195,6 +203,7 @@ impl Settings {
             },
         );
         set("enable_verifier", bool(self.verify));
+        set("enable_nan_canonicalization", bool(self.canonical_nans));
         set("enable_pinned_reg", bool(self.fuel));
         set("preserve_frame_pointers", "true");
         set("unwind_info", "true");

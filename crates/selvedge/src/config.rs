@@ -1,5 +1,6 @@
 //! What an embedder may choose, once for all modules and stores of an engine.
 
+use crate::profiling::ProfilingStrategy;
 use selvedge_compiler::{Features, FuelCosts, MemoryStyle, OptLevel, Proposal};
 use std::time::Duration;
 
@@ -52,6 +53,8 @@ pub struct Config {
     pub(crate) features: Features,
     pub(crate) max_blocking_wait: Option<Duration>,
     pub(crate) portable_code: bool,
+    pub(crate) canonical_nans: bool,
+    pub(crate) profiler: ProfilingStrategy,
     pub(crate) max_reference_heap_bytes: usize,
     pub(crate) collect_always: bool,
 }
@@ -82,6 +85,8 @@ impl Config {
             features: Features::default(),
             max_blocking_wait: Some(Duration::from_secs(10)),
             portable_code: false,
+            canonical_nans: false,
+            profiler: ProfilingStrategy::None,
             max_reference_heap_bytes: 1 << 30,
             collect_always: false,
         }
@@ -213,6 +218,28 @@ impl Config {
     /// either way, some of them slower. Default: no.
     pub fn portable_code(&mut self, on: bool) -> &mut Config {
         self.portable_code = on;
+        self
+    }
+
+    /// Whether every operator that computes a NaN computes the canonical one, with a clear sign: then what guests compute is the same on every
+    /// processor, to the bit. Without it the specification leaves sign and payload open, and this processor's are taken. Default: no.
+    ///
+    /// Cost: a comparison and a selection for each operator on floats.
+    #[doc(alias = "cranelift_nan_canonicalization")]
+    pub fn canonical_nans(&mut self, on: bool) -> &mut Config {
+        self.canonical_nans = on;
+        self
+    }
+
+    /// Whom to tell where guests' code is, so that a profiler shows their functions by name. Default: nobody.
+    ///
+    /// With [`ProfilingStrategy::PerfMap`], `perf record --call-graph fp` and `perf report` know guests: they keep frame pointers, also from a
+    /// guest's stack to the host's.
+    ///
+    /// Cost: a line in `/tmp/perf-PID.map` for each function of each module, when it is compiled or loaded; nothing when guests run. The file stays
+    /// when the process ends, for `perf` to read.
+    pub fn profiler(&mut self, strategy: ProfilingStrategy) -> &mut Config {
+        self.profiler = strategy;
         self
     }
 

@@ -1,8 +1,9 @@
 //! What modules and stores share: settings, signal handlers, guest stacks, trampolines of host functions.
 
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::module::to_binary;
+use crate::profiling::ProfilingStrategy;
 use crate::vm::arch;
 use crate::vm::code::{ModuleCode, RuntimeSlots};
 use crate::vm::linear::MemoryPool;
@@ -11,10 +12,15 @@ use crate::vm::table_pool::TablePool;
 use fibers::pool::{PoolConfig, PoolStats, StackPool};
 use selvedge_compiler::{
     CompiledModule, FuncType, MemoryStyle, Settings, compile_host_trampolines, is_precompiled, precompile,
+    precompile_conditions,
 };
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fs::File;
+use std::hash::Hash;
+use std::io::Read;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// Settings, compiled host trampolines and the pool of guest stacks. Cheap to clone; clones are the same engine.
 ///
@@ -23,6 +29,28 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Engine {
     inner: Arc<Inner>,
 }
+
+/// A handle of an engine that does not keep it alive: [`Engine::weak`].
+#[derive(Clone)]
+pub struct EngineWeak {
+    inner: Weak<Inner>,
+}
+
+impl EngineWeak {
+    /// The engine, if anybody still has it: modules and stores do.
+    pub fn upgrade(&self) -> Option<Engine> {
+        self.inner.upgrade().map(|inner| Engine { inner })
+    }
+}
+
+impl fmt::Debug for EngineWeak {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineWeak").finish_non_exhaustive()
+    }
+}
+
+/// So many bytes of a file say whether it is a precompiled module.
+const PRECOMPILED_HEAD_BYTES: u64 = 16;
 
 struct Inner {
     config: Config,
@@ -128,7 +156,9 @@ impl Engine {
             .parallel(config.parallel_compilation)
             .features(config.features)
             .portable(config.portable_code)
+            .canonical_nans(config.canonical_nans)
             .keep_debug(config.backtrace_details.is_on());
+        config.profiler.begin()?;
         if config.signal_handlers {
             signals::install()?;
         }
@@ -171,6 +201,54 @@ impl Engine {
         is_precompiled(bytes)
     }
 
+    /// [`Engine::detect_precompiled`] of a file, of which it reads the beginning.
+    ///
+    /// # Errors
+    /// What reading the file ends with.
+    pub fn detect_precompiled_file(path: impl AsRef<Path>) -> Result<bool> {
+        let path = path.as_ref();
+        let read = || -> std::io::Result<bool> {
+            let mut bytes = Vec::new();
+            File::open(path)?
+                .take(PRECOMPILED_HEAD_BYTES)
+                .read_to_end(&mut bytes)?;
+            Ok(is_precompiled(&bytes))
+        };
+        read().with_context(|| format!("cannot read `{}`", path.display()))
+    }
+
+    /// Something whose hash is a key for what [`Engine::precompile_module`] makes: where it is the same, in any process, one engine
+    /// loads what the other has made. It says version, target, processor and settings; not the module.
+    ///
+    /// ```
+    /// use std::hash::{DefaultHasher, Hash, Hasher};
+    /// # use selvedge::{Config, Engine};
+    /// let key = |engine: &Engine| {
+    ///     let mut hasher = DefaultHasher::new();
+    ///     engine.precompile_compatibility_hash().hash(&mut hasher);
+    ///     hasher.finish()
+    /// };
+    /// let metered = Engine::new(Config::new().fuel(true))?;
+    /// assert_eq!(key(&Engine::default()), key(&Engine::default()));
+    /// assert_ne!(key(&Engine::default()), key(&metered));
+    /// # Ok::<(), selvedge::Error>(())
+    /// ```
+    pub fn precompile_compatibility_hash(&self) -> impl Hash + '_ {
+        precompile_conditions(&self.inner.settings)
+    }
+
+    /// Whether two handles are of one engine.
+    pub fn same(a: &Engine, b: &Engine) -> bool {
+        Arc::ptr_eq(&a.inner, &b.inner)
+    }
+
+    /// A handle that does not keep the engine alive: for caches that modules are to be dropped from with their engine.
+    pub fn weak(&self) -> EngineWeak {
+        EngineWeak {
+            inner: Arc::downgrade(&self.inner),
+        }
+    }
+
     /// How many stacks guests have, and how many they may have ([`Config::max_guest_stacks`]). A guest has one while it runs or waits,
     /// and with [`Config::keep_stacks`] as long as its store lives. Takes a lock that making a call mostly does not.
     pub fn stack_stats(&self) -> PoolStats {
@@ -191,13 +269,13 @@ impl Engine {
         self.inner.stacks.trim();
     }
 
-    pub(crate) fn same(&self, other: &Engine) -> bool {
-        Arc::ptr_eq(&self.inner, &other.inner)
-    }
-
     #[inline(always)]
     pub(crate) fn fuel(&self) -> bool {
         self.inner.config.fuel
+    }
+
+    pub(crate) fn profiler(&self) -> ProfilingStrategy {
+        self.inner.config.profiler
     }
 
     pub(crate) fn memory_style(&self) -> MemoryStyle {
@@ -245,8 +323,10 @@ impl Engine {
             info: Default::default(),
             image: made.image,
         };
+        let code = ModuleCode::publish(module, runtime_slots())?;
+        self.profiler().tell(&code)?;
         let code = HostCode {
-            code: ModuleCode::publish(module, runtime_slots())?,
+            code,
             entry: made.entry,
             import: made.import,
         };

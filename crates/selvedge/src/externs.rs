@@ -1,15 +1,18 @@
 //! What can be imported and exported: [`Extern`].
 
+use crate::error::{Error, Result};
 use crate::exception::Tag;
 use crate::func::Func;
 use crate::global::Global;
 use crate::memory::Memory;
+use crate::module::{Module, ModuleExport};
 use crate::shared_memory::SharedMemory;
-use crate::store::AsContext;
+use crate::store::{AsContext, AsContextMut, Caller};
 use crate::table::Table;
+use crate::value::Val;
 use crate::vm::shared::MemoryVm;
 use crate::vm::store::StoreVm;
-use selvedge_compiler::{ExternIndex, ExternType};
+use selvedge_compiler::{ExternIndex, ExternType, ValType};
 
 /// Something that can be imported and exported. A handle, cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -99,10 +102,47 @@ impl Extern {
         }
     }
 
+    /// Something of a type that is zero, null or as small as may be, made in a store: a function returns zeros and nulls.
+    ///
+    /// # Errors
+    /// A type without a default value, such as of references that are never null, and what making such a thing ends with: [`Memory::new`] and the
+    /// others.
+    #[doc(alias = "default_value")]
+    pub fn default_for<S: AsContextMut<Data: 'static>>(mut store: S, ty: ExternType) -> Result<Extern> {
+        Ok(match ty {
+            ExternType::Func(ty) => {
+                let zeros = ty.results().iter().map(|ty| Val::default_for(*ty));
+                let zeros = zeros.collect::<Result<Vec<Val>>>()?;
+                let f = move |_: Caller<'_, S::Data>, _: &[Val], results: &mut [Val]| {
+                    results.copy_from_slice(&zeros);
+                    Ok(())
+                };
+                Func::new(store, ty, f)?.into()
+            }
+            ExternType::Table(ty) => {
+                let init = Val::default_for(ValType::Ref(ty.element))?;
+                Table::new(store, ty, init)?.into()
+            }
+            ExternType::Memory(ty) if ty.is_shared() => {
+                SharedMemory::new(store.as_context_mut().engine(), ty)?.into()
+            }
+            ExternType::Memory(ty) => Memory::new(store, ty)?.into(),
+            ExternType::Global(ty) => Global::new(store, ty, Val::default_for(ty.content)?)?.into(),
+            ExternType::Tag(ty) => Tag::new(store, ty)?.into(),
+            other => return Err(Error::msg(format!("{other} has no default value"))),
+        })
+    }
+
     /// An export of an instance, by its index in the store.
     pub(crate) fn of_export(vm: &mut StoreVm, instance: u32, name: &str) -> Option<Extern> {
         let index = vm.instances[instance as usize].module.export(name)?;
         Some(Extern::of_index(vm, instance, index))
+    }
+
+    /// An export of an instance that was looked up in its module, if it was that module.
+    pub(crate) fn of_module_export(vm: &mut StoreVm, instance: u32, export: &ModuleExport) -> Option<Extern> {
+        let is_its = Module::same(&vm.instances[instance as usize].module, &export.module);
+        is_its.then(|| Extern::of_index(vm, instance, export.index))
     }
 
     pub(crate) fn of_index(vm: &mut StoreVm, instance: u32, index: ExternIndex) -> Extern {

@@ -1,5 +1,6 @@
 //! Instances: a module with its imports, ready to be called.
 
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::exception::Tag;
 use crate::externs::Extern;
@@ -7,9 +8,9 @@ use crate::func::{Func, TypedFunc, no_such_function};
 use crate::global::Global;
 use crate::link;
 use crate::memory::Memory;
-use crate::module::Module;
+use crate::module::{Module, ModuleExport};
 use crate::shared_memory::SharedMemory;
-use crate::store::{AsContextMut, StoreContextMut};
+use crate::store::{AsContext, AsContextMut, StoreContextMut};
 use crate::table::Table;
 use crate::value::WasmTyList;
 use crate::vm::call::{CallFuture, Target};
@@ -107,7 +108,7 @@ impl Instance {
         is_granted: bool,
     ) -> Result<(Instance, Option<Target<(), ()>>)> {
         let vm = context.vm();
-        if !vm.engine.same(module.engine()) {
+        if !Engine::same(&vm.engine, module.engine()) {
             return Err(Error::msg(
                 "the module was compiled by another engine than the store's",
             ));
@@ -140,6 +141,29 @@ impl Instance {
         Extern::of_export(vm, self.index, name)
     }
 
+    /// As [`get_export`](Instance::get_export), of an export that was looked up by name before: nothing is hashed or compared but the
+    /// module.
+    ///
+    /// None with the export of another module, and with another store.
+    pub fn get_module_export(&self, mut store: impl AsContextMut, export: &ModuleExport) -> Option<Extern> {
+        let mut context = store.as_context_mut();
+        let vm = context.vm_mut();
+        self.check(vm).ok()?;
+        Extern::of_module_export(vm, self.index, export)
+    }
+
+    /// The module that it is an instance of.
+    ///
+    /// # Panics
+    /// With another store than the instance's.
+    pub fn module<'a, T: 'a>(&self, store: &'a impl AsContext<Data = T>) -> &'a Module {
+        let vm = store.as_context().into_vm();
+        match self.check(vm) {
+            Ok(()) => &vm.instances[self.index as usize].module,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
     /// An exported function.
     pub fn get_func(&self, store: impl AsContextMut, name: &str) -> Option<Func> {
         self.get_export(store, name)?.into_func()
@@ -170,7 +194,7 @@ impl Instance {
         self.get_export(store, name)?.into_tag()
     }
 
-    /// All exports, in the module's order. None with another store.
+    /// All exports, in the module's order, with their names. None with another store. Allocates a list, and each name.
     pub fn exports(&self, mut store: impl AsContextMut) -> Vec<(String, Extern)> {
         let mut context = store.as_context_mut();
         let vm = context.vm_mut();

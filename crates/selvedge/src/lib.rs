@@ -46,6 +46,7 @@ mod link;
 mod linker;
 mod memory;
 mod module;
+mod profiling;
 mod reference;
 mod shared_memory;
 mod source;
@@ -58,7 +59,7 @@ mod vm;
 
 pub use backtrace::{FrameInfo, WasmBacktrace};
 pub use config::{Config, WasmBacktraceDetails};
-pub use engine::Engine;
+pub use engine::{Engine, EngineWeak};
 pub use error::{Chain, Context, Error, Result};
 pub use exception::{Exception, Tag};
 pub use externs::Extern;
@@ -68,9 +69,10 @@ pub use global::Global;
 pub use host_fn::{FuelAsyncFn, HostAsyncFn, HostFn, HostValsAsyncFn, HostValsFn};
 pub use instance::Instance;
 pub use limits::{Growth, GrowthKind, ResourceLimiter, StoreLimits, StoreLimitsBuilder};
-pub use linker::{InstancePre, Linker};
+pub use linker::{InstancePre, Linker, UnknownImportError};
 pub use memory::Memory;
-pub use module::{ExportType, ImportType, Module};
+pub use module::{ExportType, ImportType, Module, ModuleExport, ModuleFunction, ResourcesRequired};
+pub use profiling::ProfilingStrategy;
 pub use reference::{ExnRef, ExternRef, OwnedExternRef, RootScope};
 pub use selvedge_compiler::{
     CompileError, ExternType, FuelCosts, FuncType, FuncTypeId, GlobalType, HeapType, LoadError, MemoryStyle,

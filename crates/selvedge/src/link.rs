@@ -2,6 +2,7 @@
 
 use crate::error::{Context, Error, Result};
 use crate::externs::Extern;
+use crate::linker::UnknownImportError;
 use crate::module::ImportType;
 use crate::vm::instance::Linked;
 use crate::vm::linear::MemoryLayout;
@@ -28,8 +29,7 @@ pub(crate) fn check_func(import: &ImportType<'_>, ty: &FuncType) -> Result<()> {
 
 /// Nothing was given.
 pub(crate) fn unknown(import: &ImportType<'_>) -> Error {
-    let (module, name) = (import.module(), import.name());
-    Error::msg(format!("unknown import: `{module}::{name}` has not been defined"))
+    Error::new(UnknownImportError::new(import))
 }
 
 fn incompatible(import: &ImportType<'_>, found: &ExternType) -> Error {

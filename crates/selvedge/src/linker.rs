@@ -3,28 +3,29 @@
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::externs::Extern;
-use crate::func::Func;
 use crate::host_fn::{HostAsyncFn, HostFn, HostValsAsyncFn, HostValsFn};
 use crate::instance::Instance;
 use crate::link;
 use crate::module::{ImportType, Module};
 use crate::store::{AsContextMut, Caller, Local};
-use crate::trap::Trap;
 use crate::value::{Val, WasmRet, WasmTyList};
 use crate::vm::host::HostFunc;
 use crate::vm::instance::Linked;
 use crate::vm::store::StoreVm;
-use selvedge_compiler::{ExternType, FuncType};
+use selvedge_compiler::FuncType;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+mod lookup;
 mod modules;
 mod pre;
+mod unknown;
 
 pub use pre::InstancePre;
+pub use unknown::UnknownImportError;
 
 /// A definition: of the host and good for every store, or of one store.
 #[derive(Clone)]
@@ -38,6 +39,7 @@ enum Definition {
 pub struct Linker<T> {
     engine: Engine,
     allow_shadowing: bool,
+    allow_unknown_exports: bool,
     definitions: HashMap<String, HashMap<String, Definition>>,
     _data: PhantomData<fn(T) -> T>,
 }
@@ -47,9 +49,19 @@ impl<T> Clone for Linker<T> {
         Linker {
             engine: self.engine.clone(),
             allow_shadowing: self.allow_shadowing,
+            allow_unknown_exports: self.allow_unknown_exports,
             definitions: self.definitions.clone(),
             _data: PhantomData,
         }
+    }
+}
+
+/// Of an engine with the default settings, which stores and modules get by [`Linker::engine`].
+impl<T: 'static> Default for Linker<T> {
+    /// # Panics
+    /// As [`Engine::default`].
+    fn default() -> Linker<T> {
+        Linker::new(&Engine::default())
     }
 }
 
@@ -69,6 +81,7 @@ impl<T: 'static> Linker<T> {
         Linker {
             engine: engine.clone(),
             allow_shadowing: false,
+            allow_unknown_exports: false,
             definitions: HashMap::new(),
             _data: PhantomData,
         }
@@ -82,6 +95,12 @@ impl<T: 'static> Linker<T> {
     /// Whether a name may be defined again, the last one counting. Default: no.
     pub fn allow_shadowing(&mut self, allow: bool) -> &mut Linker<T> {
         self.allow_shadowing = allow;
+        self
+    }
+
+    /// Whether [`module`](Linker::module) leaves out what a command exports besides functions, and does not refuse it. Default: no.
+    pub fn allow_unknown_exports(&mut self, allow: bool) -> &mut Linker<T> {
+        self.allow_unknown_exports = allow;
         self
     }
 
@@ -207,21 +226,6 @@ impl<T: 'static> Linker<T> {
         self.definitions.get(module)?.get(name)
     }
 
-    /// What a name stands for in a store.
-    ///
-    /// None where it is not defined, and where a host function's trampolines cannot be made.
-    pub fn get(&self, mut store: impl AsContextMut<Data = T>, module: &str, name: &str) -> Option<Extern> {
-        match self.find(module, name)? {
-            Definition::Held(item) => Some(item.clone()),
-            Definition::Host(func) => {
-                let mut context = store.as_context_mut();
-                let vm = context.vm_mut();
-                let index = vm.add_host_func(func.clone()).ok()?;
-                Some(Extern::Func(Func::new_handle(vm.id, index)))
-            }
-        }
-    }
-
     /// Makes an instance, with every import looked up here, and runs its start function.
     ///
     /// # Errors
@@ -293,52 +297,6 @@ impl<T: 'static> Linker<T> {
                 Ok(Linked::Host(func.clone()))
             }
         }
-    }
-
-    /// Defines every function that `module` imports and that is not defined yet as `make` says.
-    fn define_unknown<F>(
-        &mut self,
-        module: &Module,
-        make: impl Fn(&ImportType<'_>, &FuncType) -> F,
-    ) -> Result<()>
-    where
-        F: HostValsFn<T>,
-    {
-        for import in module.imports() {
-            let (from, name) = (import.module(), import.name());
-            if self.find(from, name).is_some() {
-                continue;
-            }
-            let ExternType::Func(ty) = import.ty() else {
-                return Err(link::unknown(&import)
-                    .context("only functions can be defined in place of unknown imports"));
-            };
-            let func = HostFunc::vals(ty.clone(), make(&import, &ty), full_name(from, name));
-            self.insert_host(from, name, func)?;
-        }
-        Ok(())
-    }
-
-    /// Defines functions that `module` imports and that are not defined yet so that calling one traps.
-    ///
-    /// # Errors
-    /// An unknown import that is not a function.
-    pub fn define_unknown_imports_as_traps(&mut self, module: &Module) -> Result<()> {
-        self.define_unknown(module, |import, _| {
-            let name = format!("{}::{}", import.module(), import.name());
-            move |_: Caller<'_, T>, _: &[Val], _: &mut [Val]| {
-                Err(Error::from(Trap::Unreachable).context(format!("unknown import `{name}` was called")))
-            }
-        })
-    }
-
-    /// Defines functions that `module` imports and that are not defined yet so that calling one returns zeros and nulls.
-    ///
-    /// # Errors
-    /// As for [`define_unknown_imports_as_traps`](Linker::define_unknown_imports_as_traps).
-    pub fn define_unknown_imports_as_default_values(&mut self, module: &Module) -> Result<()> {
-        // A shim makes room for results with zeros and nulls.
-        self.define_unknown(module, |_, _| |_: Caller<'_, T>, _: &[Val], _: &mut [Val]| Ok(()))
     }
 }
 

@@ -11,6 +11,10 @@ use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+mod inspect;
+
+pub use inspect::{ModuleExport, ModuleFunction, ResourcesRequired};
+
 /// A compiled module, ready to be instantiated any number of times, in any store of its engine. Cheap to clone.
 #[derive(Clone)]
 pub struct Module {
@@ -62,6 +66,7 @@ impl Module {
             .map(|export| (export.name.clone(), export.index))
             .collect();
         let code = ModuleCode::publish(compiled, engine::runtime_slots())?;
+        engine.profiler().tell(&code)?;
         Ok(Module {
             inner: Arc::new(Inner {
                 engine: engine.clone(),

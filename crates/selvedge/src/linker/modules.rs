@@ -113,17 +113,22 @@ impl<T: 'static> Linker<T> {
         define: impl Fn(&mut Linker<T>, &str, FuncType, InstancePre<T>) -> Result<()>,
     ) -> Result<&mut Linker<T>> {
         let pre = self.instantiate_pre(module)?;
+        let is_left_out = |export| self.allow_unknown_exports || IGNORED.contains(&export);
+        let mut functions = Vec::new();
         for export in module.exports() {
             match export.ty() {
-                ExternType::Func(ty) => define(self, export.name(), ty, pre.clone())?,
-                _ if IGNORED.contains(&export.name()) => {}
+                ExternType::Func(ty) => functions.push((export.name(), ty)),
+                _ if is_left_out(export.name()) => {}
                 other => {
                     return Err(Error::msg(format!(
-                        "command `{name}` exports `{}`, a {other}: only functions of a command can be linked to",
+                        "command `{name}` exports `{}`, a {other}: only functions of a command can be linked to (see `allow_unknown_exports`)",
                         export.name()
                     )));
                 }
             }
+        }
+        for (export, ty) in functions {
+            define(self, export, ty, pre.clone())?;
         }
         Ok(self)
     }
@@ -134,10 +139,12 @@ impl<T: 'static> Linker<T> {
     /// That export is no function, or no room for the trampolines of a new signature.
     pub fn get_default(&self, mut store: impl AsContextMut<Data = T>, name: &str) -> Result<Func> {
         for export in ["", START] {
-            match self.get(store.as_context_mut(), name, export) {
-                None => {}
-                Some(Extern::Func(func)) => return Ok(func),
-                Some(_) => {
+            if self.find(name, export).is_none() {
+                continue;
+            }
+            match self.get(store.as_context_mut(), name, export)? {
+                Extern::Func(func) => return Ok(func),
+                _ => {
                     return Err(Error::msg(format!(
                         "the default export `{name}::{export}` is no function"
                     )));

@@ -14,6 +14,7 @@ use super::vmctx::{HostRecord, VMFuncRef, ValRaw};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::externs::Extern;
+use crate::module::ModuleExport;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 
@@ -273,13 +274,26 @@ impl<'a, T> Caller<'a, T> {
     ///
     /// None where it has no such export, and where the host called the function through a handle.
     pub fn get_export(&mut self, name: &str) -> Option<Extern> {
-        let instance = self.instance;
-        let vm = self.context.vm_mut();
-        let index = vm
-            .instances
-            .iter()
-            .position(|held| ptr::eq(held.as_ptr(), instance))?;
-        Extern::of_export(vm, index as u32, name)
+        let index = self.instance_index()?;
+        Extern::of_export(self.context.vm_mut(), index, name)
+    }
+
+    /// As [`get_export`](Caller::get_export), of an export that was looked up by name before. None with the export of another module, too.
+    pub fn get_module_export(&mut self, export: &ModuleExport) -> Option<Extern> {
+        let index = self.instance_index()?;
+        Extern::of_module_export(self.context.vm_mut(), index, export)
+    }
+
+    /// The place in the store of the instance that imported the function.
+    fn instance_index(&self) -> Option<u32> {
+        let mut held = self.context.vm().instances.iter();
+        let index = held.position(|held| ptr::eq(held.as_ptr(), self.instance))?;
+        Some(index as u32)
+    }
+
+    /// The store, for as long as the caller had it.
+    pub(crate) fn into_context(self) -> StoreContextMut<'a, T> {
+        self.context
     }
 }
 

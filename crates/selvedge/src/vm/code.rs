@@ -151,6 +151,13 @@ impl ModuleCode {
         self.space.start()
     }
 
+    /// The text, as it is executed.
+    pub(crate) fn text(&self) -> &[u8] {
+        let start = ptr::with_exposed_provenance(self.text_base());
+        // SAFETY: filled when it was published, readable and not written since (invariant 1), and ours as long as `self` lives (invariant 3).
+        unsafe { std::slice::from_raw_parts(start, self.text_bytes) }
+    }
+
     /// Address of the code at an offset that the image names.
     pub(crate) fn code_at(&self, offset: u32) -> *const u8 {
         debug_assert!((offset as usize) < self.text_bytes);
