@@ -197,3 +197,70 @@ fn a_stack_that_ends_in_a_call_of_the_host_is_an_overflow() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn nans_are_canonical_where_that_is_asked_for() -> Result<()> {
+    let wat = r#"(module
+        (func (export "f32") (param i32) (result i32)
+            (i32.reinterpret_f32 (f32.add (f32.reinterpret_i32 (local.get 0)) (f32.const 1))))
+        (func (export "f64") (param i64) (result i64)
+            (i64.reinterpret_f64 (f64.mul (f64.reinterpret_i64 (local.get 0)) (f64.const 2))))
+        (func (export "lanes") (param i32) (result i32)
+            (i32x4.extract_lane 3 (f32x4.sqrt (f32x4.splat (f32.reinterpret_i32 (local.get 0))))))
+        (func (export "invalid") (result i32)
+            (i32.reinterpret_f32 (f32.div (f32.const 0) (f32.const 0))))
+        (func (export "copied") (param i32) (result i32)
+            (i32.reinterpret_f32 (f32.neg (f32.reinterpret_i32 (local.get 0))))))"#;
+    let bits = |canonical: bool, fuel: bool| -> Result<(i32, i64, i32, i32, i32)> {
+        let mut config = Config::new();
+        config.canonical_nans(canonical).fuel(fuel);
+        let engine = Engine::new(&config)?;
+        let module = Module::new(&engine, wat)?;
+        let mut store = Store::new(&engine, ());
+        if fuel {
+            store.set_fuel(1_000)?;
+        }
+        let instance = Instance::new(&mut store, &module, &[])?;
+        Ok((
+            instance.call(&mut store, "f32", 0x7fa0_0001)?,
+            instance.call(&mut store, "f64", 0xfff8_0000_0000_1234_u64)?,
+            instance.call(&mut store, "lanes", 0x7fc0_0042)?,
+            instance.call(&mut store, "invalid", ())?,
+            instance.call(&mut store, "copied", 0x7fa0_0001)?,
+        ))
+    };
+    let canonical = (
+        0x7fc0_0000,
+        0x7ff8_0000_0000_0000,
+        0x7fc0_0000,
+        0x7fc0_0000,
+        0xffa0_0001_u32 as i32, // `neg` computes no NaN: it flips a sign
+    );
+    assert_eq!(bits(true, false)?, canonical);
+    assert_eq!(bits(true, true)?, canonical);
+    assert_ne!(
+        bits(false, false)?.0,
+        canonical.0,
+        "else the processor's payload is kept"
+    );
+    Ok(())
+}
+
+#[test]
+fn values_are_taken_out_by_kind() -> Result<()> {
+    let mut store = Store::<()>::default();
+    let func = Func::wrap(&mut store, || ())?;
+    assert_eq!(Val::from(Some(func)).funcref(), Some(Some(func)));
+    assert_eq!(Val::from(None::<Func>).unwrap_funcref(), None);
+    assert!(Val::from(None::<Func>).is_null() && !Val::from(func).is_null());
+    assert!(Val::I32(0).funcref().is_none() && !Val::I32(0).is_null());
+    assert!(Val::FuncRef(None).externref().is_none());
+    assert!(Val::ExternRef(None).unwrap_externref().is_none());
+    assert!(matches!(Val::ExnRef(None).exnref(), Some(None)));
+    assert_eq!(Val::from(7_u128).unwrap_v128().as_u128(), 7);
+    assert_eq!(Val::from(1.5_f64).unwrap_f64(), 1.5);
+    let wrong = std::panic::catch_unwind(|| Val::I64(1).unwrap_i32()).unwrap_err();
+    let text = wrong.downcast_ref::<String>().expect("a message");
+    assert_eq!(text, "expected an i32, found a value of type i64");
+    Ok(())
+}

@@ -47,6 +47,16 @@ impl ValType {
         }
     }
 
+    /// Whether it is [`ValType::FUNCREF`].
+    pub fn is_funcref(&self) -> bool {
+        *self == ValType::FUNCREF
+    }
+
+    /// Whether it is [`ValType::EXTERNREF`].
+    pub fn is_externref(&self) -> bool {
+        *self == ValType::EXTERNREF
+    }
+
     /// Whether a value of this type may be used where `other` is asked for.
     pub fn matches(&self, other: &ValType) -> bool {
         match (self, other) {
@@ -61,6 +71,12 @@ impl ValType {
             ValType::Ref(ty) => ty.is_heap_reference(),
             _ => false,
         }
+    }
+}
+
+impl From<RefType> for ValType {
+    fn from(ty: RefType) -> ValType {
+        ValType::Ref(ty)
     }
 }
 
@@ -84,6 +100,13 @@ pub struct GlobalType {
     pub content: ValType,
     /// Whether the value can be set.
     pub mutable: bool,
+}
+
+impl GlobalType {
+    /// A global that holds a value of type `content`, which can be set if it is `mutable`.
+    pub const fn new(content: ValType, mutable: bool) -> GlobalType {
+        GlobalType { content, mutable }
+    }
 }
 
 impl fmt::Display for GlobalType {
@@ -305,6 +328,48 @@ pub enum ExternType {
     Global(GlobalType),
     /// An exception tag.
     Tag(TagType),
+}
+
+/// One accessor for each kind.
+macro_rules! kinds {
+    ($($name:ident $unwrap:ident $kind:ident $ty:ident $what:literal),* $(,)?) => {
+        impl ExternType {$(
+            #[doc = concat!("The type of ", $what, ", if it is one.")]
+            pub const fn $name(&self) -> Option<&$ty> {
+                match self {
+                    ExternType::$kind(ty) => Some(ty),
+                    _ => None,
+                }
+            }
+
+            #[doc = concat!("As [`", stringify!($name), "`](ExternType::", stringify!($name), "), where that is known.")]
+            ///
+            /// # Panics
+            ///
+            /// If it is of another kind.
+            #[track_caller]
+            pub fn $unwrap(&self) -> &$ty {
+                match self.$name() {
+                    Some(ty) => ty,
+                    None => panic!("expected {}, found {self}", $what),
+                }
+            }
+        )*}
+
+        $(impl From<$ty> for ExternType {
+            fn from(ty: $ty) -> ExternType {
+                ExternType::$kind(ty)
+            }
+        })*
+    };
+}
+
+kinds! {
+    func unwrap_func Func FuncType "a function",
+    table unwrap_table Table TableType "a table",
+    memory unwrap_memory Memory MemoryType "a memory",
+    global unwrap_global Global GlobalType "a global",
+    tag unwrap_tag Tag TagType "a tag",
 }
 
 impl fmt::Display for ExternType {

@@ -101,6 +101,14 @@ impl Func {
         }
     }
 
+    /// Whether its signature is `ty`.
+    ///
+    /// # Panics
+    /// With another store than the function's.
+    pub fn matches_ty(&self, store: impl AsContext, ty: &FuncType) -> bool {
+        self.ty(store) == *ty
+    }
+
     /// Calls the function and waits for it. Results are written to `results` when it returns.
     ///
     /// # Errors

@@ -118,6 +118,15 @@ impl Memory {
         (self.get_mut(vm).as_mut_slice(), data)
     }
 
+    /// The address of the first byte, for who reads and writes by hand: right until the memory grows, or the store is dropped. Not null, also of a
+    /// memory of no bytes.
+    ///
+    /// # Panics
+    /// With another store than the memory's.
+    pub fn data_ptr(&self, store: impl AsContext) -> *mut u8 {
+        self.get(store.as_context().vm()).base()
+    }
+
     /// The size in pages.
     ///
     /// # Panics

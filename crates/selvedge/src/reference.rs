@@ -46,6 +46,20 @@ impl ExternRef {
             .expect("an external reference refers to a host value"))
     }
 
+    /// As [`data`](ExternRef::data), to change.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn data_mut<'a, S: AsContextMut>(&self, store: &'a mut S) -> Result<&'a mut (dyn Any + Send + Sync)>
+    where
+        S::Data: 'a,
+    {
+        let (vm, _) = store.as_context_mut().into_parts();
+        let reference = vm.rooted(self.0)?;
+        let value = vm.heap.external_mut(reference);
+        Ok(value.expect("an external reference refers to a host value"))
+    }
+
     /// Whether two references refer to the same value.
     ///
     /// # Errors

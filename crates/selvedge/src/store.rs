@@ -7,8 +7,73 @@ pub use crate::vm::block::{AsContext, AsContextMut, Caller, Store, StoreContext,
 pub use crate::vm::fuel::FuelPolicy;
 use crate::vm::host::HostFunc;
 pub use crate::vm::interrupt::InterruptHandle;
+use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
+
+/// A store of an engine with the default settings: [`Store::engine`] has it, for modules and linkers.
+impl<T: Default> Default for Store<T> {
+    /// # Panics
+    /// As [`Engine::default`].
+    fn default() -> Store<T> {
+        Store::new(&Engine::default(), T::default())
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Store<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug("Store", self.data(), f)
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for StoreContext<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug("StoreContext", self.data(), f)
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for StoreContextMut<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug("StoreContextMut", self.data(), f)
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Caller<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug("Caller", self.data(), f)
+    }
+}
+
+/// What lends a store, as the host's data.
+fn debug(name: &str, data: &impl fmt::Debug, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.debug_struct(name).field("data", data).finish_non_exhaustive()
+}
+
+/// So that functions may ask for `impl Into<StoreContext<'a, T>>`.
+impl<'a, C: AsContext> From<&'a C> for StoreContext<'a, C::Data> {
+    fn from(store: &'a C) -> StoreContext<'a, C::Data> {
+        store.as_context()
+    }
+}
+
+impl<'a, C: AsContext> From<&'a mut C> for StoreContext<'a, C::Data> {
+    fn from(store: &'a mut C) -> StoreContext<'a, C::Data> {
+        C::as_context(store)
+    }
+}
+
+/// So that functions may ask for `impl Into<StoreContextMut<'a, T>>`.
+impl<'a, C: AsContextMut> From<&'a mut C> for StoreContextMut<'a, C::Data> {
+    fn from(store: &'a mut C) -> StoreContextMut<'a, C::Data> {
+        store.as_context_mut()
+    }
+}
+
+impl<'a, T> From<Caller<'a, T>> for StoreContextMut<'a, T> {
+    fn from(caller: Caller<'a, T>) -> StoreContextMut<'a, T> {
+        caller.into_context()
+    }
+}
 
 impl<T> Store<T> {
     /// The engine.
@@ -53,10 +118,7 @@ impl<T> Store<T> {
     /// # Errors
     /// As for [`set_fuel`](Store::set_fuel).
     pub fn set_fuel_policy(&mut self, policy: FuelPolicy) -> Result<()> {
-        let mut context = self.as_context_mut();
-        check_metered(context.engine())?;
-        context.vm_mut().set_fuel_policy(policy);
-        Ok(())
+        self.as_context_mut().set_fuel_policy(policy)
     }
 
     /// Sets what is asked when all fuel is used up, before the guest traps: it answers how many units to go on with, or
@@ -155,6 +217,11 @@ fn check_metered(engine: &Engine) -> Result<()> {
 }
 
 impl<T> StoreContext<'_, T> {
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.vm().engine
+    }
+
     /// The fuel left: see [`Store::get_fuel`].
     ///
     /// # Errors
@@ -173,6 +240,24 @@ impl<T> StoreContextMut<'_, T> {
     pub fn set_fuel(&mut self, units: u64) -> Result<()> {
         check_metered(self.engine())?;
         self.vm_mut().refuel(units);
+        Ok(())
+    }
+
+    /// The fuel left: see [`Store::get_fuel`].
+    ///
+    /// # Errors
+    /// As for [`Store::set_fuel`].
+    pub fn get_fuel(&self) -> Result<u64> {
+        self.as_context().get_fuel()
+    }
+
+    /// Sets what happens when fuel is used up: see [`Store::set_fuel_policy`].
+    ///
+    /// # Errors
+    /// As for [`Store::set_fuel`].
+    pub fn set_fuel_policy(&mut self, policy: FuelPolicy) -> Result<()> {
+        check_metered(self.engine())?;
+        self.vm_mut().set_fuel_policy(policy);
         Ok(())
     }
 
@@ -201,6 +286,14 @@ impl<T> Caller<'_, T> {
     /// As for [`Store::set_fuel`].
     pub fn set_fuel(&mut self, units: u64) -> Result<()> {
         self.as_context_mut().set_fuel(units)
+    }
+
+    /// Sets what happens when fuel is used up: see [`Store::set_fuel_policy`]. The guest that called goes by it when it goes on.
+    ///
+    /// # Errors
+    /// As for [`Store::set_fuel`].
+    pub fn set_fuel_policy(&mut self, policy: FuelPolicy) -> Result<()> {
+        self.as_context_mut().set_fuel_policy(policy)
     }
 
     /// A handle that stops the guest: see [`Store::interrupt_handle`].

@@ -127,6 +127,58 @@ impl Table {
         Ok(())
     }
 
+    /// Sets `length` elements from `start` on.
+    ///
+    /// # Errors
+    /// A range beyond the end, or a value of another type or store; nothing changed then.
+    pub fn fill(&self, mut store: impl AsContextMut, start: u64, value: Val, length: u64) -> Result<()> {
+        let mut context = store.as_context_mut();
+        let vm = context.vm_mut();
+        let table = self.index(vm)?;
+        let word = element(value, vm.tables[table].ty, vm)?;
+        let table = &mut vm.tables[table];
+        let size = table.len();
+        let elements = table.range_mut(start, length);
+        elements
+            .ok_or_else(|| out_of_bounds(start, length, size))?
+            .fill(word);
+        Ok(())
+    }
+
+    /// Copies `length` elements of `from`, which may be the same table, from `from_start` on to `to` from `to_start` on. Ranges may overlap.
+    ///
+    /// # Errors
+    /// A range beyond the end, elements of a type that does not fit, or a table of another store; nothing changed then.
+    pub fn copy(
+        mut store: impl AsContextMut,
+        to: &Table,
+        to_start: u64,
+        from: &Table,
+        from_start: u64,
+        length: u64,
+    ) -> Result<()> {
+        let mut context = store.as_context_mut();
+        let vm = context.vm_mut();
+        let (to, from) = (to.index(vm)?, from.index(vm)?);
+        let (wanted, found) = (vm.tables[to].ty.element, vm.tables[from].ty.element);
+        if !found.matches(&wanted) {
+            return Err(Error::msg(format!(
+                "elements of type {found} do not fit into a table of {wanted}"
+            )));
+        }
+        let size = vm.tables[from].len();
+        let words = vm.tables[from].range(from_start, length);
+        let words = words
+            .ok_or_else(|| out_of_bounds(from_start, length, size))?
+            .to_vec();
+        let size = vm.tables[to].len();
+        let elements = vm.tables[to].range_mut(to_start, length);
+        elements
+            .ok_or_else(|| out_of_bounds(to_start, length, size))?
+            .copy_from_slice(&words);
+        Ok(())
+    }
+
     /// Adds `delta` elements that are `init` and answers the old size.
     ///
     /// # Errors
@@ -151,6 +203,12 @@ impl Table {
         context.check_growth_async(growth(index, delta)).await?;
         grow_granted(context.vm_mut(), index, delta, init)
     }
+}
+
+fn out_of_bounds(start: u64, length: u64, size: u64) -> Error {
+    Error::msg(format!(
+        "{length} elements from {start} on lie beyond the end of a table of {size}"
+    ))
 }
 
 /// What the limiter is asked; what the new elements are is not its business.

@@ -90,10 +90,46 @@ impl Val {
         }
     }
 
+    /// The value of a reference to a function: within, none for null.
+    pub fn funcref(&self) -> Option<Option<Func>> {
+        if let Val::FuncRef(func) = self {
+            Some(*func)
+        } else {
+            None
+        }
+    }
+
+    /// The value of a reference to something of the host's: within, none for null.
+    pub fn externref(&self) -> Option<Option<ExternRef>> {
+        if let Val::ExternRef(value) = self {
+            Some(*value)
+        } else {
+            None
+        }
+    }
+
+    /// The value of a reference to an exception: within, none for null.
+    pub fn exnref(&self) -> Option<Option<ExnRef>> {
+        if let Val::ExnRef(value) = self {
+            Some(*value)
+        } else {
+            None
+        }
+    }
+
+    /// Whether it is a null reference.
+    pub fn is_null(&self) -> bool {
+        matches!(
+            self,
+            Val::FuncRef(None) | Val::ExternRef(None) | Val::ExnRef(None)
+        )
+    }
+
     /// Zero, or null, of a type.
     ///
     /// # Errors
     /// A type of references that are never null, or whose values are not supported yet.
+    #[doc(alias = "default_value")]
     pub fn default_for(ty: ValType) -> Result<Val> {
         match ty.as_ref() {
             Some(reference) if !reference.is_nullable() => {
@@ -120,6 +156,7 @@ impl Val {
     ///
     /// # Errors
     /// References of a kind that is not supported yet.
+    #[doc(alias = "null_ref")]
     pub fn null(heap: HeapType) -> Result<Val> {
         match heap.top() {
             HeapType::Func => Ok(Val::FuncRef(None)),
@@ -146,11 +183,7 @@ impl Val {
             Val::ExnRef(None) => HeapType::NoExn,
             _ => return Ok(false),
         };
-        let is_null = matches!(
-            self,
-            Val::FuncRef(None) | Val::ExternRef(None) | Val::ExnRef(None)
-        );
-        Ok(RefType::new(is_null, heap).matches(&wanted))
+        Ok(RefType::new(self.is_null(), heap).matches(&wanted))
     }
 
     /// As generated code holds it, if it is of this type and of this store.
@@ -196,6 +229,36 @@ fn unsupported(ty: ValType) -> Error {
     Error::msg(format!("values of type {ty} are not supported"))
 }
 
+/// One accessor that panics for each that answers an option.
+macro_rules! unwrap {
+    ($($name:ident $of:ident $ty:ty),* $(,)?) => {
+        impl Val {$(
+            #[doc = concat!("As [`", stringify!($of), "`](Val::", stringify!($of), "), where the type is known.")]
+            ///
+            /// # Panics
+            /// If the value is of another type.
+            #[track_caller]
+            pub fn $name(&self) -> $ty {
+                match self.$of() {
+                    Some(value) => value,
+                    None => panic!("expected an {}, found a value of type {}", stringify!($of), self.ty()),
+                }
+            }
+        )*}
+    };
+}
+
+unwrap! {
+    unwrap_i32 i32 i32,
+    unwrap_i64 i64 i64,
+    unwrap_f32 f32 f32,
+    unwrap_f64 f64 f64,
+    unwrap_v128 v128 V128,
+    unwrap_funcref funcref Option<Func>,
+    unwrap_externref externref Option<ExternRef>,
+    unwrap_exnref exnref Option<ExnRef>,
+}
+
 /// The record's address, or 0.
 fn func_word(func: Option<Func>, store: &StoreVm) -> Result<u64> {
     let Some(func) = func else { return Ok(0) };
@@ -224,9 +287,13 @@ val_from! {
     F32(f32, f32::to_bits),
     F64(f64, f64::to_bits),
     V128(V128, |value| value),
+    V128(u128, V128::from),
     FuncRef(Func, Some),
+    FuncRef(Option<Func>, |value| value),
     ExternRef(ExternRef, Some),
+    ExternRef(Option<ExternRef>, |value| value),
     ExnRef(ExnRef, Some),
+    ExnRef(Option<ExnRef>, |value| value),
 }
 
 mod sealed {

@@ -19,6 +19,11 @@ impl V128 {
         V128(u128::from_le_bytes(bytes))
     }
 
+    /// All bits, lane 0 in the lowest.
+    pub const fn as_u128(self) -> u128 {
+        self.0
+    }
+
     /// The bytes that it has in memory.
     pub const fn to_le_bytes(self) -> [u8; 16] {
         self.0.to_le_bytes()

@@ -213,6 +213,15 @@ impl Heap {
         self.hosts[number as usize].as_deref()
     }
 
+    /// As [`external`](Heap::external), to change.
+    pub(crate) fn external_mut(&mut self, reference: u32) -> Option<&mut (dyn Any + Send + Sync)> {
+        if self.kind(reference)? != Kind::External {
+            return None;
+        }
+        let number = self.words[index(reference) + 1];
+        self.hosts[number as usize].as_deref_mut()
+    }
+
     /// A new exception with the values in `slots`; none when the region is full.
     pub(crate) fn new_exception(&mut self, tag: u32, slots: &[ValRaw]) -> Option<u32> {
         let object = self.allocate(Kind::Exception, EXCEPTION_VALUES + slots.len() * GRAIN_BYTES)?;

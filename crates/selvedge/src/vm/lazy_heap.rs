@@ -94,6 +94,10 @@ impl LazyHeap {
         self.heap.as_ref()?.external(reference)
     }
 
+    pub(crate) fn external_mut(&mut self, reference: u32) -> Option<&mut (dyn Any + Send + Sync)> {
+        self.heap.as_mut()?.external_mut(reference)
+    }
+
     pub(crate) fn new_exception(&mut self, tag: u32, slots: &[ValRaw]) -> Option<u32> {
         self.made().new_exception(tag, slots)
     }
