@@ -1,8 +1,8 @@
 //! The limits of a store: what its guests may have, and how far they grow.
 
 use selvedge::{
-    Engine, Error, Growth, GrowthKind, Instance, Memory, MemoryType, Module, RefType, Store,
-    StoreLimitsBuilder, Table, TableType, Val,
+    Engine, Error, Growth, GrowthKind, Instance, Memory, MemoryType, Module, RefType, ResourceLimiter,
+    Result, Store, StoreLimitsBuilder, Table, TableType, Val,
 };
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -61,7 +61,7 @@ fn a_limit_that_fails_ends_the_call_with_its_numbers() {
     let instance = instance(&engine, &mut store);
     let error = instance.call::<_, i32>(&mut store, "memory", 1).unwrap_err();
     assert!(
-        format!("{error:#}").contains("131072 exceeds the store's limit of 65536"),
+        format!("{error:#}").contains("131072 bytes exceeds the store's limit of 65536"),
         "{error:#}"
     );
     assert_eq!(grow(&mut store, instance, "memory", 0), 1); // usable yet
@@ -415,4 +415,72 @@ fn a_host_function_waits_for_the_limiter_in_the_middle_of_a_call() {
     let (result, pending) = waited(instance.call_async::<_, (), i32>(&mut store, "run", ()));
     assert_eq!((result.unwrap(), pending), (31, 1));
     assert_eq!(*store.data(), 3 * PAGE);
+}
+
+/// Grants everything, and counts what fails all the same.
+struct Granting {
+    failures: Vec<String>,
+    ends: bool,
+}
+
+impl ResourceLimiter for Granting {
+    fn memory_growing(&mut self, _: u64, _: u64, _: Option<u64>) -> Result<bool> {
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _: u64, _: u64, _: Option<u64>) -> Result<bool> {
+        Ok(true)
+    }
+
+    fn memory_grow_failed(&mut self, error: Error) -> Result<()> {
+        self.failures.push(error.to_string());
+        match self.ends {
+            true => Err(error),
+            false => Ok(()),
+        }
+    }
+}
+
+#[test]
+fn a_limiter_hears_of_what_it_granted_and_the_system_refuses() -> Result<()> {
+    let engine = Engine::default();
+    let module = Module::new(
+        &engine,
+        r#"(module (memory (export "memory") i64 1)
+            (func (export "grow") (param i64) (result i64) (memory.grow (local.get 0))))"#,
+    )?;
+    let mut store = Store::new(
+        &engine,
+        Granting {
+            failures: Vec::new(),
+            ends: false,
+        },
+    );
+    store.limiter(|data| data);
+    let instance = Instance::new(&mut store, &module, &[])?;
+    // More than a processor can address, and less than the type allows.
+    let too_much = 1_i64 << 40;
+    assert_eq!(instance.call::<_, i64>(&mut store, "grow", too_much)?, -1);
+    let words = format!(
+        "memory of 65536 bytes cannot grow to {}: the system refuses",
+        (too_much + 1) << 16
+    );
+    assert_eq!(store.data().failures, [words.clone()]);
+    let memory = instance.get_memory(&mut store, "memory").expect("exported");
+    let error = memory.grow(&mut store, too_much as u64).unwrap_err();
+    assert!(error.to_string().contains("the system refuses"), "{error}");
+    assert_eq!(store.data().failures.len(), 2);
+    // What the type does not allow nobody is asked about.
+    assert_eq!(instance.call::<_, i64>(&mut store, "grow", 1_i64 << 50)?, -1);
+    assert_eq!(store.data().failures.len(), 2);
+    store.data_mut().ends = true;
+    let error = instance.call::<_, i64>(&mut store, "grow", too_much).unwrap_err();
+    assert_eq!(error.to_string(), words);
+    store.data_mut().ends = false;
+    assert_eq!(
+        instance.call::<_, i64>(&mut store, "grow", 1_i64)?,
+        1,
+        "usable as before"
+    );
+    Ok(())
 }

@@ -1,8 +1,8 @@
 //! Bad input gets an error that names the thing and the number that decided.
 
 use selvedge::{
-    Caller, CompileError, Engine, Extern, Func, Global, GlobalType, Instance, Linker, Memory, MemoryType,
-    Module, RefType, Result, Store, Table, TableType, Trap, UnknownImportError, Val, ValType,
+    Caller, CompileError, Config, Engine, Extern, Func, Global, GlobalType, Instance, Linker, Memory,
+    MemoryType, Module, RefType, Result, Store, Table, TableType, Trap, UnknownImportError, Val, ValType,
 };
 use selvedge_tests::{drive, wait};
 
@@ -34,7 +34,7 @@ fn unknown_and_incompatible_imports_are_named_with_their_types() -> Result<()> {
     linker.instantiate(&mut store, &module)?;
     assert_eq!(
         error_of(Instance::new(&mut store, &module, &[])),
-        "the module has 1 imports, but 0 were given"
+        "the module has 1 imports (`env::f`), but 0 were given"
     );
     Ok(())
 }
@@ -471,5 +471,122 @@ fn imports_and_exports_are_listed_with_their_types() -> Result<()> {
     assert!(exports[1].starts_with("t (table 1 4 externref"), "{exports:?}");
     assert!(exports[3].starts_with("h (func (param v128"), "{exports:?}");
     assert!(module.get_export("h").is_some() && module.get_export("f").is_none());
+    Ok(())
+}
+
+#[test]
+fn errors_name_the_thing_and_what_to_do() -> Result<()> {
+    let engine = Engine::default();
+    let off = Engine::new(Config::new().wasm_simd(false))?;
+    let vectors = "(module (func (drop (v128.const i64x2 0 0))))";
+    let error = error_of(Module::new(&off, vectors));
+    assert_eq!(
+        error,
+        "SIMD not supported (at offset 0x17): switched off by the setting `wasm_simd`"
+    );
+    let error = error_of(Module::new(&engine, [0xff, 0xfe]));
+    assert!(error.contains("the 2 bytes are no module"), "{error}");
+    let error = error_of(Module::new(&engine, engine.precompile_module(b"(module)")?));
+    assert!(error.contains("`Module::deserialize`"), "{error}");
+
+    let module = Module::new(
+        &engine,
+        r#"(module (memory (export "memory") 1) (func (export "run") (param i32)) (table (export "t") 1 2 funcref))"#,
+    )?;
+    let mut store = Store::new(&engine, ());
+    let instance = Instance::new(&mut store, &module, &[])?;
+    assert_eq!(
+        error_of(instance.call::<(), ()>(&mut store, "rum", ())),
+        "the instance exports no function named `rum`: there are `run`"
+    );
+    assert_eq!(
+        error_of(instance.typed::<(), ()>(&mut store, "memory")),
+        "the instance exports no function named `memory`: its export of that name is (memory 1)"
+    );
+    assert_eq!(
+        error_of(instance.typed::<i64, ()>(&mut store, "run")),
+        "export `run`: function has type (func (param i32)), but is called as (func (param i64))"
+    );
+    let many: String = (0..10).map(|n| format!(r#"(func (export "f{n}"))"#)).collect();
+    let many = Module::new(&engine, format!("(module {many})"))?;
+    let many = Instance::new(&mut store, &many, &[])?;
+    let error = error_of(many.call::<(), ()>(&mut store, "g", ()));
+    assert!(
+        error.ends_with("there are `f0`, `f1`, `f2`, `f3`, `f4`, `f5`, `f6`, `f7` and 2 more"),
+        "{error}"
+    );
+    let table = instance.get_table(&mut store, "t").expect("exported");
+    assert_eq!(
+        error_of(table.grow(&mut store, 2, Val::FuncRef(None))),
+        "table of 1 elements cannot grow by 2: its maximum is 2 elements"
+    );
+    let ty = TableType::new(RefType::FUNCREF, 3, Some(1));
+    assert_eq!(
+        error_of(Table::new(&mut store, ty, Val::FuncRef(None))),
+        "a table's minimum of 3 elements is above its maximum of 1"
+    );
+    let foreign = Module::new(&off, "(module)")?;
+    let error = error_of(Instance::new(&mut store, &foreign, &[]));
+    assert!(error.contains("compile it with `Store::engine`"), "{error}");
+    let start = Module::new(&engine, "(module (func $f (unreachable)) (start $f))")?;
+    let error = Instance::new(&mut store, &start, &[]).unwrap_err();
+    assert_eq!(format!("{error:#}"), "the module's start function: unreachable");
+    assert_eq!(error.downcast_ref(), Some(&Trap::Unreachable));
+    let data = Module::new(&engine, r#"(module (memory 1) (data (i32.const 65535) "ab"))"#)?;
+    assert_eq!(
+        error_of(Instance::new(&mut store, &data, &[])),
+        "data segment 0 does not fit: 2 bytes from 65535 on: out of bounds memory access"
+    );
+    Ok(())
+}
+
+#[test]
+fn tables_are_filled_and_copied_within_their_bounds() -> Result<()> {
+    let mut store = Store::<()>::default();
+    let func = Func::wrap(&mut store, || ())?;
+    let table = |store: &mut Store<()>, element| {
+        Table::new(
+            store,
+            TableType::new(element, 4, None),
+            Val::null(element.heap_type())?,
+        )
+    };
+    let (one, other) = (
+        table(&mut store, RefType::FUNCREF)?,
+        table(&mut store, RefType::FUNCREF)?,
+    );
+    let held = |store: &mut Store<()>, table: Table| -> Vec<bool> {
+        (0..4)
+            .map(|at| table.get(&mut *store, at).is_some_and(|value| !value.is_null()))
+            .collect()
+    };
+    one.fill(&mut store, 1, func.into(), 2)?;
+    assert_eq!(held(&mut store, one), [false, true, true, false]);
+    Table::copy(&mut store, &one, 0, &one, 1, 3)?; // overlapping
+    assert_eq!(held(&mut store, one), [true, true, false, false]);
+    Table::copy(&mut store, &other, 2, &one, 0, 2)?;
+    assert_eq!(held(&mut store, other), [false, false, true, true]);
+    for error in [
+        error_of(one.fill(&mut store, 3, func.into(), 2)),
+        error_of(Table::copy(&mut store, &one, 3, &other, 0, 2)),
+        error_of(Table::copy(&mut store, &one, 0, &other, 3, 2)),
+        error_of(one.fill(&mut store, u64::MAX, func.into(), 2)),
+    ] {
+        assert!(error.contains("beyond the end of a table of 4"), "{error}");
+    }
+    assert_eq!(
+        held(&mut store, one),
+        [true, true, false, false],
+        "nothing changed"
+    );
+    let externs = table(&mut store, RefType::EXTERNREF)?;
+    let error = error_of(Table::copy(&mut store, &externs, 0, &one, 0, 1));
+    assert!(
+        error.contains("elements of type funcref do not fit into a table of externref"),
+        "{error}"
+    );
+    assert!(one.fill(&mut store, 0, Val::I32(0), 1).is_err());
+    let elsewhere = Store::<()>::default();
+    assert!(Table::copy(elsewhere, &one, 0, &one, 0, 1).is_err());
     Ok(())
 }

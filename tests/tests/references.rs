@@ -252,7 +252,7 @@ fn a_handle_ends_with_its_scope_and_an_owned_one_does_not() {
     );
     assert_eq!(
         stale.data(&store).err().unwrap().to_string(),
-        "a reference was used after its scope: make it an owned one in time"
+        "a reference was used after its scope: make it an owned one in time (`to_owned`)"
     );
     let again = owned.to_scoped(&mut store).unwrap();
     assert_eq!(number(Some(again), &store), 1);
@@ -318,7 +318,7 @@ fn a_full_heap_is_an_error_with_the_numbers_and_the_store_goes_on() {
         let error = ExternRef::new(&mut scope, alive(&count, 0)).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the reference heap is full: 4080 of 4096 bytes in use"
+            "the reference heap is full: 4080 of 4096 bytes in use (see `Config::max_reference_heap_bytes`)"
         );
         assert_eq!(
             count.load(Ordering::SeqCst),

@@ -283,7 +283,9 @@ fn a_start_function_that_traps_is_a_trap() {
         "start.wat",
         r#"(module (func $s unreachable) (start $s) (func (export "_start")))"#,
     );
-    files.run(&["run", "start.wat"]).assert_trap("unreachable", "s");
+    files
+        .run(&["run", "start.wat"])
+        .assert_trap("the module's start function: unreachable", "s");
 }
 
 #[test]

@@ -64,6 +64,23 @@ impl Proposal {
         all.find(|proposal| format!("{proposal:?}") == name)
     }
 
+    /// What embedders switch it by.
+    fn setting(self) -> &'static str {
+        match self {
+            Proposal::TailCall => "wasm_tail_call",
+            Proposal::FunctionReferences => "wasm_function_references",
+            Proposal::ExtendedConst => "wasm_extended_const",
+            Proposal::Exceptions => "wasm_exceptions",
+            Proposal::MultiMemory => "wasm_multi_memory",
+            Proposal::Memory64 => "wasm_memory64",
+            Proposal::CustomPageSizes => "wasm_custom_page_sizes",
+            Proposal::Simd => "wasm_simd",
+            Proposal::RelaxedSimd => "wasm_relaxed_simd",
+            Proposal::WideArithmetic => "wasm_wide_arithmetic",
+            Proposal::Threads => "wasm_threads",
+        }
+    }
+
     fn flag(self) -> WasmFeatures {
         match self {
             Proposal::TailCall => WasmFeatures::TAIL_CALL,
@@ -197,8 +214,14 @@ pub(crate) fn explain(wasm: &[u8], given: Features, error: CompileError) -> Comp
             false => too_few = middle,
         }
     }
+    let (flag, feature) = NAMES[enough - 1];
+    let mut all = Proposal::DEFAULTS.iter();
+    let message = match all.find(|(proposal, _)| proposal.flag() == flag) {
+        Some((proposal, _)) => format!("switched off by the setting `{}`", proposal.setting()),
+        None => message,
+    };
     CompileError::Unsupported {
-        feature: NAMES[enough - 1].1,
+        feature,
         offset,
         message,
     }

@@ -1,6 +1,6 @@
 //! Functions, of guests and of the host: [`Func`] untyped, [`TypedFunc`] with the types checked once.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::host_fn::{HostAsyncFn, HostFn, HostValsAsyncFn, HostValsFn};
 use crate::store::{AsContext, AsContextMut, Caller, StoreContextMut};
 use crate::value::{Val, WasmRet, WasmTyList};
@@ -219,9 +219,4 @@ impl<P: WasmTyList, R: WasmTyList> TypedFunc<P, R> {
         let target = self.target(context.vm());
         CallFuture::new(context.start_typed(target, params))
     }
-}
-
-/// No export of this name is a function.
-pub(crate) fn no_such_function(name: &str) -> Error {
-    Error::msg(format!("the instance exports no function named `{name}`"))
 }

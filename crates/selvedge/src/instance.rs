@@ -4,18 +4,20 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::exception::Tag;
 use crate::externs::Extern;
-use crate::func::{Func, TypedFunc, no_such_function};
+use crate::func::{Func, TypedFunc};
 use crate::global::Global;
 use crate::link;
 use crate::memory::Memory;
 use crate::module::{Module, ModuleExport};
 use crate::shared_memory::SharedMemory;
+use crate::source::text;
 use crate::store::{AsContext, AsContextMut, StoreContextMut};
 use crate::table::Table;
 use crate::value::WasmTyList;
 use crate::vm::call::{CallFuture, Target};
 use crate::vm::instance::Linked;
 use crate::vm::store::StoreVm;
+use selvedge_compiler::ExternType;
 
 /// An instance of a module. A copyable handle; the instance lives as long as its store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,7 +73,7 @@ impl Instance {
     ) -> Result<Instance> {
         let (instance, start) = Instance::allocate(&mut context, module, imports, false)?;
         if let Some(start) = start {
-            let () = context.call_typed(start, ())?;
+            let () = context.call_typed(start, ()).map_err(of_start)?;
         }
         Ok(instance)
     }
@@ -95,7 +97,7 @@ impl Instance {
         start: Option<CallFuture<'_, T, ()>>,
     ) -> Result<Instance> {
         if let Some(start) = start {
-            start.await?;
+            start.await.map_err(of_start)?;
         }
         Ok(instance)
     }
@@ -110,7 +112,7 @@ impl Instance {
         let vm = context.vm();
         if !Engine::same(&vm.engine, module.engine()) {
             return Err(Error::msg(
-                "the module was compiled by another engine than the store's",
+                "the module was compiled by another engine than the store's: compile it with `Store::engine`",
             ));
         }
         if !is_granted {
@@ -224,7 +226,7 @@ impl Instance {
         self.check(vm)?;
         let (func, ty) = vm
             .exported_func(self.index, name)
-            .ok_or_else(|| no_such_function(name))?;
+            .ok_or_else(|| no_such_function(&vm.instances[self.index as usize].module, name))?;
         Target::check(func, ty).map_err(|error| error.context(format!("calling `{name}`")))
     }
 
@@ -285,19 +287,70 @@ impl Instance {
         mut store: impl AsContextMut,
         name: &str,
     ) -> Result<TypedFunc<P, R>> {
-        let func = self
-            .get_func(store.as_context_mut(), name)
-            .ok_or_else(|| no_such_function(name))?;
-        func.typed(store.as_context_mut())
+        let mut context = store.as_context_mut();
+        self.check(context.vm())?;
+        let Some(func) = self.get_func(context.reborrow(), name) else {
+            return Err(no_such_function(self.module(&context), name));
+        };
+        func.typed(context)
+            .map_err(|error| error.context(format!("export `{name}`")))
     }
+}
+
+/// What the start function ended with.
+#[cold]
+fn of_start(error: Error) -> Error {
+    error.context("the module's start function")
+}
+
+/// So many names are in a message at most.
+const NAMED: usize = 8;
+
+/// Names for a message, those beyond [`NAMED`] counted.
+fn list(mut names: impl ExactSizeIterator<Item = String>) -> String {
+    let more = names.len().saturating_sub(NAMED);
+    let mut text = names.by_ref().take(NAMED).collect::<Vec<_>>().join(", ");
+    if more > 0 {
+        text.push_str(&format!(" and {more} more"));
+    }
+    text
+}
+
+/// No export of this name is a function.
+#[cold]
+fn no_such_function(module: &Module, name: &str) -> Error {
+    if let Some(found) = module.get_export(name) {
+        return Error::msg(format!(
+            "the instance exports no function named `{name}`: its export of that name is {found}"
+        ));
+    }
+    let functions: Vec<_> = module
+        .exports()
+        .filter(|export| matches!(export.ty(), ExternType::Func(_)))
+        .map(|export| format!("`{}`", text::cut(export.name())))
+        .collect();
+    let there_are = match functions.is_empty() {
+        true => "it exports no functions".to_owned(),
+        false => format!("there are {}", list(functions.into_iter())),
+    };
+    Error::msg(format!(
+        "the instance exports no function named `{name}`: {there_are}"
+    ))
 }
 
 /// The imports in the module's order, each of the type that is asked for.
 fn check_imports(vm: &StoreVm, module: &Module, imports: &[Extern]) -> Result<Vec<Linked>> {
     let wanted = module.imports().len();
     if imports.len() != wanted {
+        let names = module
+            .imports()
+            .map(|import| format!("`{}::{}`", import.module(), import.name()));
+        let names = match wanted {
+            0 => String::new(),
+            _ => format!(" ({})", list(names)),
+        };
         return Err(Error::msg(format!(
-            "the module has {wanted} imports, but {} were given",
+            "the module has {wanted} imports{names}, but {} were given",
             imports.len()
         )));
     }

@@ -19,6 +19,25 @@ pub trait ResourceLimiter {
     /// As there.
     fn table_growing(&mut self, current: u64, desired: u64, maximum: Option<u64>) -> Result<bool>;
 
+    /// A memory that was granted its growth does not grow: the system refuses, as the error says. The guest gets -1, and the host the error.
+    /// Default: nothing is done.
+    ///
+    /// # Errors
+    /// An error ends the guest's call, or is what the host's call answers.
+    fn memory_grow_failed(&mut self, error: Error) -> Result<()> {
+        drop(error);
+        Ok(())
+    }
+
+    /// As [`memory_grow_failed`](ResourceLimiter::memory_grow_failed), of a table.
+    ///
+    /// # Errors
+    /// As there.
+    fn table_grow_failed(&mut self, error: Error) -> Result<()> {
+        drop(error);
+        Ok(())
+    }
+
     /// How many instances there may be. Asked once, by [`Store::limiter`]. Default: 10 000.
     fn instances(&self) -> usize {
         DEFAULT_COUNT
@@ -70,7 +89,28 @@ pub enum GrowthKind {
 /// What a [`Growth`] is as parameters of a host function: kind, sizes, maximum or -1.
 pub(crate) type RawGrowth = (i32, i64, i64, i64);
 
+/// Added to the kind: it was granted, and failed.
+const HAS_FAILED: i32 = 2;
+
 impl Growth {
+    /// Tells a limiter that answers at once that what it granted has failed.
+    pub(crate) fn to_raw_failure(self) -> RawGrowth {
+        let (kind, current, desired, maximum) = self.to_raw();
+        (kind | HAS_FAILED, current, desired, maximum)
+    }
+
+    /// What it failed with, for the limiter.
+    fn failure(self) -> Error {
+        let (what, unit) = match self.kind {
+            GrowthKind::Memory => ("memory", "bytes"),
+            GrowthKind::Table => ("table", "elements"),
+        };
+        let Growth { current, desired, .. } = self;
+        Error::msg(format!(
+            "{what} of {current} {unit} cannot grow to {desired}: the system refuses"
+        ))
+    }
+
     pub(crate) fn to_raw(self) -> RawGrowth {
         let kind = i32::from(self.kind == GrowthKind::Table);
         let maximum = self
@@ -81,7 +121,7 @@ impl Growth {
 
     fn from_raw((kind, current, desired, maximum): RawGrowth) -> Growth {
         Growth {
-            kind: if kind == 0 {
+            kind: if kind & !HAS_FAILED == 0 {
                 GrowthKind::Memory
             } else {
                 GrowthKind::Table
@@ -124,6 +164,13 @@ impl<T: 'static> Store<T> {
         let ask = move |mut caller: Caller<'_, T>, kind: i32, current: i64, desired: i64, maximum: i64| {
             let growth = Growth::from_raw((kind, current, desired, maximum));
             let limiter = limiter(caller.data_mut());
+            if kind & HAS_FAILED != 0 {
+                return match growth.kind {
+                    GrowthKind::Memory => limiter.memory_grow_failed(growth.failure()),
+                    GrowthKind::Table => limiter.table_grow_failed(growth.failure()),
+                }
+                .map(|()| 0);
+            }
             let granted = match growth.kind {
                 GrowthKind::Memory => limiter.memory_growing(growth.current, growth.desired, growth.maximum),
                 GrowthKind::Table => limiter.table_growing(growth.current, growth.desired, growth.maximum),
@@ -190,10 +237,10 @@ impl Default for StoreLimits {
 }
 
 impl StoreLimits {
-    fn decide(&self, what: &str, desired: u64, limit: Option<u64>) -> Result<bool> {
+    fn decide(&self, what: &str, unit: &str, desired: u64, limit: Option<u64>) -> Result<bool> {
         match limit {
             Some(limit) if desired > limit && self.fails => Err(Error::msg(format!(
-                "growing a {what} to {desired} exceeds the store's limit of {limit}"
+                "a {what} of {desired} {unit} exceeds the store's limit of {limit}"
             ))),
             Some(limit) => Ok(desired <= limit),
             None => Ok(true),
@@ -203,11 +250,11 @@ impl StoreLimits {
 
 impl ResourceLimiter for StoreLimits {
     fn memory_growing(&mut self, _: u64, desired: u64, _: Option<u64>) -> Result<bool> {
-        self.decide("memory", desired, self.memory_bytes)
+        self.decide("memory", "bytes", desired, self.memory_bytes)
     }
 
     fn table_growing(&mut self, _: u64, desired: u64, _: Option<u64>) -> Result<bool> {
-        self.decide("table", desired, self.table_elements)
+        self.decide("table", "elements", desired, self.table_elements)
     }
 
     fn instances(&self) -> usize {

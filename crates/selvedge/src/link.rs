@@ -73,7 +73,7 @@ fn describe(vm: &StoreVm, given: &Extern) -> Result<(ExternType, Linked)> {
             let ty = inner.current_ty();
             if inner.layout() != MemoryLayout::of(&ty, vm.engine.memory_style()) {
                 return Err(Error::msg(
-                    "the shared memory was made by an engine with another memory style",
+                    "the shared memory was made by an engine with another memory style than the store's: make it with `Store::engine`",
                 ));
             }
             (ExternType::Memory(ty), Linked::Shared(inner.clone()))

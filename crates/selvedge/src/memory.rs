@@ -158,8 +158,12 @@ impl Memory {
     pub fn grow(&self, mut store: impl AsContextMut, delta: u64) -> Result<u64> {
         let mut context = store.as_context_mut();
         let index = self.index(context.vm())?;
-        context.check_growth(Grow::Memory { index, pages: delta })?;
-        grow_granted(context.vm_mut(), index, delta)
+        let grow = Grow::Memory { index, pages: delta };
+        context.check_growth(grow)?;
+        grow_granted(context.vm_mut(), index, delta).or_else(|error| {
+            context.tell_failure(grow)?;
+            Err(error)
+        })
     }
 
     /// As [`grow`](Memory::grow), for a store whose limiter may wait: [`Store::limiter_async`](crate::Store::limiter_async).

@@ -1,10 +1,12 @@
 //! Compiled modules: what they import and export, and their code.
 
 use crate::engine::{self, Engine};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::vm::code::ModuleCode;
 use crate::vm::linear::Image;
-use selvedge_compiler::{CompiledModule, ExternIndex, ExternType, FuncType, ModuleInfo, compile, load};
+use selvedge_compiler::{
+    CompiledModule, ExternIndex, ExternType, FuncType, ModuleInfo, compile, is_precompiled, load,
+};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
@@ -50,6 +52,14 @@ impl Module {
     pub fn new(engine: &Engine, bytes: impl AsRef<[u8]>) -> Result<Module> {
         let bytes = to_binary(bytes.as_ref())?;
         Module::publish(engine, compile(&bytes, engine.settings())?)
+    }
+
+    /// [`Module::new`] of the binary format alone, whatever features this crate was built with: for bytes that come from elsewhere.
+    ///
+    /// # Errors
+    /// As there, and bytes that do not begin as a module does.
+    pub fn from_binary(engine: &Engine, bytes: &[u8]) -> Result<Module> {
+        Module::publish(engine, compile(bytes, engine.settings())?)
     }
 
     /// The module in bytes that a caller vouches for.
@@ -222,8 +232,19 @@ fn of_file(path: &Path, make: impl FnOnce(&[u8]) -> Result<Module>) -> Result<Mo
 
 /// The binary format of a module in either format.
 pub(crate) fn to_binary(bytes: &[u8]) -> Result<Cow<'_, [u8]>> {
+    if is_precompiled(bytes) {
+        return Err(Error::msg(
+            "the bytes are a precompiled module's, which `Module::deserialize` loads",
+        ));
+    }
     #[cfg(feature = "wat")]
     if !bytes.starts_with(b"\0asm") {
+        if std::str::from_utf8(bytes).is_err() {
+            return Err(Error::msg(format!(
+                "the {} bytes are no module: they do not begin with \\0asm, and are no text",
+                bytes.len()
+            )));
+        }
         return Ok(wat::parse_bytes(bytes)?);
     }
     Ok(Cow::Borrowed(bytes))

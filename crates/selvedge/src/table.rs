@@ -5,7 +5,7 @@ use crate::store::{AsContext, AsContextMut};
 use crate::value::Val;
 use crate::vm::limits::Grow;
 use crate::vm::store::StoreVm;
-use crate::vm::table::TableVm;
+use crate::vm::table::{MAX_TABLE_ELEMENTS, TableVm};
 use crate::vm::vmctx::ValRaw;
 use selvedge_compiler::{HeapType, TableType, ValType};
 
@@ -187,7 +187,11 @@ impl Table {
         let mut context = store.as_context_mut();
         let index = self.index(context.vm())?;
         context.check_growth(growth(index, delta))?;
-        grow_granted(context.vm_mut(), index, delta, init)
+        let word = element(init, context.vm().tables[index].ty, context.vm())?;
+        grow_granted(context.vm_mut(), index, delta, word).or_else(|error| {
+            context.tell_failure(growth(index, delta))?;
+            Err(error)
+        })
     }
 
     /// As [`grow`](Table::grow), for a store whose limiter may wait: [`Store::limiter_async`](crate::Store::limiter_async).
@@ -201,7 +205,8 @@ impl Table {
         let mut context = store.as_context_mut();
         let index = self.index(context.vm())?;
         context.check_growth_async(growth(index, delta)).await?;
-        grow_granted(context.vm_mut(), index, delta, init)
+        let word = element(init, context.vm().tables[index].ty, context.vm())?;
+        grow_granted(context.vm_mut(), index, delta, word)
     }
 }
 
@@ -221,11 +226,18 @@ fn growth(index: usize, delta: u64) -> Grow {
 }
 
 /// Grows a table that nobody need be asked about any more.
-fn grow_granted(vm: &mut StoreVm, index: usize, delta: u64, init: Val) -> Result<u64> {
-    let word = element(init, vm.tables[index].ty, vm)?;
+fn grow_granted(vm: &mut StoreVm, index: usize, delta: u64, word: u64) -> Result<u64> {
     let table = &mut vm.tables[index];
     let size = table.len();
-    table
-        .grow(delta, word)
-        .ok_or_else(|| Error::msg(format!("table of {size} elements cannot grow by {delta}")))
+    let is_allowed = table.grown(delta).is_some();
+    table.grow(delta, word).ok_or_else(|| {
+        let most = table.ty.maximum.unwrap_or(u64::MAX).min(MAX_TABLE_ELEMENTS);
+        let reason = match is_allowed {
+            true => "the system refuses".to_owned(),
+            false => format!("its maximum is {most} elements"),
+        };
+        Error::msg(format!(
+            "table of {size} elements cannot grow by {delta}: {reason}"
+        ))
+    })
 }

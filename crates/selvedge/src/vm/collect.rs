@@ -73,7 +73,7 @@ impl StoreVm {
         self.heap.set_refused(reference.is_none());
         reference.ok_or_else(|| {
             Error::msg(format!(
-                "the reference heap is full: {} of {} bytes in use",
+                "the reference heap is full: {} of {} bytes in use (see `Config::max_reference_heap_bytes`)",
                 self.heap.used_bytes(),
                 self.heap.limit_bytes()
             ))

@@ -361,7 +361,9 @@ impl StoreVm {
                 let offset = instance.address(offset, is_64);
                 let length = element.items.len() as u64;
                 table_init(self, instance, table, segment, offset, 0, length).map_err(|trap| {
-                    Error::from(trap).context(format!("element segment {segment} does not fit"))
+                    Error::from(trap).context(format!(
+                        "element segment {segment} does not fit: {length} elements from {offset} on"
+                    ))
                 })?;
             }
             if element.mode != ElementMode::Passive {
@@ -386,7 +388,10 @@ impl StoreVm {
                 let offset = instance.address(offset, is_64);
                 let memory = &mut self.memories[instance.memories()[memory as usize] as usize];
                 copy_data(memory, offset, &data.bytes).map_err(|trap| {
-                    let what = format!("data segment {segment} does not fit");
+                    let what = format!(
+                        "data segment {segment} does not fit: {} bytes from {offset} on",
+                        data.bytes.len()
+                    );
                     (segment, Error::from(trap).context(what))
                 })?;
             }

@@ -7,6 +7,8 @@
 //! Where the host itself grows or makes something and may wait, the limiter is called as any host function is by `call_async`, by an
 //! activation of its own: what it waits for is then parked, dropped and interrupted as everything else.
 //!
+//! A limiter that answers at once is told if what it granted fails: by the same call, with another kind ([`Growth::to_raw_failure`]).
+//!
 //! The references that a `table.grow` would write are in no frame's stack map while the limiter runs: nothing is collected meanwhile.
 
 use super::activation::Activation;
@@ -174,8 +176,8 @@ impl StoreVm {
 ///
 /// # Safety
 /// `vm` is a live store with this limiter's record, and nobody holds a reference into it.
-unsafe fn call(record: *mut HostRecord, slots: &mut [ValRaw; 4], growth: Growth) -> u64 {
-    let (kind, current, desired, maximum) = growth.to_raw();
+unsafe fn call(record: *mut HostRecord, slots: &mut [ValRaw; 4], growth: RawGrowth) -> u64 {
+    let (kind, current, desired, maximum) = growth;
     let word = |value: i64| ValRaw::from_u64(value as u64);
     *slots = [
         ValRaw::from_u32(kind as u32),
@@ -230,7 +232,7 @@ pub(crate) unsafe fn run(
     };
     let mut answer = [ValRaw::ZERO; 4];
     // SAFETY: the caller's promise, and the references above are over.
-    let word = unsafe { call(record, &mut answer, growth) };
+    let word = unsafe { call(record, &mut answer, growth.to_raw()) };
     // SAFETY: as above; user code is over.
     let store = unsafe { &mut *vm };
     store.heap.allow_collections(); // while it is parked, its activation forbids them: `waits_for_answer`
@@ -245,10 +247,23 @@ pub(crate) unsafe fn run(
     if word != DONE {
         return word; // the reason is in the store
     }
-    let result = match answer[0].u32() {
-        0 => Ok(FAILED),
-        _ => grow.run(store),
+    let is_granted = answer[0].u32() != 0;
+    let result = match is_granted {
+        false => Ok(FAILED),
+        true => grow.run(store),
     };
+    if is_granted && result == Ok(FAILED) && store.is_limiter_told() {
+        store.heap.forbid_collections();
+        // SAFETY: the caller's promise, and nothing refers into the store: `store` is made anew below.
+        let word = unsafe { call(record, &mut answer, growth.to_raw_failure()) };
+        // SAFETY: as above; user code is over.
+        unsafe { &mut *vm }.heap.allow_collections();
+        if word != DONE {
+            return word; // the reason is in the store
+        }
+    }
+    // SAFETY: the caller's promise; user code is over.
+    let store = unsafe { &mut *vm };
     match result {
         Ok(result) => {
             // SAFETY: the caller's promise: there is at least one slot.
@@ -259,21 +274,21 @@ pub(crate) unsafe fn run(
     }
 }
 
-/// A growth that the host asks for: whether the limiter, if there is one, grants it. It must answer at once.
+/// Calls the limiter, if there is one, for a growth that the host asks for: what it answers. It must answer at once.
 ///
 /// # Errors
 /// The limiter's, or that it would wait.
 ///
 /// # Safety
 /// `vm` is a live store whose guest is not running, and nobody holds a reference into it.
-unsafe fn ask(vm: *mut StoreVm, growth: Growth) -> Result<()> {
+unsafe fn ask(vm: *mut StoreVm, growth: RawGrowth) -> Result<bool> {
     // SAFETY: the caller's promise; the reference ends with this statement.
     let record = unsafe { &*vm }
         .limiter
         .as_ref()
         .map(|limiter| limiter.record.as_ptr());
     let Some(record) = record else {
-        return Ok(());
+        return Ok(true);
     };
     let mut answer = [ValRaw::ZERO; 4];
     let word = {
@@ -291,7 +306,7 @@ unsafe fn ask(vm: *mut StoreVm, growth: Growth) -> Result<()> {
             _ => return Err(Error::msg("the limiter did not answer")),
         }
     }
-    granted(growth, answer[0].u32() != 0)
+    Ok(answer[0].u32() != 0)
 }
 
 /// What the limiter's answer to the host is.
@@ -457,6 +472,21 @@ impl<T> StoreContextMut<'_, T> {
     }
 
     fn ask(&mut self, growth: Growth) -> Result<()> {
+        granted(growth, self.ask_raw(growth.to_raw())?)
+    }
+
+    /// What the host grew, which was granted, failed: a limiter that answers at once is told.
+    ///
+    /// # Errors
+    /// The limiter's.
+    pub(crate) fn tell_failure(&mut self, grow: Grow) -> Result<()> {
+        match grow.growth(self.vm()) {
+            Some(growth) if self.vm().is_limiter_told() => self.ask_raw(growth.to_raw_failure()).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    fn ask_raw(&mut self, growth: RawGrowth) -> Result<bool> {
         let (_, owner) = self.raw();
         // A call that was forgotten is not who asks: the limiter may enter the guest, for whoever is innermost.
         let store = self.vm_mut();
@@ -470,6 +500,13 @@ impl<T> StoreContextMut<'_, T> {
 }
 
 impl StoreVm {
+    /// Whether the limiter hears of what fails: one that answers at once.
+    fn is_limiter_told(&self) -> bool {
+        self.limiter
+            .as_ref()
+            .is_some_and(|limiter| limiter.maxima.is_some())
+    }
+
     /// The limiter as a function that can be called.
     ///
     /// # Errors

@@ -142,7 +142,7 @@ impl StoreVm {
                 "the store has made all 2^64 - 1 references that it has numbers for: use another store",
             )),
             None => Err(Error::msg(
-                "a reference was used after its scope: make it an owned one in time",
+                "a reference was used after its scope: make it an owned one in time (`to_owned`)",
             )),
         }
     }

@@ -28,7 +28,9 @@ impl SharedLinear {
     /// A type that is not shared or not valid, or no addresses or memory.
     pub(crate) fn new(ty: &MemoryType, style: MemoryStyle, pool: &Arc<MemoryPool>) -> Result<SharedLinear> {
         if !ty.is_shared() {
-            return Err(Error::msg(format!("{ty} is not the type of a shared memory")));
+            return Err(Error::msg(format!(
+                "{ty} is not the type of a shared memory: see `MemoryType::shared`"
+            )));
         }
         if ty.maximum.is_none() {
             return Err(Error::msg("a shared memory needs a maximum"));

@@ -16,6 +16,12 @@ pub(crate) const MAX_TABLE_ELEMENTS: u64 = 10_000_000;
 /// # Errors
 /// More than a table may have.
 pub(super) fn check_type(ty: &TableType) -> Result<usize> {
+    if let Some(maximum) = ty.maximum.filter(|maximum| *maximum < ty.minimum) {
+        return Err(Error::msg(format!(
+            "a table's minimum of {} elements is above its maximum of {maximum}",
+            ty.minimum
+        )));
+    }
     if ty.minimum > MAX_TABLE_ELEMENTS {
         return Err(Error::msg(format!(
             "table of {} elements exceeds the limit of {MAX_TABLE_ELEMENTS}",
