@@ -3,11 +3,12 @@
 
 use selvedge::{
     AsContext, AsContextMut, Caller, Config, Context, Engine, Error, Extern, ExternRef, ExternType, Func,
-    FuncType, Global, GlobalType, Instance, Linker, Memory, MemoryType, Module, RefType, ResourceLimiter,
-    Result, RootScope, SharedMemory, Store, StoreContextMut, StoreLimits, StoreLimitsBuilder, Table,
-    TableType, Trap, Val, ValType, WasmBacktrace,
+    FuncType, Global, GlobalType, Instance, Linker, Memory, MemoryType, Module, OptLevel, RefType,
+    ResourceLimiter, Result, RootScope, SharedMemory, Store, StoreContextMut, StoreLimits,
+    StoreLimitsBuilder, Table, TableType, Trap, Val, ValType, WasmBacktrace, bail,
 };
 use selvedge_tests::{drive, wait};
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -17,6 +18,21 @@ struct MyState {
 }
 
 const HELLO: &str = r#"(module (import "" "" (func $hello)) (func (export "run") (call $hello)))"#;
+
+#[test]
+fn no_method_of_wasmtime_is_missing_on_the_page() {
+    let page = include_str!("../../crates/selvedge/MOVING-FROM-WASMTIME.md");
+    let names = include_str!("../fixtures/wasmtime-48-names.txt");
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let words: HashSet<&str> = page.split(|c| !is_part(c)).collect();
+    let names = names.lines().filter(|line| !line.starts_with('#'));
+    let missing: Vec<_> = names
+        .clone()
+        .filter(|name| name.split("::").any(|part| !words.contains(part)))
+        .collect();
+    assert!(names.count() > 400, "a list of all");
+    assert!(missing.is_empty(), "{missing:#?}");
+}
 
 #[test]
 fn hello() -> Result<()> {
@@ -432,7 +448,7 @@ fn limits() -> Result<()> {
 fn read_string<T>(caller: &mut Caller<'_, T>, at: u32, length: u32) -> Result<String> {
     let memory = match caller.get_export("memory") {
         Some(Extern::Memory(memory)) => memory,
-        _ => return Err(Error::msg("failed to find host memory")), // was: bail!
+        _ => bail!("failed to find host memory"),
     };
     let bytes = memory
         .data(&caller)
@@ -583,5 +599,87 @@ fn a_call_that_must_end() -> Result<()> {
         .with_timeout(Duration::from_millis(20));
     let error = drive(call).0.unwrap_err();
     assert_eq!(error.downcast_ref(), Some(&Trap::Interrupt));
+    Ok(())
+}
+
+#[test]
+#[expect(deprecated, reason = "the warning says the name here")]
+fn names_of_wasmtime_work_where_they_mean_the_same() -> Result<()> {
+    let mut config = Config::new();
+    config
+        .async_support(true)
+        .consume_fuel(true)
+        .max_wasm_stack(64 << 10)
+        .async_stack_size(2 << 20)
+        .cranelift_opt_level(OptLevel::Speed)
+        .cranelift_nan_canonicalization(true);
+    let engine = Engine::new(&config)?;
+    let limits = StoreLimitsBuilder::new()
+        .memory_size(1 << 16)
+        .trap_on_grow_failure(true)
+        .build();
+    let mut store = Store::new(&engine, limits);
+    store.limiter(|limits| limits);
+    store.set_fuel(1 << 40)?;
+    let module = Module::new(
+        &engine,
+        r#"(module (memory 1) (func (export "grow") (result i32) (memory.grow (i32.const 1)))
+            (func (export "trap") (unreachable))
+            (func (export "spin") (local i32)
+                (loop (br_if 0 (i32.lt_u (local.tee 0 (i32.add (local.get 0) (i32.const 1))) (i32.const 1000)))))
+            (func $deep (export "deep") (call $deep)))"#,
+    )?;
+    let instance = Instance::new(&mut store, &module, &[])?;
+    let grow = instance.get_typed_func::<(), i32>(&mut store, "grow")?;
+    assert!(grow.call(&mut store, ()).is_err());
+    let error = instance
+        .get_typed_func::<(), ()>(&mut store, "deep")?
+        .call(&mut store, ())
+        .unwrap_err();
+    assert!(matches!(error.downcast_ref(), Some(&Trap::StackOverflow)));
+    let error = instance
+        .get_typed_func::<(), ()>(&mut store, "trap")?
+        .call(&mut store, ())
+        .unwrap_err();
+    assert!(matches!(
+        error.downcast_ref(),
+        Some(&Trap::UnreachableCodeReached)
+    ));
+    let frame = &error.backtrace().context("no backtrace")?.frames()[0];
+    assert_eq!(frame.module_offset(), frame.wasm_offset());
+    assert!(Val::null_func_ref().is_null() && Val::null_extern_ref().is_null());
+    assert!(store.fuel_async_yield_interval(Some(0)).is_err());
+    store.fuel_async_yield_interval(Some(100))?;
+    let spin = instance.get_typed_func::<(), ()>(&mut store, "spin")?;
+    let (answer, yields) = drive(spin.call_async(&mut store, ()));
+    answer?;
+    assert!(yields > 10, "{yields}");
+    store.fuel_async_yield_interval(None)?;
+    spin.call(&mut store, ())
+}
+
+#[test]
+fn a_caller_sets_how_its_guest_goes_on_without_fuel() -> Result<()> {
+    let engine = Engine::new(Config::new().fuel(true))?;
+    let mut linker = Linker::<u64>::new(&engine);
+    linker.func_wrap("", "yield", |mut caller: Caller<'_, u64>| -> Result<()> {
+        let every = std::num::NonZeroU64::new(*caller.data()).context("not zero")?;
+        caller.set_fuel_policy(selvedge::FuelPolicy::Yield { every })
+    })?;
+    let module = Module::new(
+        &engine,
+        r#"(module (import "" "yield" (func $yield)) (func (export "run") (local i32) (call $yield)
+            (loop (br_if 0 (i32.lt_u (local.tee 0 (i32.add (local.get 0) (i32.const 1))) (i32.const 1000))))))"#,
+    )?;
+    let mut store = Store::new(&engine, 500);
+    store.set_fuel(1 << 40)?;
+    let instance = linker.instantiate(&mut store, &module)?;
+    let run = instance.typed::<(), ()>(&mut store, "run")?;
+    let (answer, yields) = drive(run.call_async(&mut store, ()));
+    answer?;
+    assert!(yields > 5, "{yields}");
+    store.set_fuel_policy(selvedge::FuelPolicy::Trap)?;
+    run.call(&mut store, ())?; // nobody to yield to: it goes on
+    assert!(store.get_fuel()? < 1 << 40);
     Ok(())
 }

@@ -108,12 +108,14 @@ impl FrameInfo {
     }
 
     /// The module's name in its name section.
+    #[doc(alias = "module")]
     pub fn module_name(&self) -> Option<&str> {
         self.code.info().name.as_deref()
     }
 
     /// The offset in bytes, from the start of the module, of the operator the frame was at. None where the code belongs to no
     /// operator (a function's entry).
+    #[doc(alias = "module_offset")]
     pub fn wasm_offset(&self) -> Option<usize> {
         self.wasm_offset.map(|offset| offset as usize)
     }

@@ -93,6 +93,7 @@ impl Config {
     }
 
     /// Whether guests are metered: see [`Store::set_fuel`](crate::Store::set_fuel). Default: no.
+    #[doc(alias = "consume_fuel")]
     pub fn fuel(&mut self, on: bool) -> &mut Config {
         self.fuel = on;
         self
@@ -109,6 +110,7 @@ impl Config {
     /// config.fuel(true).fuel_costs(costs);
     /// # Ok::<(), selvedge::Error>(())
     /// ```
+    #[doc(alias = "operator_cost")]
     pub fn fuel_costs(&mut self, costs: FuelCosts) -> &mut Config {
         self.fuel_costs = costs;
         self
@@ -116,12 +118,15 @@ impl Config {
 
     /// How many bytes of stack a guest has, a multiple of the page size or rounded up to one. The only stack size there is: host
     /// functions run on the host's stack. Default: 512 KiB.
+    #[doc(alias = "max_wasm_stack")]
+    #[doc(alias = "async_stack_size")]
     pub fn stack_bytes(&mut self, bytes: usize) -> &mut Config {
         self.stack_bytes = bytes;
         self
     }
 
     /// How many guests may be running or parked at once. Default: 1 048 576.
+    #[doc(alias = "total_stacks")]
     pub fn max_guest_stacks(&mut self, count: usize) -> &mut Config {
         self.max_guest_stacks = count;
         self
@@ -146,6 +151,8 @@ impl Config {
     }
 
     /// How memories are laid out and checked. Default: reserved, unchecked.
+    #[doc(alias = "memory_reservation")]
+    #[doc(alias = "memory_may_move")]
     pub fn memory_style(&mut self, style: MemoryStyle) -> &mut Config {
         self.memory_style = style;
         self
@@ -153,12 +160,15 @@ impl Config {
 
     /// How many reserved memories are kept for the next instances when those that had them are gone. Kept ones are addresses,
     /// 6 GiB each, and at most five mappings; what guests wrote goes back to the kernel at once. Default: 1024.
+    #[doc(alias = "total_memories")]
+    #[doc(alias = "allocation_strategy")]
     pub fn max_pooled_memories(&mut self, count: usize) -> &mut Config {
         self.max_pooled_memories = count;
         self
     }
 
     /// How far to optimise. Default: for speed.
+    #[doc(alias = "cranelift_opt_level")]
     pub fn opt_level(&mut self, level: OptLevel) -> &mut Config {
         self.opt_level = level;
         self
@@ -174,6 +184,7 @@ impl Config {
     /// reference of the host's refers to is not counted. A heap of which less than a sixteenth was free after a collection counts as
     /// full, once that is used. Default: 1 GiB; a store's limiter may allow less
     /// ([`ResourceLimiter::reference_heap_bytes`](crate::ResourceLimiter::reference_heap_bytes)).
+    #[doc(alias = "gc_heap_reservation")]
     pub fn max_reference_heap_bytes(&mut self, bytes: usize) -> &mut Config {
         self.max_reference_heap_bytes = bytes;
         self
@@ -181,6 +192,7 @@ impl Config {
 
     /// Whether unreachable references are looked for at every allocation: slow, and finds in a test what would else depend on
     /// chance. Default: no.
+    #[doc(alias = "gc_zeal_alloc_counter")]
     pub fn collect_at_every_allocation(&mut self, on: bool) -> &mut Config {
         self.collect_always = on;
         self
@@ -192,12 +204,15 @@ impl Config {
     /// Who says no has to install handlers before a guest runs, with SA_SIGINFO and SA_ONSTACK, that ask
     /// [`handle_signal`](crate::handle_signal) first. Alternate stacks are made all the same. Guests without fuel cannot be
     /// interrupted then.
+    #[doc(alias = "signals_based_traps")]
     pub fn signal_handlers(&mut self, install: bool) -> &mut Config {
         self.signal_handlers = install;
         self
     }
 
     /// How many frames of a trap's backtrace are kept. Default: 64.
+    #[doc(alias = "wasm_backtrace_max_frames")]
+    #[doc(alias = "wasm_backtrace")]
     pub fn max_backtrace_frames(&mut self, count: usize) -> &mut Config {
         self.max_backtrace_frames = count;
         self
@@ -251,6 +266,7 @@ impl Config {
     /// Whether modules may use the vector operators whose results the specification leaves open. Selvedge takes the same
     /// choice on every processor: `relaxed_madd` rounds the product before it adds, the others do as their strict sisters, and
     /// dot products take both operands as signed. Default: yes.
+    #[doc(alias = "relaxed_simd_deterministic")]
     pub fn wasm_relaxed_simd(&mut self, on: bool) -> &mut Config {
         self.proposal(Proposal::RelaxedSimd, on)
     }

@@ -192,6 +192,7 @@ impl Engine {
     ///
     /// # Errors
     /// As for [`Module::new`](crate::Module::new).
+    #[doc(alias = "serialize")]
     pub fn precompile_module(&self, bytes: &[u8]) -> Result<Vec<u8>> {
         Ok(precompile(&to_binary(bytes)?, &self.inner.settings)?)
     }
@@ -251,6 +252,7 @@ impl Engine {
 
     /// How many stacks guests have, and how many they may have ([`Config::max_guest_stacks`]). A guest has one while it runs or waits,
     /// and with [`Config::keep_stacks`] as long as its store lives. Takes a lock that making a call mostly does not.
+    #[doc(alias = "pooling_allocator_metrics")]
     pub fn stack_stats(&self) -> PoolStats {
         self.inner.stacks.stats()
     }

@@ -229,6 +229,7 @@ impl Error {
     }
 
     /// The guest frames that were active when this error ended the guest, if they were collected.
+    #[doc(alias = "WasmBacktrace")]
     pub fn backtrace(&self) -> Option<&WasmBacktrace> {
         self.layers().find_map(|layer| match layer {
             Layer::Trap { backtrace, .. } => backtrace.as_ref(),
@@ -418,6 +419,7 @@ impl From<Error> for Box<dyn StdError> {
     }
 }
 
+mod macros;
 #[cfg(feature = "anyhow")]
 mod through_anyhow;
 

@@ -13,6 +13,7 @@ use std::future::Future;
 /// `R` is a [`WasmRet`](crate::WasmRet).
 ///
 /// `P` and `R` tell the implementations apart; they are inferred.
+#[doc(alias = "IntoFunc")]
 pub trait HostFn<T, P, R>: Send + Sync + 'static {
     #[doc(hidden)]
     type Params: RawList;

@@ -282,6 +282,7 @@ impl Instance {
     ///
     /// # Errors
     /// No such function, or other types.
+    #[doc(alias = "get_typed_func")]
     pub fn typed<P: WasmTyList, R: WasmTyList>(
         &self,
         mut store: impl AsContextMut,

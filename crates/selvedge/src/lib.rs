@@ -29,7 +29,7 @@
 //!
 //! Names and shapes follow Wasmtime's embedding API where it has one: see [`moving_from_wasmtime`]. How large a module may be: [`implementation_limits`].
 
-#![warn(missing_docs)]
+#![warn(missing_docs, missing_debug_implementations)]
 
 mod backtrace;
 mod config;
@@ -46,6 +46,7 @@ mod link;
 mod linker;
 mod memory;
 mod module;
+mod moving;
 mod profiling;
 mod reference;
 mod shared_memory;

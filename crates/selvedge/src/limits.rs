@@ -287,6 +287,7 @@ impl StoreLimitsBuilder {
     }
 
     /// How many bytes each memory may have.
+    #[doc(alias = "memory_size")]
     pub fn memory_bytes(mut self, bytes: u64) -> StoreLimitsBuilder {
         self.limits.memory_bytes = Some(bytes);
         self
@@ -324,6 +325,7 @@ impl StoreLimitsBuilder {
     }
 
     /// Whether growing beyond a limit ends the guest's call with an error, not -1. Default: no.
+    #[doc(alias = "trap_on_grow_failure")]
     pub fn fail_on_refusal(mut self, on: bool) -> StoreLimitsBuilder {
         self.limits.fails = on;
         self

@@ -10,9 +10,11 @@ use crate::store::{AsContext, AsContextMut, Store, StoreContext, StoreContextMut
 use crate::vm::roots::{OwnedRoot, Root};
 use crate::vm::store::StoreVm;
 use std::any::Any;
+use std::fmt;
 
 /// A value of the host's that guests can hold and pass on, but not look into. A copyable handle, good for its scope.
 #[derive(Clone, Copy, Debug)]
+#[doc(alias = "Rooted")]
 pub struct ExternRef(Root);
 
 impl ExternRef {
@@ -74,6 +76,7 @@ impl ExternRef {
     ///
     /// # Errors
     /// As for [`data`](ExternRef::data).
+    #[doc(alias = "to_owned_rooted")]
     pub fn to_owned(&self, mut store: impl AsContextMut) -> Result<OwnedExternRef> {
         let mut context = store.as_context_mut();
         let vm = context.vm_mut();
@@ -132,6 +135,7 @@ pub(crate) fn exn_word(value: Option<ExnRef>, store: &StoreVm) -> Result<u32> {
 
 /// A reference that keeps what it refers to as long as it lives, or the store. A clone is a count.
 #[derive(Clone, Debug)]
+#[doc(alias = "OwnedRooted")]
 pub struct OwnedExternRef(OwnedRoot);
 
 impl OwnedExternRef {
@@ -139,6 +143,7 @@ impl OwnedExternRef {
     ///
     /// # Errors
     /// A reference of another store.
+    #[doc(alias = "to_rooted")]
     pub fn to_scoped(&self, mut store: impl AsContextMut) -> Result<ExternRef> {
         let mut context = store.as_context_mut();
         let vm = context.vm_mut();
@@ -162,6 +167,12 @@ impl OwnedExternRef {
 pub struct RootScope<C: AsContextMut> {
     store: C,
     mark: usize,
+}
+
+impl<C: AsContextMut> fmt::Debug for RootScope<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RootScope").finish_non_exhaustive()
+    }
 }
 
 impl<C: AsContextMut> RootScope<C> {
@@ -200,6 +211,7 @@ impl<T> Store<T> {
     }
 
     /// Bytes that the objects of references take, those that nothing reaches any more included until they are freed.
+    #[doc(alias = "gc_heap_capacity")]
     pub fn reference_heap_bytes(&self) -> usize {
         self.as_context().vm().heap.used_bytes()
     }

@@ -117,6 +117,7 @@ impl<T> Store<T> {
     ///
     /// # Errors
     /// As for [`set_fuel`](Store::set_fuel).
+    #[doc(alias = "fuel_async_yield_interval")]
     pub fn set_fuel_policy(&mut self, policy: FuelPolicy) -> Result<()> {
         self.as_context_mut().set_fuel_policy(policy)
     }
@@ -143,6 +144,7 @@ impl<T> Store<T> {
     ///
     /// # Errors
     /// As for [`set_fuel`](Store::set_fuel).
+    #[doc(alias = "epoch_deadline_callback")]
     pub fn on_fuel_zero<F>(&mut self, f: F) -> Result<()>
     where
         T: 'static,
@@ -199,6 +201,8 @@ impl<T> Store<T> {
     ///
     /// # Errors
     /// No handler can be installed for the signal, or no thread be started that sends it again.
+    #[doc(alias = "set_epoch_deadline")]
+    #[doc(alias = "increment_epoch")]
     pub fn interrupt_handle(&mut self) -> Result<InterruptHandle> {
         self.as_context_mut().interrupt_handle()
     }

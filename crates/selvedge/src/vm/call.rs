@@ -14,6 +14,7 @@ use crate::value::{RawList, Val};
 use crate::vm::fuel::FuelPolicy;
 use selvedge_compiler::layout::{MAX_REGISTERS, is_few_integers};
 use selvedge_compiler::{FuncType, ValType};
+use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -471,6 +472,12 @@ impl<T, R> CallFuture<'_, T, R> {
     }
 }
 
+impl<T, R> fmt::Debug for CallFuture<'_, T, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallFuture").finish_non_exhaustive()
+    }
+}
+
 impl<T, R> Unpin for CallFuture<'_, T, R> {}
 
 impl<T, R: RawList> Future for CallFuture<'_, T, R> {
@@ -518,6 +525,12 @@ impl<T> CallValsFuture<'_, T> {
 
     pub(crate) fn watch(&mut self) -> Result<Option<Watched>> {
         self.leave.watch()
+    }
+}
+
+impl<T> fmt::Debug for CallValsFuture<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallValsFuture").finish_non_exhaustive()
     }
 }
 

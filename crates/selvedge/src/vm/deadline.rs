@@ -4,6 +4,7 @@ use super::call::{CallFuture, CallValsFuture};
 use super::interrupt::{Alarm, InterruptState};
 use crate::error::{Error, Result};
 use crate::trap::Trap;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -77,6 +78,14 @@ pub struct WithDeadline<C> {
     /// None once it is watched, or when there is none.
     at: Option<Instant>,
     alarm: Option<Alarm>,
+}
+
+impl<C: fmt::Debug> fmt::Debug for WithDeadline<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WithDeadline")
+            .field("call", &self.call)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<C> Unpin for WithDeadline<C> {}

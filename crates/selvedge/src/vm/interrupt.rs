@@ -48,6 +48,7 @@ use std::task::Waker;
 const NONE: u32 = u32::MAX;
 
 /// What a watched store and those who may stop it share.
+#[derive(Debug)]
 pub struct InterruptState {
     /// A handle asks for the end of everything.
     all: AtomicBool,

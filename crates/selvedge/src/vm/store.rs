@@ -129,6 +129,7 @@ pub(crate) enum Stop {
 
 /// Everything of one guest but the host's data.
 #[repr(C)]
+#[allow(missing_debug_implementations)] // named in signatures that users do not see
 pub struct StoreVm {
     pub(crate) cx: VMStoreContext,
     /// This store's own address, as the pointer to the whole block: host functions reach the data behind through it, which a
