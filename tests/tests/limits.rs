@@ -465,7 +465,7 @@ fn a_limiter_hears_of_what_it_granted_and_the_system_refuses() -> Result<()> {
         "memory of 65536 bytes cannot grow to {}: the system refuses",
         (too_much + 1) << 16
     );
-    assert_eq!(store.data().failures, [words.clone()]);
+    assert_eq!(store.data().failures, std::slice::from_ref(&words));
     let memory = instance.get_memory(&mut store, "memory").expect("exported");
     let error = memory.grow(&mut store, too_much as u64).unwrap_err();
     assert!(error.to_string().contains("the system refuses"), "{error}");

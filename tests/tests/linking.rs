@@ -220,6 +220,8 @@ fn a_linker_lists_what_it_holds_and_finds_it_by_name() -> Result<()> {
         .expect("a function");
     print.call(&mut store, &[Val::I32(7)], &mut [])?;
     assert_eq!(store.data(), &[7]);
+    let again = linker.get(&mut store, "host", "log")?.into_func();
+    assert_eq!(again, Some(print), "one function has one handle");
     assert!(error_of(linker.get(&mut store, "env", "no")).contains("`env::no` has not been defined"));
     assert!(error_of(linker.alias("env", "no", "a", "b").map(drop)).contains("`env::no`"));
     assert!(error_of(linker.alias("host", "log", "env", "print").map(drop)).contains("is defined already"));

@@ -30,6 +30,9 @@ impl WasmBacktrace {
     }
 
     /// The guest frames below a host function, which is what it is for: those that called it. Empty where no guest runs or waits.
+    ///
+    /// Cost: a walk of the frames, up to [`Config::max_backtrace_frames`](crate::Config::max_backtrace_frames) of which are kept; names are looked up when they
+    /// are printed.
     pub fn capture(store: impl AsContext) -> WasmBacktrace {
         trap::backtrace(store.as_context().vm())
     }

@@ -145,6 +145,9 @@ impl fmt::Debug for Engine {
 impl Engine {
     /// An engine with these settings.
     ///
+    /// Cost: asks what the processor has, and reserves addresses for guest stacks; memory is taken as guests run. Make one for a process, or one for each
+    /// kind of guest: modules and stores of two engines do not meet.
+    ///
     /// # Errors
     /// A processor that lacks what compiled code needs, or signal handlers that cannot be installed.
     pub fn new(config: &Config) -> Result<Engine> {

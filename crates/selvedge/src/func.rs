@@ -31,7 +31,11 @@ impl Func {
         Ok(Func::new_handle(vm.id, index))
     }
 
-    /// A host function from a closure: see [`HostFn`] for what it may take and return.
+    /// A host function from a closure: see [`HostFn`] for what it may take and return. It lives as long as the store.
+    ///
+    /// Cost: the first of a signature in an engine compiles its trampolines, a fraction of a millisecond under a lock of the engine's; then two
+    /// allocations. What many stores use is better defined once, in a [`Linker`](crate::Linker), from which instantiating takes it
+    /// without any of that.
     ///
     /// # Errors
     /// No room for the trampolines of a new signature.
@@ -90,7 +94,7 @@ impl Func {
         Ok(&vm.funcs[self.index as usize])
     }
 
-    /// The signature.
+    /// The signature. Cost: counts a reference.
     ///
     /// # Panics
     /// With another store than the function's.
@@ -110,6 +114,8 @@ impl Func {
     }
 
     /// Calls the function and waits for it. Results are written to `results` when it returns.
+    ///
+    /// Cost: that of [`TypedFunc::call`], and comparing number and types of the values.
     ///
     /// # Errors
     /// A [`Trap`](crate::Trap); a host function's error; arguments or results of another number or type than the
@@ -149,7 +155,7 @@ impl Func {
         Ok((entry.func_ref, entry.ty.clone()))
     }
 
-    /// The function with its types checked.
+    /// The function with its types checked, so that calls need not. Cost: compares the signature.
     ///
     /// # Errors
     /// Other types than the signature's: the message has both.
@@ -190,7 +196,7 @@ impl<P: WasmTyList, R: WasmTyList> TypedFunc<P, R> {
         Ok(Target::assume(self.func.entry(vm)?.func_ref))
     }
 
-    /// Calls the function and waits for it. Allocates nothing, takes no lock, and switches stacks twice.
+    /// Calls the function and waits for it. Allocates nothing, takes no lock, and switches stacks twice: some 10 ns for an empty function (bench `call`).
     ///
     /// # Errors
     /// As for [`Func::call`].

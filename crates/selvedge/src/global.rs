@@ -18,7 +18,7 @@ impl Global {
         Global { store, index }
     }
 
-    /// A global of the host's.
+    /// A global of the host's. It lives as long as the store. Cost: an allocation.
     ///
     /// # Errors
     /// A value of another type than `ty` says, or of another store.
@@ -54,7 +54,7 @@ impl Global {
         self.entry(store.as_context().vm()).ty
     }
 
-    /// The value.
+    /// The value. Cost: a load; a reference gets a handle in the store's scope.
     ///
     /// # Panics
     /// With another store than the global's.

@@ -30,6 +30,11 @@ impl Instance {
     /// Makes an instance with one import for each the module asks for, in order, and runs its start function, if it has one, as a
     /// synchronous call.
     ///
+    /// Cost: one allocation of some 100 bytes that grows with what the module imports and exports, comparing the type of each import, a place in a
+    /// pool for each memory and table, and writing what segments hold. 0.4 us with a store, a call and the end of all; 1 us with a
+    /// memory whose 64 KiB of data are mapped (bench `call`). The first instance of a module also makes the image of its data. It lives until the store
+    /// is dropped: hosts that make one instance a request make one store a request.
+    ///
     /// # Errors
     /// Imports of another number or type, no room for a memory or table, a segment that does not fit, a trap of the start function.
     pub fn new(mut store: impl AsContextMut, module: &Module, imports: &[Extern]) -> Result<Instance> {
@@ -135,6 +140,9 @@ impl Instance {
 
     /// An export.
     ///
+    /// Cost: hashes the name; the first handle of a function or a global adds a record of it to the store. To do it once for all
+    /// instances: [`get_module_export`](Instance::get_module_export).
+    ///
     /// None where there is no such export, and with another store.
     pub fn get_export(&self, mut store: impl AsContextMut, name: &str) -> Option<Extern> {
         let mut context = store.as_context_mut();
@@ -232,6 +240,8 @@ impl Instance {
 
     /// Calls an exported function and waits for it.
     ///
+    /// Cost: hashes the name and compares the types, then that of [`TypedFunc::call`]; allocates nothing.
+    ///
     /// ```
     /// # use selvedge::{Engine, Instance, Module, Store};
     /// # let engine = Engine::default();
@@ -278,7 +288,7 @@ impl Instance {
         CallFuture::new(context.start_typed(target, params))
     }
 
-    /// An exported function with its types checked, to call it often.
+    /// An exported function with its types checked, to call it often. Cost: that of [`get_export`](Instance::get_export), and comparing the types.
     ///
     /// # Errors
     /// No such function, or other types.

@@ -23,7 +23,9 @@ impl Memory {
         Memory { store, index }
     }
 
-    /// A memory of the host's, of `ty.minimum` pages of zeros.
+    /// A memory of the host's, of `ty.minimum` pages of zeros. It lives as long as the store.
+    ///
+    /// Cost: a place of the engine's pool, or a reservation of addresses; pages take memory when they are written.
     ///
     /// # Errors
     /// No address space or memory for it, a shared memory's type, or the store's limiter refuses.
@@ -87,7 +89,7 @@ impl Memory {
         memory.current_ty()
     }
 
-    /// The bytes.
+    /// The bytes, as a slice: no copy, and no guest runs as long as it is borrowed. Cost: two loads.
     ///
     /// # Panics
     /// With another store than the memory's.
@@ -153,6 +155,8 @@ impl Memory {
 
     /// Adds `delta` pages of zeros and answers the old size in pages.
     ///
+    /// Cost: a call to the system, or in a bounded memory that has to move a copy of it. Slices and pointers are to be taken anew.
+    ///
     /// # Errors
     /// Beyond the maximum, refused by the store's limiter, or no memory; nothing changed then.
     pub fn grow(&self, mut store: impl AsContextMut, delta: u64) -> Result<u64> {
@@ -182,7 +186,7 @@ impl Memory {
         grow_granted(context.vm_mut(), index, delta)
     }
 
-    /// Copies bytes out of the memory.
+    /// Copies bytes out of the memory. Cost: the copy.
     ///
     /// # Errors
     /// A range beyond the end.
@@ -198,7 +202,7 @@ impl Memory {
         Ok(())
     }
 
-    /// Copies bytes into the memory.
+    /// Copies bytes into the memory. Cost: the copy.
     ///
     /// # Errors
     /// A range beyond the end; nothing is written then.

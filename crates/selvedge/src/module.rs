@@ -135,7 +135,7 @@ impl Module {
         of_file(path.as_ref(), |bytes| Module::loaded(engine, bytes))
     }
 
-    /// Whether [`Module::new`] would take it, without keeping the code.
+    /// Whether [`Module::new`] would take it, without keeping the code. Cost: that of [`Module::new`].
     ///
     /// # Errors
     /// As for [`Module::new`].
@@ -172,7 +172,7 @@ impl Module {
         })
     }
 
-    /// The type of an export.
+    /// The type of an export. Cost: hashes the name.
     pub fn get_export(&self, name: &str) -> Option<ExternType> {
         Some(self.info().extern_type(self.export(name)?))
     }

@@ -77,7 +77,7 @@ impl SharedMemory {
         self.inner.length_bytes() as usize
     }
 
-    /// The bytes that there are now. Guests may change them at any time, by any instruction.
+    /// The bytes that there are now, without a copy. Guests may change them at any time, by any instruction.
     pub fn data(&self) -> &[AtomicU8] {
         self.inner.bytes()
     }

@@ -105,7 +105,7 @@ impl<T> Store<T> {
         self.as_context_mut().set_fuel(units)
     }
 
-    /// The fuel left, in units. Exact whenever the host looks: after a trap, in a host function, at a yield.
+    /// The fuel left, in units. Costs a few loads. Exact whenever the host looks: after a trap, in a host function, at a yield.
     ///
     /// # Errors
     /// As for [`set_fuel`](Store::set_fuel).

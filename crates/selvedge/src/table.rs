@@ -30,7 +30,7 @@ impl Table {
         Table { store, index }
     }
 
-    /// A table of the host's, of `ty.minimum` elements that are `init`.
+    /// A table of the host's, of `ty.minimum` elements that are `init`. It lives as long as the store. Cost: 8 bytes an element.
     ///
     /// # Errors
     /// An `init` of another type than the elements', or more elements than the limit.
@@ -96,7 +96,7 @@ impl Table {
         self.held(store.as_context().vm()).len()
     }
 
-    /// An element; none beyond the end, and with another store.
+    /// An element; none beyond the end, and with another store. Cost: a load; the first handle of a function adds a record of it to the store.
     pub fn get(&self, mut store: impl AsContextMut, index: u64) -> Option<Val> {
         let mut context = store.as_context_mut();
         let vm = context.vm_mut();
@@ -179,7 +179,7 @@ impl Table {
         Ok(())
     }
 
-    /// Adds `delta` elements that are `init` and answers the old size.
+    /// Adds `delta` elements that are `init` and answers the old size. Cost: a copy of the table, where it has to move.
     ///
     /// # Errors
     /// Beyond the maximum, no memory, or an `init` of another type or store; nothing changed then.

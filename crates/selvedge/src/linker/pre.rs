@@ -52,7 +52,7 @@ impl<T: 'static> InstancePre<T> {
         &self.module
     }
 
-    /// Makes an instance and runs its start function.
+    /// Makes an instance and runs its start function. Cost: that of [`Instance::new`]; host functions are not compared again.
     ///
     /// # Errors
     /// A definition that belongs to another store, or is of another type now; then as for [`Instance::new`].

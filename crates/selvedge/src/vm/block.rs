@@ -48,6 +48,9 @@ unsafe impl<T: Sync> Sync for Store<T> {}
 
 impl<T> Store<T> {
     /// A store of `engine` with the host's `data`.
+    ///
+    /// Cost: one allocation of some 500 bytes and the data; takes no lock and asks nothing of the system. Store, instance, a call and their end are 0.4 us
+    /// together (bench `call`). Dropping it costs what is in it: each instance, memory and table is given back.
     pub fn new(engine: &Engine, data: T) -> Store<T> {
         let vm = StoreVm::new(engine.clone());
         let block = Box::into_raw(Box::new(Block { vm, data }));
@@ -62,7 +65,7 @@ impl<T> Store<T> {
         }
     }
 
-    /// Takes the store apart and hands the data back.
+    /// Takes the store apart and hands the data back. Costs what dropping the store does.
     pub fn into_data(self) -> T {
         let block = self.block;
         std::mem::forget(self);
@@ -273,6 +276,8 @@ impl<'a, T> Caller<'a, T> {
     /// An export of the instance that imported the function: usually its memory.
     ///
     /// None where it has no such export, and where the host called the function through a handle.
+    ///
+    /// Cost: looks at the store's instances in turn until it is the one, then the name up; keep the handle where it is called often.
     pub fn get_export(&mut self, name: &str) -> Option<Extern> {
         let index = self.instance_index()?;
         Extern::of_export(self.context.vm_mut(), index, name)

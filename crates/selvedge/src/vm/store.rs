@@ -381,6 +381,19 @@ impl StoreVm {
         }
     }
 
+    /// The handle's index of a host function that others keep, such as a linker: the same one each time.
+    pub(crate) fn host_func_index(&mut self, func: &Arc<HostFunc>) -> Result<u32> {
+        let wanted = Arc::as_ptr(func);
+        let held = self.host_refs.iter().find(|kept| ptr::eq(kept.0.func, wanted));
+        match held {
+            Some(kept) => {
+                let func_ref = NonNull::from(&kept.1);
+                Ok(self.func_index(func_ref, || (func.ty.clone(), Some(func.clone()))))
+            }
+            None => self.add_host_func(func.clone()),
+        }
+    }
+
     /// A function handle's index for a host function of this store.
     pub(crate) fn add_host_func(&mut self, func: Arc<HostFunc>) -> Result<u32> {
         let trampolines = self.engine.trampolines(&func.ty)?;
