@@ -262,8 +262,11 @@ impl WastRunner {
             WastDirective::AssertUnlinkable { module, message, .. } => {
                 self.assert_unlinkable(module, message)
             }
-            WastDirective::AssertInvalidCustom { .. } | WastDirective::AssertMalformedCustom { .. } => {
-                Err(Stop::unsupported("checks of custom sections"))
+            WastDirective::AssertMalformedCustom {
+                mut module, message, ..
+            } => modules::refuse_malformed_custom(&mut module, message),
+            WastDirective::AssertInvalidCustom { mut module, .. } => {
+                modules::refuse_invalid_custom(&mut module)
             }
             WastDirective::AssertException { exec, .. } => {
                 let outcome = self.execute(exec)?;
