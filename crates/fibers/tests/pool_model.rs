@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use fibers::Stack;
-use fibers::pool::{PoolConfig, PoolError, PooledStack, StackPool};
+use fibers::pool::{LeaseId, Lent, PoolConfig, PoolError, PooledStack, StackPool};
 
 const PAGE_BYTES: usize = 4096;
 
@@ -62,7 +62,7 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
 }
 
 /// What is written into a stack: at its base, and sometimes as deep as it goes.
-fn write(stack: &PooledStack, tag: u64, is_deep: bool) {
+fn write(stack: &impl Stack, tag: u64, is_deep: bool) {
     // SAFETY: the stack is ours, and has a page at least.
     unsafe { ((stack.base() - 8) as *mut u64).write(tag) };
     if is_deep {
@@ -72,7 +72,7 @@ fn write(stack: &PooledStack, tag: u64, is_deep: bool) {
 }
 
 /// The words that `write` writes.
-fn read(stack: &PooledStack) -> [u64; 2] {
+fn read(stack: &impl Stack) -> [u64; 2] {
     [stack.base() - 8, stack.limit() + stack.guard_bytes()].map(|at| {
         // SAFETY: the stack is ours, and both ends of it are readable.
         unsafe { (at as *const u64).read() }
@@ -354,6 +354,8 @@ struct Contended {
     /// How many stacks are taken, or about to be.
     permits: AtomicUsize,
     next_tag: AtomicU64,
+    /// How many leases went on.
+    renewed: AtomicUsize,
     /// Stacks on their way to other threads.
     exchange: Mutex<Vec<(PooledStack, u64)>>,
 }
@@ -381,10 +383,48 @@ impl Contended {
         self.permits.fetch_sub(1, Ordering::Release);
     }
 
+    /// Goes on with a lease, or makes one, unless as many stacks are taken as there are; and ends its use. What was left there is there.
+    fn lease(&self, left: &mut Option<(LeaseId, u64)>) -> bool {
+        let more = |permits| (permits < self.max_stacks).then_some(permits + 1);
+        let update = self
+            .permits
+            .fetch_update(Ordering::Relaxed, Ordering::Acquire, more);
+        if update.is_err() {
+            return false;
+        }
+        let renewed = self.pool.renew(left.map(|(id, _)| id));
+        let is_renewed = renewed.is_some();
+        let stack = match renewed {
+            Some(stack) => Ok(stack),
+            None => match self.pool.lease().expect("not all are taken") {
+                Lent::Leased(stack) => Ok(stack),
+                Lent::Taken(stack) => Err(stack),
+            },
+        };
+        let tag = self.next_tag.fetch_add(1, Ordering::Relaxed);
+        match stack {
+            Ok(stack) => {
+                let (id, there) = left.unwrap_or((LeaseId::none(0), 0));
+                assert!(
+                    !is_renewed || (stack.id(), read(&stack)[0]) == (id, there),
+                    "somebody has used it"
+                );
+                write(&stack, tag, tag.is_multiple_of(3));
+                stack.header().register(without_provenance_mut(tag as usize));
+                assert!(self.pool.renew(Some(stack.id())).is_none(), "it is in use");
+                *left = Some((stack.id(), tag));
+            }
+            Err(stack) => drop(stack), // no lease is to be had here
+        }
+        self.permits.fetch_sub(1, Ordering::Release);
+        is_renewed
+    }
+
     /// One thread's work, from its start to its end.
     fn work(&self, seed: u64) {
         let mut random = Random(seed);
         let mut mine = Vec::new();
+        let mut left = None;
         for _ in 0..random.below(400) {
             match random.below(100) {
                 0..50 => mine.extend(self.take()),
@@ -396,6 +436,10 @@ impl Contended {
                 98 => self.pool.trim(),
                 _ => {}
             }
+            for _ in 0..random.below(4) {
+                let renewed = usize::from(self.lease(&mut left));
+                self.renewed.fetch_add(renewed, Ordering::Relaxed);
+            }
         }
         mine.into_iter().for_each(|stack| self.give(stack));
     }
@@ -403,6 +447,7 @@ impl Contended {
 
 #[test]
 fn threads_at_random_share_no_stack_and_find_what_was_returned() {
+    let mut renewed = 0;
     for seed in seeds(CONTENDED) {
         let shown = SeedOf(seed);
         let max_stacks = 1 + Random(seed).below(60);
@@ -417,6 +462,7 @@ fn threads_at_random_share_no_stack_and_find_what_was_returned() {
             max_stacks,
             permits: AtomicUsize::new(0),
             next_tag: AtomicU64::new(1),
+            renewed: AtomicUsize::new(0),
             exchange: Mutex::new(Vec::new()),
         };
         std::thread::scope(|scope| {
@@ -431,6 +477,7 @@ fn threads_at_random_share_no_stack_and_find_what_was_returned() {
                 });
             }
         });
+        renewed += contended.renewed.load(Ordering::Relaxed);
         let left = contended.exchange.lock().unwrap().split_off(0);
         left.into_iter().for_each(|stack| contended.give(stack));
         let stats = contended.pool.stats();
@@ -444,4 +491,6 @@ fn threads_at_random_share_no_stack_and_find_what_was_returned() {
         }
         drop(shown);
     }
+    println!("{renewed} leases went on");
+    assert!(renewed > 0 || std::env::var("POOL_SEED").is_ok());
 }

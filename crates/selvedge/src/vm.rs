@@ -8,6 +8,7 @@
 //! | `call.rs` | calls with values, sync and as futures |
 //! | `activation.rs` | entering the guest, parking it, leaving it |
 //! | `few.rs` | the short way of a sync call with few integers |
+//! | `guest_stack.rs` | the stack that a store has, or leases |
 //! | `arch/x86_64.rs` | the assembly between the two stacks |
 //! | `shim.rs`, `host.rs` | host functions: values in, values out, panics caught |
 //! | `arena.rs` | the place of parked host futures |
@@ -40,6 +41,7 @@ pub(crate) mod deadline;
 pub(crate) mod few;
 pub(crate) mod frames;
 pub(crate) mod fuel;
+pub(crate) mod guest_stack;
 pub(crate) mod heap;
 pub(crate) mod host;
 pub(crate) mod host_stack;

@@ -12,6 +12,7 @@
 //!   (`region`, `find`): [`slot_of`], [`find_slot_asm`].
 //! - A thread takes from and returns to a bin of its own, hottest first, without a lock or an allocation
 //!   (`magazine`, `bin`); bins are filled from and spilled to the pool's list in batches (`shared`).
+//! - Who uses a stack over and over on one thread leases it: it waits there for its user, unless others need it (`lease`).
 //! - Bases are coloured: slot `i` gives away `64 * (i % 37)` bytes, so that the tops of many stacks do not
 //!   compete for the same cache sets. Header, colour and 1.7 KiB of stack at least share a page: a parked fiber with
 //!   small frames has no other.
@@ -19,7 +20,8 @@
 //! Invariants
 //! 1. An extent keeps its stride for the life of the process and all its headers stay mapped and
 //!    writable: a `&'static SlotHeader` found in it is always valid. Only what the words say may be old.
-//! 2. A slot is in exactly one place: not cut yet, in the pool's list, in one magazine, or taken.
+//! 2. A slot is in exactly one place: not cut yet, in the pool's list, in one magazine, or taken. A lease that is not in use is a place in a
+//!    magazine; one in use is taken.
 //! 3. A pool's control block is a pool's until that is closed and every slot is in the list; a slot that is not
 //!    names it. Control blocks are reused and never freed: a thread may lock one that it remembers, and then look.
 //!
@@ -34,6 +36,7 @@ mod bin;
 mod error;
 mod find;
 mod guard;
+mod lease;
 mod list;
 mod magazine;
 mod region;
@@ -48,6 +51,7 @@ use std::sync::Arc;
 
 pub use error::PoolError;
 pub use find::find_slot_asm;
+pub use lease::{LeaseId, LeasedStack, Lent};
 pub use region::{
     EXTENT_COUNT, EXTENTS, Extent, GRANULE_BYTES, GRANULE_COUNT, GRANULES, HEADER_BYTES, Published,
     REGION_BYTES, REGION_START, SlotHeader, TakenHeader, slot_of,
@@ -78,7 +82,7 @@ pub struct PoolConfig {
     /// Size of a guard in bytes, rounded up to pages; one page at least.
     pub guard_bytes: usize,
     /// A stack that waits in the pool keeps at most this much memory, in bytes, and a page at least; the last 16 that a
-    /// thread has returned keep all until the thread ends, or [`StackPool::trim`].
+    /// thread has returned, and the one it has leased, keep all until the thread ends, or [`StackPool::trim`].
     pub keep_resident_bytes: usize,
     /// How guards are made.
     pub guards: Guards,
@@ -103,7 +107,7 @@ impl Default for PoolConfig {
 pub struct PoolStats {
     /// Stacks that are taken.
     pub in_use: usize,
-    /// Stacks that wait to be taken, in the pool or with a thread that has returned them.
+    /// Stacks that wait to be taken, in the pool or with a thread that has returned them, or leases them to whom it served last.
     pub parked: usize,
     /// Stacks made so far: `in_use` and `parked`.
     pub created: usize,
@@ -154,12 +158,17 @@ impl StackPool {
     /// `Full` when `max_stacks` are taken; the other variants when a new one cannot be made.
     #[inline]
     pub fn take(&self) -> Result<PooledStack, PoolError> {
-        let shared = self.handle.0;
+        let shared = self.shared();
         let slot = match magazine::pop(shared) {
             Some(slot) => slot,
             None => shared::take_slow(shared)?,
         };
         Ok(PooledStack { slot })
+    }
+
+    #[inline]
+    fn shared(&self) -> &'static Shared {
+        self.handle.0
     }
 
     /// What the pool has now. Takes its lock.

@@ -32,7 +32,6 @@ use super::vmctx::{VMFuncRef, ValRaw};
 use super::{host_stack, trap};
 use crate::error::{Error, Result};
 use crate::trap::Trap;
-use fibers::Stack;
 use fibers::raw::{BASE_RETURN_OFFSET, LINK_OFFSET, PRELUDE_BYTES, base_return};
 use std::mem::{MaybeUninit, offset_of, size_of};
 use std::panic::resume_unwind;
@@ -133,6 +132,32 @@ impl Activation {
         // SAFETY: as above; what makes the link a frame record.
         unsafe { ((base - BASE_RETURN_OFFSET) as *mut usize).write(base_return()) };
         activation
+    }
+
+    /// The activation of the short way whose link is at this address.
+    #[inline(always)]
+    pub(crate) fn above(link: usize) -> *mut Activation {
+        (link + LINK_OFFSET) as *mut Activation
+    }
+
+    /// Whether the activation of the short way lies on the stack that ends at `stack_base`, as it was written there, and `link` is its.
+    ///
+    /// # Safety
+    /// [`write_outermost`](Activation::write_outermost) was called for this base before, and the stack is the caller's.
+    pub(crate) unsafe fn is_outermost(stack_base: usize, link: usize) -> bool {
+        let base = stack_base - size_of::<Activation>().next_multiple_of(16);
+        // SAFETY: the caller's promise: an activation was written there, whatever is there now.
+        let act = unsafe { &*(base as *const Activation) };
+        // SAFETY: the caller's promise.
+        let returns = unsafe { ((base - BASE_RETURN_OFFSET) as *const usize).read() };
+        link == base - LINK_OFFSET
+            && act.link == link
+            && act.parent.is_null()
+            && act.outer_guest_fp == 0
+            && act.poll_context.is_null()
+            && !act.is_async
+            && act.pending.is_none()
+            && returns == base_return()
     }
 
     /// What it was entered with.
@@ -243,8 +268,9 @@ pub(crate) unsafe fn push(
     host_stack::check(host_sp)?;
     let start = if owner.is_null() {
         store.outer_host_sp = host_sp;
-        store.take_stack()?;
-        store.stack_base()
+        let owner = store.context_ptr().cast();
+        store.stack.take(store.engine.stacks(), owner)?;
+        store.stack.base()
     } else {
         let outer = store.outer_host_sp;
         // An outer call on another thread's stack says nothing of this thread's own, which has its floor. A stack of the host's
@@ -256,7 +282,7 @@ pub(crate) unsafe fn push(
         store.cx.guest_fp - arch::EXIT_BYTES
     };
     let base = (start - size_of::<Activation>() - slots * size_of::<ValRaw>()) & !15;
-    if base < store.stack_limit() + ENTRY_BYTES {
+    if base < store.stack.guard_end() + ENTRY_BYTES {
         return Err(store.refuse_entry());
     }
     let activation = (base + slots * size_of::<ValRaw>()) as *mut Activation;
@@ -564,41 +590,15 @@ impl StoreVm {
         }
     }
 
-    /// The outermost activation has ended, by the short way ([`super::few`]): takes it off the list.
+    /// The outermost activation has ended, by the short way ([`super::few`]), on a stack that was leased: takes it off the list.
     #[inline(always)]
     pub(crate) fn leave_outermost(&mut self) {
         self.cx.guest_fp = 0; // a call that is entered and has not run has no frames: not those of this one either
         self.top = ptr::null_mut();
-        self.release_stack_if_idle();
+        self.arena.reset();
         if !self.cx.interrupt.is_null() {
             self.answer_requests(); // last: it may drop a waker, which is user code
         }
-    }
-
-    /// Gets a guest stack, unless there is one already.
-    #[inline]
-    pub(crate) fn take_stack(&mut self) -> Result<()> {
-        if self.stack.is_some() {
-            return Ok(());
-        }
-        let owner = self.context_ptr();
-        let stack = self.engine.stacks().take()?;
-        stack.header().register(owner.cast());
-        // There was none, which the compiler does not see any more, so that it would look and drop it.
-        std::mem::forget(self.stack.replace(stack));
-        Ok(())
-    }
-
-    /// The base of the stack, if there is one; else 0.
-    #[inline(always)]
-    pub(crate) fn stack_base(&self) -> usize {
-        self.stack.as_ref().map_or(0, Stack::base)
-    }
-
-    /// The lowest address of the stack that does not fault, if there is one; else 0.
-    #[inline(always)]
-    pub(crate) fn stack_limit(&self) -> usize {
-        self.stack.as_ref().map_or(0, |stack| stack.header().guard_end())
     }
 
     /// There is no room to enter.
@@ -612,6 +612,7 @@ impl StoreVm {
     #[cold]
     pub(crate) fn set_keep_stack(&mut self, keep: bool) {
         self.keep_stack = keep;
+        self.stack.forget_ready();
         self.release_stack_if_idle();
     }
 
@@ -619,10 +620,16 @@ impl StoreVm {
     #[inline]
     fn release_stack_if_idle(&mut self) {
         if self.top.is_null() {
-            if !self.keep_stack {
-                self.stack = None; // the pool forgets the owner
-            }
+            self.release_stack();
             self.arena.reset();
+        }
+    }
+
+    /// Gives the stack back, unless it is to be kept. Nothing is active.
+    #[inline]
+    pub(crate) fn release_stack(&mut self) {
+        if !self.keep_stack {
+            self.stack.release();
         }
     }
 }

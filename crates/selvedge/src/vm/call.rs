@@ -60,6 +60,20 @@ const fn are_few<P: RawList, R: RawList>() -> bool {
     is_few_integers(P::TYPES, R::TYPES)
 }
 
+/// The arguments of a function of few integers, as bits.
+#[inline(always)]
+fn few_values<P: RawList>(vm: &StoreVm, params: P) -> Result<[u64; MAX_REGISTERS]> {
+    let mut slots = [ValRaw::ZERO; MAX_REGISTERS];
+    params.to_slots(vm, &mut slots[..P::TYPES.len()])?;
+    Ok(slots.map(ValRaw::u64))
+}
+
+/// The result of a function of few integers, if it has one.
+#[inline(always)]
+fn few_result<R: RawList>(vm: &mut StoreVm, bits: u64) -> R {
+    R::from_slots(&[ValRaw::from_u64(bits)][..R::TYPES.len()], vm)
+}
+
 /// Whether values of the first types may be used where the second are asked for.
 #[inline]
 fn fit(have: &[ValType], want: &[ValType]) -> bool {
@@ -98,24 +112,38 @@ impl<T> StoreContextMut<'_, T> {
         params: P,
     ) -> Result<R> {
         let (vm, owner) = self.raw();
+        if const { are_few::<P, R>() }
+            && owner.is_null()
+            // SAFETY: the context holds the store; who is ready holds no reference.
+            && let Some(ready) = few::Ready::new(unsafe { &*vm })
+        {
+            // SAFETY: as above; the reference ends with the statement.
+            let values = few_values(unsafe { &*vm }, params)?;
+            // SAFETY: the store is ready; the types were compared when the target was made, and are few integers.
+            let result = unsafe { ready.call(vm, target.func_ref, values)? };
+            // SAFETY: the call is over.
+            return Ok(few_result(unsafe { &mut *vm }, result));
+        }
+        self.reborrow().call_out_of_line(target, params)
+    }
+
+    /// [`call_typed`](StoreContextMut::call_typed) where something is to be made for the call.
+    #[inline(never)]
+    fn call_out_of_line<P: RawList, R: RawList>(mut self, target: Target<P, R>, params: P) -> Result<R> {
+        let (vm, owner) = self.raw();
         // SAFETY: the context holds the store; the reference ends with the statement.
         if const { are_few::<P, R>() } && few::is_open(unsafe { &*vm }, owner) {
-            let mut slots = [ValRaw::ZERO; MAX_REGISTERS];
             // SAFETY: as above.
-            params.to_slots(unsafe { &*vm }, &mut slots[..P::TYPES.len()])?;
-            // SAFETY: the types were compared when the target was made; they are few integers, and the short way is open.
-            let result = unsafe { few::call(vm, target.func_ref, slots.map(ValRaw::u64))? };
+            let values = few_values(unsafe { &*vm }, params)?;
+            // SAFETY: the short way is open; the types were compared when the target was made, and are few integers.
+            let result = unsafe { few::call_anew(vm, target.func_ref, values)? };
             // SAFETY: the call is over.
-            return Ok(R::from_slots(
-                &[ValRaw::from_u64(result)][..R::TYPES.len()],
-                unsafe { &mut *vm },
-            ));
+            return Ok(few_result(unsafe { &mut *vm }, result));
         }
-        self.reborrow().call_in_slots(target, params)
+        self.call_in_slots(target, params)
     }
 
     /// [`call_typed`](StoreContextMut::call_typed) by way of slots.
-    #[inline(never)]
     fn call_in_slots<P: RawList, R: RawList>(mut self, target: Target<P, R>, params: P) -> Result<R> {
         let (vm, owner) = self.raw();
         let mut slots = [const { MaybeUninit::<ValRaw>::uninit() }; MAX_TYPED];

@@ -47,7 +47,7 @@ impl Iterator for Segment {
 
 /// The activations of a store, innermost first; `fp` is the frame record at which the innermost left the guest.
 pub(crate) fn segments(store: &StoreVm, fp: usize) -> impl Iterator<Item = Segment> {
-    let (limit, mut act, mut fp) = (store.stack_limit(), store.top.cast_const(), fp);
+    let (limit, mut act, mut fp) = (store.stack.guard_end(), store.top.cast_const(), fp);
     std::iter::from_fn(move || {
         if act.is_null() {
             return None;

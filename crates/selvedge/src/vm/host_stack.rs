@@ -25,17 +25,19 @@ thread_local! {
     static BOUNDS: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
 }
 
+/// Whether this thread is prepared, and not too deep. Else [`check`] knows more.
+#[inline(always)]
+pub(crate) fn has_room(sp: usize) -> bool {
+    sp >= FLOOR.get()
+}
+
 /// Sees to it that this thread can enter a guest with its stack pointer at `sp`.
 ///
 /// # Errors
 /// [`Trap::StackOverflow`] below the floor; what [`signals::ensure_alternate_stack`] says, on the first call of a thread.
 #[inline]
 pub(crate) fn check(sp: usize) -> Result<()> {
-    if sp >= FLOOR.get() {
-        Ok(())
-    } else {
-        check_slowly(sp)
-    }
+    if has_room(sp) { Ok(()) } else { check_slowly(sp) }
 }
 
 #[cold]

@@ -268,6 +268,7 @@ impl StoreVm {
         let state = Arc::new(InterruptState::new(metered));
         self.cx.interrupt = Arc::as_ptr(&state);
         self.is_plain = false;
+        self.stack.forget_ready();
         self.interrupt = Some(state.clone());
         self.shorten_slices();
         if runs && !metered {

@@ -19,7 +19,8 @@
 //! Invariants
 //! 1. On the way to a trap the handler takes no lock, allocates nothing, makes no system call and touches no
 //!    thread-local. All it reads are statics, the slot's header, the store, and a module that the store keeps alive.
-//! 2. A slot has an owner only while the owner's guest may run on it, and the owner is a [`VMStoreContext`].
+//! 2. A slot that a guest runs on has that guest's store, a [`VMStoreContext`], for its owner. One that nobody runs on may have the store that it
+//!    served last ([`super::guest_stack`]), which may be gone: no stack pointer leads there.
 //! 3. An entry of `PREVIOUS` is null or the address of a leaked `sigaction`, set before our handler is installed.
 //!
 //! The previous handler is called as the kernel would have called it (its mask, `SA_SIGINFO`, `SA_RESETHAND`), but for

@@ -7,7 +7,7 @@
 //! 1. A `&mut StoreVm` is never held while user code runs (a host function, a poll, a destructor, a waker) or while
 //!    the guest runs: all of these come back here through the raw pointer.
 //! 2. `top` is the innermost activation, or null; activations form a list through `parent`, last in first out.
-//! 3. The store holds a stack if `top` is not null, and otherwise only if it was told to keep one.
+//! 3. The store holds a stack if `top` is not null, and otherwise only if it was told to keep one ([`super::guest_stack`]).
 //! 4. Objects (instances, memories, tables, globals, function records) live until the store is dropped: handles
 //!    are indices, and generated code holds their addresses.
 
@@ -16,6 +16,7 @@ use super::arch;
 use super::arena::Arena;
 use super::collect::is_in_heap;
 use super::fuel::FuelState;
+use super::guest_stack::GuestStack;
 use super::host::HostFunc;
 use super::instance::{InstanceBox, InstanceVm};
 use super::interrupt::InterruptState;
@@ -30,7 +31,6 @@ use super::thin::Thin;
 use super::vmctx::{HostRecord, VMFuncRef, ValRaw};
 use crate::engine::{Engine, HostCode};
 use crate::error::{Error, Result};
-use fibers::pool::PooledStack;
 use selvedge_compiler::{FuncType, GlobalType, HeapType, TableType, ValType};
 use smallvec::SmallVec;
 use std::any::Any;
@@ -138,10 +138,10 @@ pub struct StoreVm {
     /// Innermost activation (invariant 2).
     pub(crate) top: *mut Activation,
     /// The guest stack while something is active (invariant 3).
-    pub(crate) stack: Option<PooledStack>,
+    pub(crate) stack: GuestStack,
     /// Whether a call is a switch to the guest and nothing else: there is no fuel, and nobody may stop the guest.
     pub(crate) is_plain: bool,
-    /// Whether it stays when nothing is active.
+    /// Whether it stays when nothing is active. A store that keeps one has no lease.
     pub(crate) keep_stack: bool,
     /// The host's stack pointer when the outermost activation was last entered or polled.
     pub(crate) outer_host_sp: usize,
@@ -208,7 +208,7 @@ impl StoreVm {
             },
             this: ptr::null_mut(),
             top: ptr::null_mut(),
-            stack: None,
+            stack: GuestStack::none(),
             is_plain: !fuel_on,
             keep_stack: engine.config().keep_stacks,
             outer_host_sp: 0,

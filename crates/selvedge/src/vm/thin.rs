@@ -8,21 +8,28 @@
 //! ```
 //!
 //! Invariants
-//! 1. `place` is null, or a block of [`layout`](Thin::layout)`(capacity)` bytes that begins with its [`Head`].
+//! 1. `place` is [`NONE`], of capacity 0, or a block of [`layout`](Thin::layout)`(capacity)` bytes that begins with its [`Head`]. So that who reads
+//!    an element does not ask first whether there is a block.
 //! 2. The first `length` elements are initialised, and `length <= capacity`.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error, realloc};
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
-use std::ptr::{self, NonNull};
+use std::ptr;
 use std::slice;
 
 /// What lies before the elements.
-#[repr(C)]
+#[repr(C, align(16))]
 struct Head {
     length: usize,
     capacity: usize,
 }
+
+/// The head of every list without a block. Nobody writes to it.
+static NONE: Head = Head {
+    length: 0,
+    capacity: 0,
+};
 
 /// See the head of this file.
 pub(crate) struct Thin<T> {
@@ -41,7 +48,7 @@ impl<T> Thin<T> {
 
     pub(crate) const fn new() -> Thin<T> {
         Thin {
-            place: ptr::null_mut(),
+            place: (&raw const NONE).cast_mut(),
             _owns: PhantomData,
         }
     }
@@ -55,9 +62,6 @@ impl<T> Thin<T> {
 
     /// Length and capacity.
     fn head(&self) -> (usize, usize) {
-        if self.place.is_null() {
-            return (0, 0);
-        }
         // SAFETY: invariant 1.
         let head = unsafe { &*self.place };
         (head.length, head.capacity)
@@ -65,9 +69,6 @@ impl<T> Thin<T> {
 
     /// The elements' place: never null, aligned; of as many as there is capacity.
     fn elements(&self) -> *mut T {
-        if self.place.is_null() {
-            return NonNull::dangling().as_ptr();
-        }
         self.place.wrapping_byte_add(Self::START).cast()
     }
 
@@ -89,7 +90,7 @@ impl<T> Thin<T> {
     fn grow(&mut self, length: usize, old: usize) {
         let capacity = if old == 0 { 1 } else { 2 * old };
         let layout = Self::layout(capacity);
-        let place = if self.place.is_null() {
+        let place = if old == 0 {
             // SAFETY: the layout has at least the head, so its size is not zero.
             unsafe { alloc(layout) }
         } else {
@@ -108,7 +109,7 @@ impl<T> Thin<T> {
 impl<T> Deref for Thin<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
-        // SAFETY: invariant 2; without a block there is no element.
+        // SAFETY: invariant 2; without a block there is no element, and the place behind the head is aligned for none.
         unsafe { slice::from_raw_parts(self.elements(), self.head().0) }
     }
 }
@@ -123,7 +124,7 @@ impl<T> DerefMut for Thin<T> {
 impl<T> Drop for Thin<T> {
     fn drop(&mut self) {
         let (length, capacity) = self.head();
-        if self.place.is_null() {
+        if capacity == 0 {
             return;
         }
         let elements = ptr::slice_from_raw_parts_mut(self.elements(), length);

@@ -41,14 +41,14 @@ impl List {
 
 /// The stacks of one bin at most, coldest first, that one thread has in its hands.
 pub(super) struct Handful {
-    slots: [Option<NonNull<SlotHeader>>; magazine::CAPACITY],
+    slots: [Option<NonNull<SlotHeader>>; magazine::MOST],
     len: usize,
 }
 
 impl Handful {
     pub(super) const fn new() -> Handful {
         Handful {
-            slots: [None; magazine::CAPACITY],
+            slots: [None; magazine::MOST],
             len: 0,
         }
     }

@@ -12,7 +12,7 @@ use crate::stack::{PAGE_BYTES, whole_pages};
 ///
 /// The stacks are free, and in the hands of this thread.
 pub(super) fn trim(slots: &Handful, keep_bytes: usize) {
-    let mut ranges = Ranges::<{ magazine::CAPACITY }>::new();
+    let mut ranges = Ranges::<{ magazine::MOST }>::new();
     for (start, end) in slots.iter().filter_map(|slot| deeper_than(slot, keep_bytes)) {
         ranges.push(start, end - start);
     }

@@ -182,15 +182,30 @@ pub(super) fn give_slow(shared: &'static Shared, slot: NonNull<SlotHeader>) {
     retire_if_over(shared, state);
 }
 
+/// When a thread gives up a bin.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leaving {
+    /// Unless its lease is in use.
+    IfUnused,
+    /// Whatever it has: the thread ends.
+    ForEver,
+}
+
 /// Returns the stacks of a bin of this thread and unbinds it, if it is still bound to this pool.
-pub(super) fn drain_bin(shared: &'static Shared, bin: &Bin) {
+pub(super) fn drain_bin(shared: &'static Shared, bin: &Bin, leaving: Leaving) {
     let mut drained = Handful::new();
+    let each = |slot| take_back(slot, &mut drained);
     let mut state = shared.lock();
     if !bin.is_bound_to(shared) {
         return; // robbed meanwhile
     }
-    state.bins.retain(|other| !ptr::eq(other.as_ptr(), bin));
-    bin.drain(|slot| drained.push(slot));
+    let stays = match leaving {
+        Leaving::IfUnused => bin.drain(shared, each),
+        Leaving::ForEver => bin.drain_for_ever(each),
+    };
+    if !stays {
+        state.bins.retain(|other| !ptr::eq(other.as_ptr(), bin));
+    }
     let state = settle(shared, state, &drained);
     retire_if_over(shared, state);
 }
@@ -199,7 +214,7 @@ pub(super) fn drain_bin(shared: &'static Shared, bin: &Bin) {
 pub(super) fn close(shared: &'static Shared) {
     let mut state = shared.lock();
     state.is_open = false;
-    state.rob_all();
+    state.rob_all(shared);
     if state.len() < state.created {
         state = chill(shared, state); // the last stack may come late
     }
@@ -209,14 +224,14 @@ pub(super) fn close(shared: &'static Shared) {
 /// Gives the memory of all free stacks back, those in bins too, but for a page each.
 pub(super) fn trim(shared: &'static Shared) {
     let mut state = shared.lock();
-    state.rob_all();
+    state.rob_all(shared);
     drop(chill(shared, state));
 }
 
 pub(super) fn stats(shared: &Shared) -> PoolStats {
     let state = shared.lock();
     // SAFETY: bins in the list are alive while the lock is held (invariant 1 of `magazine`).
-    let in_bins: usize = state.bins.iter().map(|bin| unsafe { bin.as_ref() }.len()).sum();
+    let in_bins: usize = state.bins.iter().map(|bin| unsafe { bin.as_ref() }.idle()).sum();
     let parked = (state.len() + state.in_transit + in_bins).min(state.created);
     PoolStats {
         in_use: state.created - parked,
@@ -234,6 +249,12 @@ pub(super) fn resident_bytes(shared: &Shared) -> usize {
         .iter()
         .map(|&(start, bytes)| resident::resident_bytes(start, bytes))
         .sum()
+}
+
+/// Takes a stack out of a bin, be it one that was leased.
+fn take_back(slot: NonNull<SlotHeader>, into: &mut Handful) {
+    magazine::disown(&slot);
+    into.push(slot);
 }
 
 /// Puts stacks into the list of free ones, coldest first, after having trimmed them without the lock.
@@ -323,7 +344,7 @@ impl State {
         if self.created < max_stacks {
             return self.cut(shared);
         }
-        self.rob_one(robbed);
+        self.rob_one(shared, robbed);
         robbed.pop().ok_or(PoolError::Full {
             in_use: max_stacks,
             max_stacks,
@@ -361,30 +382,56 @@ impl State {
         }
     }
 
-    /// Empties and unbinds one bin that has stacks, if there is one.
-    fn rob_one(&mut self, robbed: &mut Handful) {
-        while robbed.len() == 0 {
-            // SAFETY: bins in the list are alive while the lock is held (invariant 1 of `magazine`).
-            let has_stacks = |bin: &NonNull<Bin>| unsafe { bin.as_ref() }.len() > 0;
-            let Some(at) = self.bins.iter().position(has_stacks) else {
-                return;
-            };
-            let victim = self.bins.remove(at);
-            // SAFETY: as above.
-            let victim = unsafe { victim.as_ref() };
-            bin::rob_all(core::iter::once(victim), |slot| robbed.push(slot));
+    /// Empties one bin that has stacks, if there is one.
+    fn rob_one(&mut self, shared: &'static Shared, robbed: &mut Handful) {
+        // SAFETY: bins in the list are alive while the lock is held (invariant 1 of `magazine`).
+        let has_stacks = |bin: &NonNull<Bin>| unsafe { bin.as_ref() }.idle() > 0;
+        while robbed.len() == 0
+            && let Some(at) = self.bins.iter().position(has_stacks)
+        {
+            // SAFETY: as above; it may vanish when it is unbound, after the last use.
+            let victim = unsafe { self.bins[at].as_ref() };
+            bin::mark_all(core::iter::once(victim));
+            if !victim.rob(shared, |slot| take_back(slot, robbed)) {
+                self.bins.remove(at);
+            }
+        }
+        if robbed.len() == 0 {
+            self.rob_first(shared, robbed);
         }
     }
 
-    /// Empties and unbinds all bins, into the list of free stacks.
-    fn rob_all(&mut self) {
-        let bins = core::mem::take(&mut self.bins);
-        if bins.is_empty() {
+    /// Empties the first bin that has stacks, while no thread takes one out of any: so there is none only if at one moment all were in use.
+    /// A look at one bin after the other does not see a stack that comes back to the first while one is taken from the last.
+    fn rob_first(&mut self, shared: &'static Shared, robbed: &mut Handful) {
+        // SAFETY: as in `rob_one`.
+        bin::mark_all(self.bins.iter().map(|bin| unsafe { bin.as_ref() }));
+        self.bins.retain(|bin| {
+            // SAFETY: as in `rob_one`.
+            let bin = unsafe { bin.as_ref() };
+            if robbed.len() > 0 {
+                bin.spare(shared);
+                return true;
+            }
+            bin.rob(shared, |slot| take_back(slot, robbed))
+        });
+    }
+
+    /// Empties all bins, into the list of free stacks.
+    fn rob_all(&mut self, shared: &'static Shared) {
+        if self.bins.is_empty() {
             return; // no fence for nothing
         }
         // SAFETY: bins in the list are alive while the lock is held (invariant 1 of `magazine`).
-        let bins = bins.iter().map(|bin| unsafe { bin.as_ref() });
-        bin::rob_all(bins, |slot| self.free.push(slot));
+        bin::mark_all(self.bins.iter().map(|bin| unsafe { bin.as_ref() }));
+        self.bins.retain(|bin| {
+            // SAFETY: as above; it may vanish when it is unbound, after the last use.
+            let bin = unsafe { bin.as_ref() };
+            bin.rob(shared, |slot| {
+                magazine::disown(&slot);
+                self.free.push(slot);
+            })
+        });
     }
 
     /// Makes a new stack.

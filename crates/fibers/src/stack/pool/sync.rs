@@ -7,7 +7,7 @@
 //! foreign bin takes it and then looks whether it is busy. Each has a store before a load, so both need a full
 //! fence between, or `membarrier(2)` on the rare side, which puts one into every running thread of the process.
 
-pub(super) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+pub(super) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use core::sync::atomic::{compiler_fence, fence};
 use std::sync::Once;
@@ -36,6 +36,17 @@ pub(super) fn light() {
     if !ASYMMETRIC.load(Ordering::Relaxed) {
         full();
     }
+}
+
+/// Whether [`light`] costs nothing; known once there is a pool.
+pub(super) fn is_asymmetric() -> bool {
+    ASYMMETRIC.load(Ordering::Relaxed)
+}
+
+/// [`light`] for those who come here only where that costs nothing.
+#[inline(always)]
+pub(super) fn light_if_asymmetric() {
+    compiler_fence(Ordering::SeqCst);
 }
 
 /// Out of the way of those who do not need it.
