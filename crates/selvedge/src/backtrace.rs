@@ -17,6 +17,19 @@ const HINT: &str = "note: the module has source lines, which Config::wasm_backtr
 pub(crate) const COUNTED_FRAMES: usize = 1000;
 
 /// The guest frames at a trap, innermost first. Host frames between activations are not in it.
+///
+/// ```
+/// # use selvedge::{Instance, Module, Store};
+/// # let mut store = Store::<()>::default();
+/// let module = Module::new(store.engine(), r#"(module $app
+///     (func $inner (unreachable)) (func $outer (export "run") (call $inner)))"#)?;
+/// let instance = Instance::new(&mut store, &module, &[])?;
+/// let error = instance.call::<(), ()>(&mut store, "run", ()).unwrap_err();
+/// let frames = error.backtrace().expect("traps have one").frames();
+/// let names: Vec<_> = frames.iter().map(|frame| (frame.module_name(), frame.func_name())).collect();
+/// assert_eq!(names, [(Some("app"), Some("inner")), (Some("app"), Some("outer"))]);
+/// # Ok::<(), selvedge::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct WasmBacktrace {
     frames: Vec<FrameInfo>,

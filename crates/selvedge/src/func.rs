@@ -14,6 +14,23 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 /// A function of a store. A copyable handle: the store it belongs to, and a number in it.
+///
+/// ```
+/// # use selvedge::{Caller, Func, FuncType, Store, Val, ValType};
+/// # let mut store = Store::<()>::default();
+/// let ty = FuncType::new([ValType::I32; 2], [ValType::I32]);
+/// let sum = Func::new(&mut store, ty, |_: Caller<'_, ()>, values, results| {
+///     results[0] = Val::I32(values.iter().map(Val::unwrap_i32).sum());
+///     Ok(())
+/// })?;
+/// let mut results = [Val::I32(0)];
+/// sum.call(&mut store, &[Val::I32(40), Val::I32(2)], &mut results)?;
+/// assert_eq!(results[0].i32(), Some(42));
+/// // The same, with its types checked once.
+/// let sum = sum.typed::<(i32, i32), i32>(&store)?;
+/// assert_eq!(sum.call(&mut store, (40, 2))?, 42);
+/// # Ok::<(), selvedge::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Func {
     store: u64,

@@ -7,6 +7,15 @@ use crate::vm::store::{GlobalEntry, StoreVm};
 use selvedge_compiler::GlobalType;
 
 /// A global of a store. A copyable handle.
+///
+/// ```
+/// # use selvedge::{Global, GlobalType, Store, Val, ValType};
+/// # let mut store = Store::<()>::default();
+/// let global = Global::new(&mut store, GlobalType::new(ValType::I64, true), Val::I64(7))?;
+/// global.set(&mut store, Val::I64(8))?;
+/// assert_eq!(global.get(&mut store).i64(), Some(8));
+/// # Ok::<(), selvedge::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Global {
     store: u64,

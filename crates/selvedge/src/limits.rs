@@ -154,13 +154,7 @@ impl<T: 'static> Store<T> {
     where
         F: (Fn(&mut T) -> &mut dyn ResourceLimiter) + Send + Sync + 'static,
     {
-        let limits = limiter(self.data_mut());
-        let maxima = Maxima {
-            instances: limits.instances(),
-            memories: limits.memories(),
-            tables: limits.tables(),
-            reference_heap_bytes: limits.reference_heap_bytes(),
-        };
+        let maxima = Maxima::of(limiter(self.data_mut()));
         let ask = move |mut caller: Caller<'_, T>, kind: i32, current: i64, desired: i64, maximum: i64| {
             let growth = Growth::from_raw((kind, current, desired, maximum));
             let limiter = limiter(caller.data_mut());
@@ -197,16 +191,61 @@ impl<T: 'static> Store<T> {
     /// let mut store = Store::new(&engine, ());
     /// store.limiter_async(async |_caller, growth: Growth| Ok(ask_the_quota_service(growth).await));
     /// ```
+    ///
+    /// How many instances, memories and tables there may be is not limited: [`limiter_async_within`](Store::limiter_async_within) does that.
     pub fn limiter_async<F>(&mut self, limiter: F)
     where
         F: AsyncFn(Caller<'_, T>, Growth) -> Result<bool>,
+        F: for<'a> HostAsyncFn<'a, T, Growth, Result<bool>>,
+    {
+        self.ask_async(None, limiter);
+    }
+
+    /// As [`limiter_async`](Store::limiter_async), with the numbers of `limits`, which are asked now: of instances, memories and tables, and of bytes of the
+    /// reference heap. How far things grow the closure alone decides.
+    ///
+    /// ```
+    /// # use selvedge::{Engine, Growth, Instance, Module, Store, StoreLimitsBuilder};
+    /// # let engine = Engine::default();
+    /// # let module = Module::new(&engine, "(module)")?;
+    /// let mut store = Store::new(&engine, ());
+    /// let limits = StoreLimitsBuilder::new().instances(1).build();
+    /// store.limiter_async_within(&limits, async |_caller, growth: Growth| Ok(growth.desired <= 1 << 20));
+    /// Instance::new(&mut store, &module, &[])?;
+    /// let error = Instance::new(&mut store, &module, &[]).unwrap_err();
+    /// assert_eq!(error.to_string(), "the store's limiter allows 1 instances: 1 in use, 1 more wanted");
+    /// # Ok::<(), selvedge::Error>(())
+    /// ```
+    pub fn limiter_async_within<F>(&mut self, limits: &dyn ResourceLimiter, limiter: F)
+    where
+        F: AsyncFn(Caller<'_, T>, Growth) -> Result<bool>,
+        F: for<'a> HostAsyncFn<'a, T, Growth, Result<bool>>,
+    {
+        self.ask_async(Some(Maxima::of(limits)), limiter);
+    }
+
+    fn ask_async<F>(&mut self, maxima: Option<Maxima>, limiter: F)
+    where
         F: for<'a> HostAsyncFn<'a, T, Growth, Result<bool>>,
     {
         let ask = move |caller: Caller<'static, T>, raw: RawGrowth| {
             let answer = limiter.start(caller, Growth::from_raw(raw));
             async move { answer.await.map(i32::from) }
         };
-        self.as_context_mut().vm_mut().set_limiter_async::<T, _>(ask);
+        self.as_context_mut()
+            .vm_mut()
+            .set_limiter_async::<T, _>(ask, maxima);
+    }
+}
+
+impl Maxima {
+    fn of(limits: &(impl ResourceLimiter + ?Sized)) -> Maxima {
+        Maxima {
+            instances: limits.instances(),
+            memories: limits.memories(),
+            tables: limits.tables(),
+            reference_heap_bytes: limits.reference_heap_bytes(),
+        }
     }
 }
 

@@ -36,6 +36,23 @@ enum Definition {
 
 /// Names for what modules import. Host functions in it serve any number of stores with data of type `T`; it holds no `T` and
 /// is shared between threads. Things of a store (memories, instances) serve that store alone.
+///
+/// ```
+/// # use selvedge::{Engine, Linker, Module, Store};
+/// let engine = Engine::default();
+/// let mut linker = Linker::<()>::new(&engine);
+/// linker
+///     .func_wrap("host", "add", |a: i32, b: i32| a + b)?
+///     .func_wrap("host", "now", || -> i64 { 0 })?;
+/// let module = Module::new(&engine, r#"(module (import "host" "add" (func $add (param i32 i32) (result i32)))
+///     (func (export "run") (result i32) (call $add (i32.const 40) (i32.const 2))))"#)?;
+/// for _ in 0..3 {
+///     let mut store = Store::new(&engine, ());
+///     let instance = linker.instantiate(&mut store, &module)?;
+///     assert_eq!(instance.call::<(), i32>(&mut store, "run", ())?, 42);
+/// }
+/// # Ok::<(), selvedge::Error>(())
+/// ```
 pub struct Linker<T> {
     engine: Engine,
     allow_shadowing: bool,

@@ -9,6 +9,19 @@ use crate::vm::store::StoreVm;
 use selvedge_compiler::MemoryType;
 
 /// A linear memory of a store. A copyable handle. Sizes are in pages, of 64 KiB unless its type says otherwise, or a name says bytes.
+///
+/// ```
+/// # use selvedge::{Memory, MemoryType, Store};
+/// # let mut store = Store::<()>::default();
+/// let memory = Memory::new(&mut store, MemoryType::new(1, Some(2)))?;
+/// memory.write(&mut store, 8, b"hello")?;
+/// assert_eq!(&memory.data(&store)[8..13], b"hello");
+/// memory.data_mut(&mut store)[8] = b'H';
+/// assert_eq!(memory.grow(&mut store, 1)?, 1);
+/// let error = memory.grow(&mut store, 1).unwrap_err();
+/// assert_eq!(error.to_string(), "memory of 2 pages cannot grow by 1: its maximum is 2 pages");
+/// # Ok::<(), selvedge::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Memory {
     store: u64,

@@ -18,6 +18,19 @@ mod inspect;
 pub use inspect::{ModuleExport, ModuleFunction, ResourcesRequired};
 
 /// A compiled module, ready to be instantiated any number of times, in any store of its engine. Cheap to clone.
+///
+/// ```
+/// # use selvedge::{Engine, Module};
+/// let module = Module::new(&Engine::default(), r#"(module $math (import "host" "log" (func (param i32)))
+///     (func (export "half") (param f64) (result f64) (f64.div (local.get 0) (f64.const 2))))"#)?;
+/// assert_eq!(module.name(), Some("math"));
+/// for import in module.imports() {
+///     assert_eq!((import.module(), import.name()), ("host", "log"));
+/// }
+/// let half = module.get_export("half").expect("it has one");
+/// assert_eq!(half.unwrap_func().to_string(), "(func (param f64) (result f64))");
+/// # Ok::<(), selvedge::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Module {
     inner: Arc<Inner>,

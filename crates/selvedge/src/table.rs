@@ -10,6 +10,17 @@ use crate::vm::vmctx::ValRaw;
 use selvedge_compiler::{HeapType, TableType, ValType};
 
 /// A table of a store. A copyable handle.
+///
+/// ```
+/// # use selvedge::{Func, RefType, Store, Table, TableType, Val};
+/// # let mut store = Store::<()>::default();
+/// let table = Table::new(&mut store, TableType::new(RefType::FUNCREF, 4, None), Val::FuncRef(None))?;
+/// let one = Func::wrap(&mut store, || 1)?;
+/// table.set(&mut store, 2, one.into())?;
+/// assert_eq!(table.get(&mut store, 2).and_then(|value| value.unwrap_funcref()), Some(one));
+/// assert!(table.get(&mut store, 4).is_none(), "beyond the end");
+/// # Ok::<(), selvedge::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Table {
     store: u64,

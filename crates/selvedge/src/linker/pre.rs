@@ -13,6 +13,20 @@ use std::sync::Arc;
 
 /// A module with its imports looked up in a [`Linker`](crate::Linker), to be instantiated in any number of stores of its engine. What the linker gets
 /// later does not change it. Cheap to clone.
+///
+/// ```
+/// # use selvedge::{Engine, Linker, Module, Store};
+/// # let engine = Engine::default();
+/// # let module = Module::new(&engine, r#"(module (func (export "run") (result i32) (i32.const 1)))"#)?;
+/// # let linker = Linker::<()>::new(&engine);
+/// let plugin = linker.instantiate_pre(&module)?; // what is missing is an error now
+/// for _request in 0..3 {
+///     let mut store = Store::new(plugin.module().engine(), ());
+///     let instance = plugin.instantiate(&mut store)?;
+///     instance.call::<(), i32>(&mut store, "run", ())?;
+/// }
+/// # Ok::<(), selvedge::Error>(())
+/// ```
 pub struct InstancePre<T> {
     module: Module,
     definitions: Arc<[Definition]>,

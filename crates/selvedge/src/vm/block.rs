@@ -32,6 +32,19 @@ type Invariant<T> = PhantomData<fn(T) -> T>;
 /// host's data of type `T`, which host functions reach through their [`Caller`].
 ///
 /// Making one allocates one block and maps nothing. Everything lives until the store is dropped.
+///
+/// ```
+/// # use selvedge::{Caller, Engine, Linker, Module, Store};
+/// # let engine = Engine::default();
+/// # let module = Module::new(&engine, r#"(module (import "host" "count" (func $count)) (func (export "run") (call $count) (call $count)))"#)?;
+/// let mut linker = Linker::<u32>::new(&engine);
+/// linker.func_wrap("host", "count", |mut caller: Caller<'_, u32>| *caller.data_mut() += 1)?;
+/// let mut store = Store::new(&engine, 0);
+/// let instance = linker.instantiate(&mut store, &module)?;
+/// instance.call::<(), ()>(&mut store, "run", ())?;
+/// assert_eq!(store.into_data(), 2);
+/// # Ok::<(), selvedge::Error>(())
+/// ```
 pub struct Store<T> {
     block: NonNull<Block<T>>,
     _owns: PhantomData<Block<T>>,
@@ -224,6 +237,29 @@ impl<'a, T> StoreContextMut<'a, T> {
 }
 
 /// What a host function is given: the store, for as long as its call lasts, and the instance that imported the function.
+///
+/// ```
+/// # use selvedge::{Caller, Context, Engine, Extern, Linker, Module, Result, Store};
+/// # let engine = Engine::default();
+/// let mut linker = Linker::<Vec<String>>::new(&engine);
+/// linker.func_wrap("host", "log", |mut caller: Caller<'_, Vec<String>>, at: u32, length: u32| -> Result<()> {
+///     let memory = caller.get_export("memory").and_then(Extern::into_memory);
+///     let memory = memory.context("the guest exports no memory")?;
+///     // The guest's bytes and the host's data, both at once.
+///     let (bytes, lines) = memory.data_and_store_mut(&mut caller);
+///     let line = bytes.get(at as usize..).and_then(|bytes| bytes.get(..length as usize));
+///     lines.push(String::from_utf8_lossy(line.context("beyond the memory's end")?).into_owned());
+///     Ok(())
+/// })?;
+/// let module = Module::new(&engine, r#"(module (import "host" "log" (func $log (param i32 i32)))
+///     (memory (export "memory") 1) (data (i32.const 8) "hello")
+///     (func (export "run") (call $log (i32.const 8) (i32.const 5))))"#)?;
+/// let mut store = Store::new(&engine, Vec::new());
+/// let instance = linker.instantiate(&mut store, &module)?;
+/// instance.call::<(), ()>(&mut store, "run", ())?;
+/// assert_eq!(store.data(), &["hello"]);
+/// # Ok::<(), selvedge::Error>(())
+/// ```
 pub struct Caller<'a, T> {
     context: StoreContextMut<'a, T>,
     instance: *const InstanceVm,

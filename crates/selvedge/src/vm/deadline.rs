@@ -12,6 +12,26 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 /// The future of a guest call: [`CallFuture`] or [`CallValsFuture`].
+///
+/// ```
+/// use selvedge::GuestCall;
+/// # use selvedge::{Instance, Module, Result, Store, Trap};
+/// # use std::{future::Future, time::Duration};
+/// async fn run(store: &mut Store<()>, instance: Instance) -> Result<()> {
+///     let call = instance.call_async::<_, (), ()>(store, "spin", ());
+///     call.with_timeout(Duration::from_millis(10)).await
+/// }
+/// # let mut store = Store::<()>::default();
+/// # let module = Module::new(store.engine(), r#"(module (func (export "spin") (loop (br 0))))"#)?;
+/// # let instance = Instance::new(&mut store, &module, &[])?;
+/// # let mut call = std::pin::pin!(run(&mut store, instance));
+/// # let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+/// # let error = loop {
+/// #     if let std::task::Poll::Ready(Err(error)) = call.as_mut().poll(&mut context) { break error }
+/// # };
+/// assert_eq!(error.downcast_ref(), Some(&Trap::Interrupt));
+/// # Ok::<(), selvedge::Error>(())
+/// ```
 pub trait GuestCall: Future + Unpin + Sized + private::Sealed {
     /// The call, ended with [`Trap::Interrupt`](crate::Trap::Interrupt) when it is not over by `at`, whether the guest runs
     /// or waits by then.

@@ -312,6 +312,19 @@ impl StoreVm {
 
 /// Stops the guest of one store, from any thread. Cheap to clone; made by
 /// [`Store::interrupt_handle`](crate::Store::interrupt_handle).
+///
+/// ```
+/// # use selvedge::{Instance, Module, Store, Trap};
+/// # let mut store = Store::<()>::default();
+/// # let module = Module::new(store.engine(), r#"(module (func (export "spin") (loop (br 0))))"#)?;
+/// # let instance = Instance::new(&mut store, &module, &[])?;
+/// let handle = store.interrupt_handle()?;
+/// let watchdog = std::thread::spawn(move || handle.interrupt()); // when it must end
+/// let error = instance.call::<(), ()>(&mut store, "spin", ()).unwrap_err();
+/// assert_eq!(error.downcast_ref(), Some(&Trap::Interrupt));
+/// # watchdog.join().unwrap();
+/// # Ok::<(), selvedge::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct InterruptHandle {
     state: Arc<InterruptState>,

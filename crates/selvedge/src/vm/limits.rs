@@ -52,6 +52,8 @@ pub(crate) struct Limiter {
     /// Its handle's index, made when the host first waits for it.
     index: Option<u32>,
     maxima: Option<Maxima>,
+    /// Whether it hears of what fails: one that answers at once.
+    is_told: bool,
 }
 
 /// What a guest asked for: by its store's index.
@@ -130,24 +132,24 @@ impl StoreVm {
         ask: F,
         maxima: Maxima,
     ) {
-        let most = self.engine.config().max_reference_heap_bytes;
-        self.heap.set_limit(most.min(maxima.reference_heap_bytes));
-        self.set_limiter(
-            HostFunc::sync::<T, P, R, F>(ask, Some(NAME.to_owned())),
-            Some(maxima),
-        );
+        let func = HostFunc::sync::<T, P, R, F>(ask, Some(NAME.to_owned()));
+        self.set_limiter(func, Some(maxima), true);
     }
 
     /// Sets a limiter that may wait.
-    pub(crate) fn set_limiter_async<T: 'static, F>(&mut self, ask: F)
+    pub(crate) fn set_limiter_async<T: 'static, F>(&mut self, ask: F, maxima: Option<Maxima>)
     where
         F: HostAsyncFn<'static, T, RawGrowth, Result<i32>>,
     {
         let func = HostFunc::wait::<T, RawGrowth, Result<i32>, F>(ask, Some(NAME.to_owned()));
-        self.set_limiter(func, None);
+        self.set_limiter(func, maxima, false);
     }
 
-    fn set_limiter(&mut self, func: HostFunc, maxima: Option<Maxima>) {
+    fn set_limiter(&mut self, func: HostFunc, maxima: Option<Maxima>, is_told: bool) {
+        if let Some(maxima) = &maxima {
+            let most = self.engine.config().max_reference_heap_bytes;
+            self.heap.set_limit(most.min(maxima.reference_heap_bytes));
+        }
         let func = Arc::new(func);
         let record = Kept::new(self.host_record(&func, std::ptr::null_mut()));
         self.limiter = Some(Box::new(Limiter {
@@ -155,6 +157,7 @@ impl StoreVm {
             func,
             index: None,
             maxima,
+            is_told,
         }));
     }
 
@@ -502,9 +505,7 @@ impl<T> StoreContextMut<'_, T> {
 impl StoreVm {
     /// Whether the limiter hears of what fails: one that answers at once.
     fn is_limiter_told(&self) -> bool {
-        self.limiter
-            .as_ref()
-            .is_some_and(|limiter| limiter.maxima.is_some())
+        self.limiter.as_ref().is_some_and(|limiter| limiter.is_told)
     }
 
     /// The limiter as a function that can be called.
