@@ -364,6 +364,16 @@ const PORTABLE: Settings = Settings {
     compile: in_memory,
 };
 
+/// Every NaN that is computed is the canonical one, in metered code: both add to what operators are compiled to.
+const CANONICAL: Settings = Settings {
+    name: "canonical NaNs",
+    configure: |config| {
+        config.canonical_nans(true).fuel(true);
+    },
+    fuel_units: Some(FUEL_UNITS),
+    compile: in_memory,
+};
+
 const UNOPTIMIZED: Settings = Settings {
     name: "without optimisation",
     configure: |config| {
@@ -568,6 +578,11 @@ fn vectors_pass_in_portable_code() {
 }
 
 #[test]
+fn vectors_pass_with_canonical_nans() {
+    check(vectors(), &CANONICAL);
+}
+
+#[test]
 fn wide_arithmetic_passes() {
     check(wide_arithmetic(), &DEFAULT);
 }
@@ -640,6 +655,11 @@ fn version_3_passes_precompiled() {
 #[test]
 fn version_3_passes_in_portable_code() {
     check(version_3(), &PORTABLE);
+}
+
+#[test]
+fn version_3_passes_with_canonical_nans() {
+    check(version_3(), &CANONICAL);
 }
 
 #[test]
