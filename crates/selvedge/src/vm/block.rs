@@ -313,7 +313,8 @@ impl<'a, T> Caller<'a, T> {
     ///
     /// None where it has no such export, and where the host called the function through a handle.
     ///
-    /// Cost: looks at the store's instances in turn until it is the one, then the name up; keep the handle where it is called often.
+    /// Cost: looks at the store's instances, the latest first, until it is the one, then hashes the name; where it is called often, keep the handle in the
+    /// store's data.
     pub fn get_export(&mut self, name: &str) -> Option<Extern> {
         let index = self.instance_index()?;
         Extern::of_export(self.context.vm_mut(), index, name)
@@ -328,7 +329,7 @@ impl<'a, T> Caller<'a, T> {
     /// The place in the store of the instance that imported the function.
     fn instance_index(&self) -> Option<u32> {
         let mut held = self.context.vm().instances.iter();
-        let index = held.position(|held| ptr::eq(held.as_ptr(), self.instance))?;
+        let index = held.rposition(|held| ptr::eq(held.as_ptr(), self.instance))?;
         Some(index as u32)
     }
 
