@@ -8,6 +8,7 @@
 //!   run_paths  finds scripts, prints failures and the sums      paths.rs
 //!   run_script one script on a store of its own                 below
 //!   WastRunner one store, its named instances, the commands     runner.rs
+//!              a script's commands                             script.rs
 //!              modules: those that compile and those refused    modules.rs
 //!              arguments, expected results, NaN patterns        values.rs
 //!              the host module that every script may import     spectest.rs
@@ -32,6 +33,7 @@ mod modules;
 mod paths;
 mod report;
 mod runner;
+mod script;
 mod spectest;
 mod values;
 

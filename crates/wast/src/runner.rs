@@ -15,6 +15,7 @@
 //! refused only the refusal counts, as every implementation words it in its own way; for modules that do not
 //! link, the error has to contain the script's words.
 
+use crate::script::Script;
 use crate::values;
 use crate::{Failure, Options, Report, Skip, modules, spectest};
 use selvedge::{Error, Exception, Instance, Linker, Module, SharedMemory, Store, Trap, Val};
@@ -25,7 +26,7 @@ use std::thread::{self, ScopedJoinHandle};
 use wast::lexer::Lexer;
 use wast::parser::{self, ParseBuffer};
 use wast::token::{Id, Span};
-use wast::{QuoteWat, Wast, WastDirective, WastExecute, WastInvoke, WastThread, Wat};
+use wast::{QuoteWat, WastDirective, WastExecute, WastInvoke, WastThread, Wat};
 
 /// Why a command did not pass.
 pub(crate) enum Stop {
@@ -156,7 +157,7 @@ impl WastRunner {
         let mut lexer = Lexer::new(text);
         lexer.allow_confusing_unicode(true); // names.wast is made of it
         let buffer = ParseBuffer::new_with_lexer(lexer)?;
-        let script = parser::parse::<Wast<'_>>(&buffer)?;
+        let script = parser::parse::<Script<'_>>(&buffer)?;
         self.run_directives(name, text, script.directives, report);
         Ok(())
     }

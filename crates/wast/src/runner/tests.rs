@@ -345,3 +345,20 @@ fn failures_in_threads_and_unknown_threads_are_reported() {
     assert_eq!(lines, [2, 4], "{report:?}");
     assert_eq!(report.passed, 4);
 }
+
+#[test]
+fn a_script_may_begin_with_any_command() {
+    let report = run(
+        r#"(thread $T (module (@custom "c" "x") (func (export "f") (result i32) (i32.const 1)))
+            (assert_return (invoke "f") (i32.const 1)))
+        (module (func (export "f") (result i32) (i32.const 2)))
+        (assert_return (invoke "f") (i32.const 2))
+        (wait $T)"#,
+    );
+    assert_eq!((report.passed, report.failed.as_slice()), (6, [].as_slice()));
+    let report = run("(wait $T) (module)");
+    assert_eq!((report.passed, only_failure(&report).0), (1, 1), "{report:?}");
+    // Fields of a module are still one.
+    let report = run(r#"(func (export "f"))"#);
+    assert_eq!((report.passed, report.failed.as_slice()), (1, [].as_slice()));
+}
