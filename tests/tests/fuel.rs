@@ -1,7 +1,8 @@
 //! Fuel: yields are exactly what arithmetic says, and what is left is exact after every way to stop.
 
 use selvedge::{
-    Caller, Config, Engine, Error, FuelCosts, FuelPolicy, Instance, Linker, Module, Result, Store, Trap,
+    Caller, Config, Engine, Error, FuelCosts, FuelPolicy, Instance, Linker, MemoryStyle, Module, OptLevel,
+    Result, Store, Trap,
 };
 use selvedge_tests::{Wakes, drive};
 use std::num::{NonZeroU32, NonZeroU64};
@@ -387,5 +388,43 @@ fn the_dearest_straight_code_is_counted_exactly() -> Result<()> {
     store.set_fuel(30_000_000)?;
     assert_eq!(instance.call::<i32, i32>(&mut store, "f", 1)?, 1);
     assert_eq!(30_000_000 - store.get_fuel()?, ENTRY + 1 + 100_000 * 255);
+    Ok(())
+}
+
+/// A bulk operation returns to the instruction behind it, which may be an access that faults itself: which of the two trapped is not told by
+/// the address alone.
+#[test]
+fn a_trap_of_a_bulk_operation_is_not_taken_for_one_of_the_access_behind_it() -> Result<()> {
+    let text = r#"(module (memory 1) (func (export "f") (param $at i32) (param $count i32) (result i32) (local i64)
+        (i32.load (local.get $at))
+        (memory.copy (local.get $count) (local.get $count) (local.get $count))
+        (i64.store16 offset=3 (local.get $at) (local.get 2))))"#;
+    // The copy does not fit; the store does not: units spent, and how far behind the copy the operator lies.
+    for (at, count, units) in [(38_804, 38_804, 7), (65_532, 5, 10)] {
+        let mut offsets = Vec::new();
+        for style in [MemoryStyle::Reserved, MemoryStyle::Bounded] {
+            for level in [OptLevel::Speed, OptLevel::None] {
+                let engine = Engine::new(Config::new().fuel(true).memory_style(style).opt_level(level))?;
+                let module = Module::new(&engine, text)?;
+                let mut store = Store::new(&engine, ());
+                store.set_fuel(1_000)?;
+                let instance = Instance::new(&mut store, &module, &[])?;
+                let error = instance.call::<(i32, i32), i32>(&mut store, "f", (at, count));
+                let error = error.expect_err("out of bounds");
+                assert_eq!(error.downcast_ref::<Trap>(), Some(&Trap::MemoryOutOfBounds));
+                assert_eq!(
+                    1_000 - store.get_fuel()?,
+                    units,
+                    "{style:?}, {level:?}, {count} bytes"
+                );
+                let frames = error.backtrace().expect("frames");
+                offsets.push(frames.frames()[0].wasm_offset());
+            }
+        }
+        assert!(
+            offsets[0].is_some() && offsets.iter().all(|offset| *offset == offsets[0]),
+            "{offsets:?}"
+        );
+    }
     Ok(())
 }

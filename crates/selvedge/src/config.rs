@@ -240,7 +240,11 @@ impl Config {
     /// Whether every operator that computes a NaN computes the canonical one, with a clear sign: then what guests compute is the same on every
     /// processor, to the bit. Without it the specification leaves sign and payload open, and this processor's are taken. Default: no.
     ///
-    /// Cost: a comparison and a selection for each operator on floats.
+    /// NaNs that are no results stay as they are: constants, what is loaded, reinterpreted or passed by the host; and what operators only choose or
+    /// change the sign of (`select`, `neg`, `abs`, `copysign`, `pmin`, `pmax`).
+    ///
+    /// Cost: a comparison and a selection for each operator on floats. The kernels of `benches`, on x86-64: nbody, which does little else, takes
+    /// 3.1 times as long, matmul 2.1 times, code without floats the same. Fuel is the same.
     #[doc(alias = "cranelift_nan_canonicalization")]
     pub fn canonical_nans(&mut self, on: bool) -> &mut Config {
         self.canonical_nans = on;

@@ -272,6 +272,7 @@ fn is_trampoline(pc: usize) -> bool {
 fn leave_guest(store: &mut VMStoreContext, trap: TrapCode, fault: &Fault, context: &mut libc::ucontext_t) {
     store.trap_code = trap as u32;
     store.trap_pc = fault.registers.pc;
+    store.trap_is_fault = true;
     store.trap_fp = fault.registers.fp;
     store.trap_fuel = fault.registers.fuel;
     store.fault_address = fault.address;

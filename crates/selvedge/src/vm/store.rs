@@ -53,8 +53,10 @@ pub(crate) struct VMStoreContext {
     pub(crate) link: usize,
     /// Frame record at which the innermost activation left the guest for the host.
     pub(crate) guest_fp: usize,
-    /// Why the guest was left by a trap; the four fields after it belong to that trap.
+    /// Why the guest was left by a trap; the five fields after it belong to that trap.
     pub(crate) trap_code: u32,
+    /// Whether `trap_pc` is the instruction that faulted: else a call returns to it, perhaps the one before such an instruction.
+    pub(crate) trap_is_fault: bool,
     pub(crate) trap_pc: usize,
     pub(crate) trap_fp: usize,
     pub(crate) fault_address: usize,
@@ -194,6 +196,7 @@ impl StoreVm {
                 link: 0,
                 guest_fp: 0,
                 trap_code: 0,
+                trap_is_fault: false,
                 trap_pc: 0,
                 trap_fp: 0,
                 fault_address: 0,

@@ -15,6 +15,7 @@ impl StoreVm {
     pub(crate) fn set_trap(&mut self, trap: Trap, site: usize, frame: usize) {
         self.cx.trap_code = trap as u32;
         self.cx.trap_pc = site;
+        self.cx.trap_is_fault = false;
         self.cx.trap_fp = frame;
         self.cx.trap_fuel = self.cx.fuel;
     }
@@ -36,10 +37,11 @@ impl StoreVm {
 pub(crate) fn take(store: &mut StoreVm) -> Error {
     let trap = Trap::from_code(store.cx.trap_code).unwrap_or(Trap::Unreachable);
     let pc = store.cx.trap_pc;
+    let is_fault = std::mem::take(&mut store.cx.trap_is_fault);
     if store.engine.fuel() {
-        store.cx.fuel = store.cx.trap_fuel - i64::from(pending_fuel(pc));
+        store.cx.fuel = store.cx.trap_fuel - i64::from(pending_fuel(pc, is_fault));
     }
-    let backtrace = walk(store, Some(pc), store.cx.trap_fp);
+    let backtrace = walk(store, Some((pc, is_fault)), store.cx.trap_fp);
     Error::trap(trap, Some(backtrace))
 }
 
@@ -58,16 +60,18 @@ pub(crate) fn add_backtrace(store: &mut StoreVm, error: &mut Error) {
     error.set_backtrace(|| walk(store, None, store.cx.guest_fp));
 }
 
-/// Units spent at a site but not yet subtracted from the register.
-fn pending_fuel(pc: usize) -> u32 {
+/// Units spent at a site but not yet subtracted from the register. A call may return to an instruction that faults: an address alone does not
+/// tell which of the two it is.
+fn pending_fuel(pc: usize, is_fault: bool) -> u32 {
     let Some((code, offset)) = code_at(pc) else {
         return 0;
     };
     let image = code.image();
-    let fault = image.fault_site(offset).map(|site| site.fuel);
-    fault
-        .or_else(|| image.call_site(offset).map(|site| site.fuel))
-        .unwrap_or(0)
+    let fuel = match is_fault {
+        true => image.fault_site(offset).map(|site| site.fuel),
+        false => image.call_site(offset).map(|site| site.fuel),
+    };
+    fuel.unwrap_or(0)
 }
 
 /// The module that an address of guest code lies in, and the offset in its text.
@@ -82,28 +86,24 @@ pub(crate) fn code_at(pc: usize) -> Option<(Arc<ModuleCode>, u32)> {
 fn frame_at(pc: usize, is_return: bool) -> Option<FrameInfo> {
     let (code, offset) = code_at(pc)?;
     let function = code.image().function_at(offset - u32::from(is_return))?;
-    let fault = || code.image().fault_site(offset).map(|site| site.wasm);
-    let wasm = code
-        .image()
-        .call_site(offset)
-        .map(|site| site.wasm)
-        .or_else(fault);
+    let wasm = match is_return {
+        true => code.image().call_site(offset).map(|site| site.wasm),
+        false => code.image().fault_site(offset).map(|site| site.wasm),
+    };
     Some(FrameInfo::new(code, function, wasm))
 }
 
-/// The frames of all activations, innermost first; `pc` is where the innermost one stopped, if that is not a call.
-fn walk(store: &StoreVm, pc: Option<usize>, fp: usize) -> WasmBacktrace {
+/// The frames of all activations, innermost first; `pc` is where the innermost one stopped, if that is not a call of the host, and whether it is
+/// what faulted.
+fn walk(store: &StoreVm, pc: Option<(usize, bool)>, fp: usize) -> WasmBacktrace {
     let cap = store.engine.config().max_backtrace_frames;
     let mut frames = Frames::new(cap);
     if cap == 0 {
         return WasmBacktrace::new(frames.kept, 0); // who keeps none does not pay for the walk
     }
-    if let Some(pc) = pc {
+    if let Some((pc, is_fault)) = pc {
         // A cold call's return address may be the first byte after its function: ask for the byte before.
-        frames.push(
-            pc,
-            code_at(pc).is_some_and(|(code, at)| code.image().call_site(at).is_some()),
-        );
+        frames.push(pc, !is_fault);
     }
     for frame in frames::segments(store, fp).flatten() {
         if frames.is_full() {
