@@ -9,10 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [path, seed] = arguments.as_slice() else {
         return Err("expected a module and a seed".into());
     };
-    let case = Case {
-        wasm: wat::parse_file(path)?,
-        seed: number(seed)?,
-    };
+    let case = Case::new(wat::parse_file(path)?, number(seed)?);
     match run_case(&case) {
         Outcome::Differs(difference) => println!("{difference}"),
         outcome => println!("{outcome:?}"),

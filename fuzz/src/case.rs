@@ -1,12 +1,31 @@
 //! What is compared: a module and a seed.
 
+use crate::value::Value;
+
 /// A module, and the seed of all that is done with it.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// The module's bytes. Its imports are of [`generate::IMPORTS`](crate::generate::IMPORTS).
+    /// The module's bytes. Its imports are of [`generate::IMPORTS`](crate::generate::IMPORTS), or what its script says.
     pub wasm: Vec<u8>,
     /// Chooses the setups and the arguments.
     pub seed: u64,
+    /// Where the module is from a script: what the script says of it.
+    pub script: Option<Script>,
+}
+
+/// What belongs to a module of a script. It may run for ever: then it is stopped, and compared up to there.
+#[derive(Clone, Debug, Default)]
+pub struct Script {
+    /// Modules that it imports from, by name, each after those that it imports from itself. `spectest` is not among them.
+    pub libraries: Vec<(String, Vec<u8>)>,
+    /// Exported functions that most calls are of.
+    pub focus: Vec<String>,
+    /// And those that the others are of. None: any.
+    pub others: Vec<String>,
+    /// Calls that the script makes: arguments to take, changed or not.
+    pub calls: Vec<(String, Vec<Value>)>,
+    /// Whether NaNs are the engine's to make alike: the module sees their bits.
+    pub exact_nans: bool,
 }
 
 /// One way to run Selvedge.
@@ -35,6 +54,34 @@ impl Case {
     /// The module as text.
     pub fn text(&self) -> String {
         wasmprinter::print_bytes(&self.wasm).unwrap_or_else(|error| error.to_string())
+    }
+
+    /// A case of a random module.
+    pub fn new(wasm: Vec<u8>, seed: u64) -> Case {
+        Case {
+            wasm,
+            seed,
+            script: None,
+        }
+    }
+
+    /// Whether engines are to make NaNs canonical.
+    pub fn exact_nans(&self) -> bool {
+        self.script.as_ref().is_some_and(|script| script.exact_nans)
+    }
+
+    /// The setup to run beside [`Setup::Metered`].
+    pub fn setup_beside_metered(&self) -> Setup {
+        use Setup::*;
+        [Plain, Yielding, Waiting, Bounded][(self.seed % 4) as usize]
+    }
+
+    /// All that the case is run in.
+    pub fn all_setups(&self) -> Vec<Setup> {
+        match &self.script {
+            Some(_) => vec![Setup::Metered, self.setup_beside_metered()],
+            None => self.setups().to_vec(),
+        }
     }
 
     /// The two setups to run.

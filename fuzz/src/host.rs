@@ -6,9 +6,31 @@ use crate::value::{Type, Value};
 /// How deep guests may be called from host functions.
 const MAX_DEPTH: u32 = 6;
 
-/// The data of a store. `F` is an engine's function.
+/// What a memory and a table of a script's module may grow to.
+pub const MAX_MEMORY_BYTES: usize = 4 << 20;
+pub const MAX_TABLE_ELEMENTS: usize = 2_000;
+
+/// The functions of `spectest`, which return nothing.
+pub const SPECTEST_FUNCTIONS: [(&str, &[Type]); 7] = [
+    ("print", &[]),
+    ("print_i32", &[Type::I32]),
+    ("print_i64", &[Type::I64]),
+    ("print_f32", &[Type::F32]),
+    ("print_f64", &[Type::F64]),
+    ("print_i32_f32", &[Type::I32, Type::F32]),
+    ("print_f64_f64", &[Type::F64, Type::F64]),
+];
+/// The globals of `spectest`, which nobody sets.
+pub const SPECTEST_GLOBALS: [(&str, Value); 4] = [
+    ("global_i32", Value::I32(666)),
+    ("global_i64", Value::I64(666)),
+    ("global_f32", Value::F32(0x4426_a666)),
+    ("global_f64", Value::F64(0x4084_d4cc_cccc_cccd)),
+];
+
+/// The data of a store. `F` is an engine's function, `L` its limiter.
 #[derive(Debug)]
-pub struct Host<F> {
+pub struct Host<F, L> {
     calls: u64,
     hash: u64,
     depth: u32,
@@ -16,21 +38,24 @@ pub struct Host<F> {
     pub functions: Vec<(F, Vec<Type>)>,
     /// Whether functions that can wait do.
     pub may_wait: bool,
+    /// For modules of scripts, which may ask for much.
+    pub limits: L,
 }
 
-impl<F> Default for Host<F> {
-    fn default() -> Host<F> {
+impl<F, L: Default> Default for Host<F, L> {
+    fn default() -> Host<F, L> {
         Host {
             calls: 0,
             hash: 0,
             depth: 0,
             functions: Vec::new(),
             may_wait: false,
+            limits: L::default(),
         }
     }
 }
 
-impl<F: Clone> Host<F> {
+impl<F: Clone, L> Host<F, L> {
     /// Calls since the start, and a hash of their arguments in order.
     pub fn seen(&self) -> (u64, u64) {
         (self.calls, self.hash)

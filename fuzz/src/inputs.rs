@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 /// How long, in seconds: `SELVEDGE_FUZZ_SECONDS`, or this.
 const DEFAULT_SECONDS: u64 = 5;
+/// Whether the number of each input is printed before it is used, by which to find the one that kills the process.
+const NAMES: &str = "SELVEDGE_FUZZ_NAMES";
 /// The number of the first input: `SELVEDGE_FUZZ_SEED`, or this.
 const DEFAULT_SEED: u64 = 1;
 
@@ -16,6 +18,7 @@ pub struct Inputs {
     first: u64,
     next: u64,
     deadline: Instant,
+    says_names: bool,
 }
 
 impl Inputs {
@@ -31,6 +34,7 @@ impl Inputs {
             first,
             next: first,
             deadline: Instant::now() + Duration::from_secs(seconds),
+            says_names: std::env::var_os(NAMES).is_some(),
         }
     }
 }
@@ -44,6 +48,9 @@ impl Iterator for Inputs {
         }
         let seed = self.next;
         self.next += 1;
+        if self.says_names {
+            eprintln!("input {seed}");
+        }
         Some((seed, bytes_of(seed)))
     }
 }

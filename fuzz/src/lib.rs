@@ -1,4 +1,5 @@
-//! Differential fuzzing: Selvedge beside `wasmi` and `wasmtime`, over modules that `wasm-smith` makes of bytes.
+//! Differential fuzzing: Selvedge beside `wasmi` and `wasmtime`, over modules that `wasm-smith` makes of bytes, and over changed modules of the
+//! specification's scripts ([`mutants`]).
 //!
 //! ```text
 //!   bytes -> generate: Case { wasm, seed } --+--> ours (two setups) ---------------+
@@ -25,19 +26,27 @@
 #![warn(missing_docs)]
 
 pub mod case;
+mod change;
 pub mod corpus;
 pub mod decode;
 pub mod generate;
 pub mod guest;
 mod host;
 pub mod inputs;
+pub mod mutants;
 mod mutate;
+mod operators;
 pub mod ours;
+mod parts;
+mod rewrite;
 pub mod rival;
+pub mod scripts;
+mod sections;
 pub mod trace;
 pub mod value;
 #[cfg(feature = "wasmtime")]
 mod wasmtime_rival;
+mod watchdog;
 
 use case::{Case, Setup};
 use trace::{Difference, Trace};
@@ -94,11 +103,11 @@ pub fn run(data: &[u8]) -> Outcome {
 
 /// Compares the engines over one case.
 pub fn run_case(case: &Case) -> Outcome {
-    let Some(expected) = rival::run(case) else {
+    let Some(expected) = rival::run(case, usize::MAX) else {
         return Outcome::Skipped;
     };
     let traces = case.setups().map(|setup| ours::run(case, setup));
-    let second = match with_wasmtime(case, &traces, true) {
+    let second = match with_wasmtime(case, &traces, true, usize::MAX) {
         Ok(compared) => compared,
         Err(difference) => return Outcome::Differs(difference.of_case(case)),
     };
@@ -110,13 +119,19 @@ pub fn run_case(case: &Case) -> Outcome {
 }
 
 /// Compares with `wasmtime`, fuel too where `fuel` says so. Nothing without the feature, or where it refuses the module.
-fn with_wasmtime(case: &Case, ours: &[Trace], fuel: bool) -> Result<Option<Counts>, Box<Difference>> {
-    let Some(second) = wasmtime_trace(case) else {
+fn with_wasmtime(
+    case: &Case,
+    ours: &[Trace],
+    fuel: bool,
+    steps: usize,
+) -> Result<Option<Counts>, Box<Difference>> {
+    let Some(second) = wasmtime_trace(case, steps) else {
         return Ok(None);
     };
     let mut counts = Counts::default();
     for trace in ours {
         counts.add(trace::compare(&second, trace)?);
+        mutants::contradiction(trace, &second)?;
         if fuel && !generate::has_bulk_operators(&case.wasm) {
             trace::compare_fuel_of_calls(&second, trace)?;
         }
@@ -125,18 +140,18 @@ fn with_wasmtime(case: &Case, ours: &[Trace], fuel: bool) -> Result<Option<Count
 }
 
 #[cfg(feature = "wasmtime")]
-fn wasmtime_trace(case: &Case) -> Option<Trace> {
-    wasmtime_rival::run(case)
+fn wasmtime_trace(case: &Case, steps: usize) -> Option<Trace> {
+    wasmtime_rival::run(case, steps)
 }
 
 #[cfg(not(feature = "wasmtime"))]
-fn wasmtime_trace(_: &Case) -> Option<Trace> {
+fn wasmtime_trace(_: &Case, _: usize) -> Option<Trace> {
     None
 }
 
 /// Whether `wasmi` does the same a few times more.
 fn rival_repeats(case: &Case, expected: &Trace) -> bool {
-    let again = std::iter::repeat_with(|| rival::run(case)).take(REPEATS);
+    let again = std::iter::repeat_with(|| rival::run(case, usize::MAX)).take(REPEATS);
     let mut again = again.flatten();
     again.all(|trace| trace::compare(expected, &trace).is_ok())
 }
@@ -151,7 +166,7 @@ pub fn run_exceptions(data: &[u8]) -> Outcome {
     let plain = ours::run(&case, Setup::Plain);
     let others = [Setup::Metered, Setup::Yielding].map(|setup| ours::run(&case, setup));
     let compared = compare_all(&plain, &others);
-    match compared.and_then(|counts| with_wasmtime(&case, &[plain], false).map(|_| counts)) {
+    match compared.and_then(|counts| with_wasmtime(&case, &[plain], false, usize::MAX).map(|_| counts)) {
         Ok(counts) => Outcome::Agreed(counts),
         Err(difference) => Outcome::Differs(difference.of_case(&case)),
     }

@@ -10,12 +10,9 @@
 //!   bytes      a bit, a byte, a number too large, a piece removed or doubled, the end cut off
 //! ```
 
+use crate::sections::{CODE, Pieces, bodies, push_number, push_sized};
 use arbitrary::{Result, Unstructured};
 
-/// A module's first eight bytes.
-const HEADER_BYTES: usize = 8;
-/// The code section. Spec: core/binary/modules, sections.
-const CODE: u8 = 10;
 /// One more than the greatest section that the specification or a proposal knows.
 const SECTION_IDS: u8 = 15;
 /// The most that a doubled piece adds.
@@ -49,52 +46,6 @@ pub fn mutate(module: &[u8], other: &[u8], u: &mut Unstructured<'_>) -> Result<V
         }
     }
     Ok(bytes)
-}
-
-/// A section's id and contents.
-#[derive(Clone)]
-struct Section {
-    id: u8,
-    body: Vec<u8>,
-}
-
-/// A module in pieces.
-struct Pieces {
-    header: Vec<u8>,
-    sections: Vec<Section>,
-    /// What is behind the last whole section.
-    rest: Vec<u8>,
-}
-
-impl Pieces {
-    fn of(bytes: &[u8]) -> Pieces {
-        let (header, mut rest) = bytes.split_at(HEADER_BYTES.min(bytes.len()));
-        let mut sections = Vec::new();
-        while let [id, behind @ ..] = rest
-            && let Some((body, behind)) = sized(behind)
-        {
-            sections.push(Section {
-                id: *id,
-                body: body.to_vec(),
-            });
-            rest = behind;
-        }
-        Pieces {
-            header: header.to_vec(),
-            sections,
-            rest: rest.to_vec(),
-        }
-    }
-
-    fn join(&self) -> Vec<u8> {
-        let mut bytes = self.header.clone();
-        for section in &self.sections {
-            bytes.push(section.id);
-            push_sized(&mut bytes, &section.body);
-        }
-        bytes.extend(&self.rest);
-        bytes
-    }
 }
 
 fn change_sections(bytes: &[u8], other: &[u8], u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
@@ -160,20 +111,8 @@ fn change_in_code(bytes: &[u8], u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     Ok(pieces.join())
 }
 
-/// The count that a code section states, and its bodies, if they are whole.
-fn bodies(section: &[u8]) -> Option<(u32, Vec<Vec<u8>>)> {
-    let (count, mut rest) = number(section)?;
-    let mut bodies = Vec::new();
-    while !rest.is_empty() {
-        let (body, behind) = sized(rest)?;
-        bodies.push(body.to_vec());
-        rest = behind;
-    }
-    Some((count, bodies))
-}
-
 /// Changes plain bytes.
-fn edit(bytes: &mut Vec<u8>, u: &mut Unstructured<'_>) -> Result<()> {
+pub(crate) fn edit(bytes: &mut Vec<u8>, u: &mut Unstructured<'_>) -> Result<()> {
     if bytes.is_empty() {
         bytes.push(u.arbitrary()?);
         return Ok(());
@@ -195,53 +134,10 @@ fn edit(bytes: &mut Vec<u8>, u: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A number of 32 bits in LEB128, and what is behind it.
-fn number(bytes: &[u8]) -> Option<(u32, &[u8])> {
-    let mut value = 0_u64;
-    for (index, byte) in bytes.iter().take(5).enumerate() {
-        value |= u64::from(byte & 0x7f) << (7 * index);
-        if byte & 0x80 == 0 {
-            return Some((u32::try_from(value).ok()?, &bytes[index + 1..]));
-        }
-    }
-    None
-}
-
-fn push_number(bytes: &mut Vec<u8>, mut value: u32) {
-    while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-}
-
-/// What a size in front tells to take, and what is behind that.
-fn sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (size, rest) = number(bytes)?;
-    rest.split_at_checked(size as usize)
-}
-
-fn push_sized(bytes: &mut Vec<u8>, body: &[u8]) {
-    push_number(bytes, body.len() as u32);
-    bytes.extend(body);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::corpus::MODULES;
-
-    #[test]
-    fn a_module_taken_apart_and_joined_is_as_it_was() {
-        let module = wat::parse_str(r#"(module (memory 1) (func (param i32)) (func) (data "x"))"#);
-        let module = module.expect("well-formed");
-        let pieces = Pieces::of(&module);
-        assert!(pieces.sections.len() > 3 && pieces.rest.is_empty());
-        assert_eq!(pieces.join(), module);
-        let code = pieces.sections.iter().find(|section| section.id == CODE);
-        let (count, bodies) = bodies(&code.expect("it has functions").body).expect("it is whole");
-        assert_eq!((count, bodies.len()), (2, 2));
-    }
 
     #[test]
     fn a_module_is_changed_by_the_bytes_alone() {

@@ -2,36 +2,47 @@
 
 use crate::case::{Case, Setup};
 use crate::guest::{Export, Guest, drive, hash_bytes, hash_words};
-use crate::host::Host;
+use crate::host::{Host, MAX_MEMORY_BYTES, MAX_TABLE_ELEMENTS, SPECTEST_FUNCTIONS, SPECTEST_GLOBALS};
 use crate::trace::{End, State, Stop, Trace};
 use crate::value::{Type, Value};
+use crate::watchdog;
 use selvedge::{
     AsContextMut, Caller, Config, Engine, Error, Exception, Extern, ExternRef, ExternType, FuelPolicy, Func,
     FuncType, Global, GlobalType, HeapType, Instance, Linker, Memory, MemoryStyle, MemoryType, Module,
-    OptLevel, RefType, Result, Store, Table, TableType, Trap, V128, Val, ValType,
+    OptLevel, RefType, Result, Store, StoreLimits, StoreLimitsBuilder, Table, TableType, Trap, V128, Val,
+    ValType,
 };
 use std::num::NonZero;
 use std::pin::{Pin, pin};
 use std::sync::LazyLock;
 use std::task::{Context, Poll, Waker};
 
-type Data = Host<Func>;
+type Data = Host<Func, StoreLimits>;
 
 /// More than any case uses.
 const FUEL_UNITS: u64 = 1 << 40;
+/// What a module of a script may use: it is stopped then.
+pub const SCRIPT_FUEL_UNITS: u64 = 1 << 20;
 /// How often a setup with fuel yields: a prime, so that it is in any place.
 const YIELD_EVERY: NonZero<u64> = NonZero::new(997).unwrap();
 /// A call that was polled so often will never be ready.
 const MAX_POLLS: u32 = 10_000_000;
 
 /// Engines are made once: one has the process's stacks and trampolines.
-static ENGINES: LazyLock<[Engine; 5]> = LazyLock::new(|| {
+static ENGINES: [LazyLock<[Engine; 5]>; 2] =
+    [LazyLock::new(|| engines(false)), LazyLock::new(|| engines(true))];
+
+fn engines(exact_nans: bool) -> [Engine; 5] {
     use Setup::*;
     [Plain, Metered, Yielding, Waiting, Bounded].map(|setup| {
-        let engine = Engine::new(&config(setup));
+        let engine = Engine::new(config(setup).canonical_nans(exact_nans));
         engine.unwrap_or_else(|error| panic!("no engine for {setup:?}: {error:#}"))
     })
-});
+}
+
+fn engine_of(case: &Case, setup: Setup) -> &'static Engine {
+    &ENGINES[usize::from(case.exact_nans())][setup as usize]
+}
 
 fn config(setup: Setup) -> Config {
     let mut config = Config::new();
@@ -54,42 +65,75 @@ fn config(setup: Setup) -> Config {
 
 struct Ours {
     setup: Setup,
+    /// What fuel there was at first.
+    fuel_units: u64,
+    libraries: Vec<(String, Module)>,
     module: Module,
     linker: Linker<Data>,
     store: Store<Data>,
     exports: Vec<(String, Extern)>,
+    /// Of the host's functions.
+    names: Vec<String>,
 }
 
 /// What the case does there.
 pub fn run(case: &Case, setup: Setup) -> Trace {
     let who = format!("selvedge {setup:?}");
     match Ours::new(case, setup) {
-        Ok(mut ours) => drive(who, &mut ours, case.seed),
+        Ok(mut ours) => drive(who, &mut ours, case, usize::MAX),
         Err(error) => panic!("selvedge refuses a module that wasmi takes: {error:#}"),
     }
 }
 
+/// What a script's module does there in so many steps.
+///
+/// # Errors
+/// It is refused.
+pub fn run_script(case: &Case, setup: Setup, steps: usize) -> Result<Trace> {
+    let who = match case.exact_nans() {
+        true => format!("selvedge {setup:?}, canonical NaNs"),
+        false => format!("selvedge {setup:?}"),
+    };
+    let mut ours = Ours::new(case, setup)?;
+    let _watched = watchdog::watch(ours.store.interrupt_handle()?);
+    Ok(drive(who, &mut ours, case, steps))
+}
+
 impl Ours {
     fn new(case: &Case, setup: Setup) -> Result<Ours> {
-        let engine = &ENGINES[setup as usize];
+        let engine = engine_of(case, setup);
         let module = Module::new(engine, &case.wasm)?;
         let mut store = Store::new(engine, Data::default());
+        let fuel_units = match (&case.script, setup) {
+            (Some(_), Setup::Metered) => SCRIPT_FUEL_UNITS,
+            _ => FUEL_UNITS,
+        };
         if engine_has_fuel(setup) {
-            store.set_fuel(FUEL_UNITS)?;
+            store.set_fuel(fuel_units)?;
         }
         let mut linker = Linker::new(engine);
-        define_items(&mut linker, &mut store)?;
-        define_functions(&mut linker)?;
-        match setup.is_async() {
-            true => define_waiting_functions(&mut linker)?,
-            false => define_plain_functions(&mut linker)?,
+        let mut libraries = Vec::new();
+        match &case.script {
+            Some(script) => {
+                let limits = StoreLimitsBuilder::new().memory_bytes(MAX_MEMORY_BYTES as u64);
+                store.data_mut().limits = limits.table_elements(MAX_TABLE_ELEMENTS as u64).build();
+                store.limiter(|data| &mut data.limits);
+                define_spectest(&mut linker, &mut store)?;
+                for (name, wasm) in &script.libraries {
+                    libraries.push((name.clone(), Module::new(engine, wasm)?));
+                }
+            }
+            None => define_host(&mut linker, &mut store, setup)?,
         }
         Ok(Ours {
             setup,
+            fuel_units,
+            libraries,
             module,
             linker,
             store,
             exports: Vec::new(),
+            names: Vec::new(),
         })
     }
 
@@ -107,12 +151,34 @@ impl Ours {
         set.unwrap_or_else(|error| panic!("a policy is refused: {error:#}"));
     }
 
+    /// Fuel may run out where there is little.
+    fn end_of(&self, error: &Error) -> End {
+        let is_unpaid = error.downcast_ref::<Trap>() == Some(&Trap::OutOfFuel);
+        match is_unpaid && self.fuel_units == SCRIPT_FUEL_UNITS {
+            true => End::Stopped(Stop::Unpaid),
+            false => end_of(error),
+        }
+    }
+
+    /// Makes the modules that the case's imports from.
+    fn link(&mut self) -> Result<()> {
+        for (name, module) in &self.libraries {
+            let instance = self.linker.instantiate(&mut self.store, module)?;
+            self.linker.instance(&mut self.store, name, instance)?;
+        }
+        Ok(())
+    }
+
     fn list_exports(&mut self, instance: Instance) {
         let mut exports = instance.exports(&mut self.store);
         exports.sort_by(|a, b| a.0.cmp(&b.0));
-        let funcs = exports.iter().filter_map(|(_, item)| item.clone().into_func());
-        let funcs = funcs.map(|func| (func, params_of(&func.ty(&self.store))));
-        self.store.data_mut().functions = funcs.collect();
+        let funcs = exports.iter().filter_map(|(name, item)| {
+            let func = item.clone().into_func()?;
+            Some((name.clone(), (func, params_of(&func.ty(&self.store))?)))
+        });
+        let (names, funcs) = funcs.unzip();
+        self.names = names;
+        self.store.data_mut().functions = funcs;
         self.exports = exports;
     }
 }
@@ -126,24 +192,22 @@ impl Guest for Ours {
         self.store.data_mut().functions.clear();
         self.exports.clear();
         self.set_waiting(false);
-        let made = self.linker.instantiate(&mut self.store, &self.module);
+        let made = self
+            .link()
+            .and_then(|()| self.linker.instantiate(&mut self.store, &self.module));
         self.set_waiting(true);
         match made {
             Ok(instance) => {
                 self.list_exports(instance);
                 End::Returned(Vec::new())
             }
-            Err(error) => end_of(&error),
+            Err(error) => self.end_of(&error),
         }
     }
 
     fn functions(&self) -> Vec<Export> {
-        let names = self
-            .exports
-            .iter()
-            .filter(|(_, item)| item.clone().into_func().is_some());
         let types = self.store.data().functions.iter().map(|(_, types)| types.clone());
-        names.map(|(name, _)| name.clone()).zip(types).collect()
+        self.names.iter().cloned().zip(types).collect()
     }
 
     fn call(&mut self, index: usize, params: &[Value]) -> End {
@@ -154,7 +218,7 @@ impl Guest for Ours {
         };
         match results {
             Ok(results) => End::Returned(results),
-            Err(error) => end_of(&error),
+            Err(error) => self.end_of(&error),
         }
     }
 
@@ -188,12 +252,15 @@ impl Guest for Ours {
 
     fn fuel_used(&self) -> Option<u64> {
         let left = self.store.get_fuel().ok()?;
-        Some(FUEL_UNITS - left)
+        Some(self.fuel_units - left)
     }
 }
 
 fn is_null(value: Option<Val>) -> bool {
-    matches!(value, Some(Val::FuncRef(None) | Val::ExternRef(None)))
+    matches!(
+        value,
+        Some(Val::FuncRef(None) | Val::ExternRef(None) | Val::ExnRef(None))
+    )
 }
 
 fn define_items(linker: &mut Linker<Data>, store: &mut Store<Data>) -> Result<()> {
@@ -207,6 +274,53 @@ fn define_items(linker: &mut Linker<Data>, store: &mut Store<Data>) -> Result<()
     linker.define("host", "constant", constant)?;
     linker.define("host", "variable", variable)?;
     Ok(())
+}
+
+fn define_host(linker: &mut Linker<Data>, store: &mut Store<Data>, setup: Setup) -> Result<()> {
+    define_items(linker, store)?;
+    define_functions(linker)?;
+    match setup.is_async() {
+        true => define_waiting_functions(linker),
+        false => define_plain_functions(linker),
+    }
+}
+
+/// What every script may import.
+fn define_spectest(linker: &mut Linker<Data>, store: &mut Store<Data>) -> Result<()> {
+    let memory = Memory::new(&mut *store, MemoryType::new(1, Some(2)))?;
+    linker.define("spectest", "memory", memory)?;
+    let ty = TableType::new(RefType::FUNCREF, 10, Some(20));
+    let table = Table::new(&mut *store, ty, Val::FuncRef(None))?;
+    linker.define("spectest", "table", table)?;
+    for (name, value) in SPECTEST_GLOBALS {
+        let value = to_val(store, value)?;
+        let global = Global::new(&mut *store, global_type(value.ty(), false), value)?;
+        linker.define("spectest", name, global)?;
+    }
+    for (name, types) in SPECTEST_FUNCTIONS {
+        let ty = FuncType::new(types.iter().map(|ty| val_type(*ty)), []);
+        linker.func_new("spectest", name, ty, |mut caller, params, _| {
+            let seen = params
+                .iter()
+                .map(|value| from_val(&caller, *value))
+                .collect::<Vec<_>>();
+            caller.data_mut().note(&seen);
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn val_type(ty: Type) -> ValType {
+    match ty {
+        Type::I32 => ValType::I32,
+        Type::I64 => ValType::I64,
+        Type::F32 => ValType::F32,
+        Type::F64 => ValType::F64,
+        Type::V128 => ValType::V128,
+        Type::Func => ValType::FUNCREF,
+        Type::Extern => ValType::EXTERNREF,
+    }
 }
 
 fn global_type(content: ValType, mutable: bool) -> GlobalType {
@@ -337,8 +451,12 @@ fn prepare(
         .map(|value| to_val(store, *value))
         .collect::<Result<_>>()?;
     let ty = func.ty(&*store);
-    let results = ty.results().iter().map(|ty| Val::default_for(*ty));
-    Ok((params, results.collect::<Result<_>>()?))
+    // A reference that is never null has no default; any value is overwritten.
+    let results = ty
+        .results()
+        .iter()
+        .map(|ty| Val::default_for(*ty).unwrap_or(Val::I32(0)));
+    Ok((params, results.collect()))
 }
 
 /// A future that is pending once.
@@ -371,7 +489,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 
 /// Whether references to exceptions cross the border to the host, for which there is no neutral value.
 pub fn takes_exceptions(case: &Case) -> bool {
-    let Ok(module) = Module::new(&ENGINES[0], &case.wasm) else {
+    let Ok(module) = Module::new(engine_of(case, Setup::Plain), &case.wasm) else {
         return false;
     };
     let is_exception = |ty: &ValType| {
@@ -385,16 +503,17 @@ pub fn takes_exceptions(case: &Case) -> bool {
     })
 }
 
-fn params_of(ty: &FuncType) -> Vec<Type> {
+/// Its parameters, if the host has a value of each type.
+fn params_of(ty: &FuncType) -> Option<Vec<Type>> {
     let neutral = |ty: &ValType| match ty {
-        ValType::I32 => Type::I32,
-        ValType::I64 => Type::I64,
-        ValType::F32 => Type::F32,
-        ValType::F64 => Type::F64,
-        ValType::V128 => Type::V128,
-        ValType::Ref(ty) if ty.heap_type().top() == HeapType::Func => Type::Func,
-        ValType::Ref(ty) if ty.heap_type().top() == HeapType::Extern => Type::Extern,
-        other => panic!("modules are made without values of type {other}"),
+        ValType::I32 => Some(Type::I32),
+        ValType::I64 => Some(Type::I64),
+        ValType::F32 => Some(Type::F32),
+        ValType::F64 => Some(Type::F64),
+        ValType::V128 => Some(Type::V128),
+        ty if *ty == ValType::FUNCREF => Some(Type::Func),
+        ty if *ty == ValType::EXTERNREF => Some(Type::Extern),
+        _ => None,
     };
     ty.params().iter().map(neutral).collect()
 }
@@ -410,6 +529,7 @@ fn to_val(store: &mut impl AsContextMut<Data = Data>, value: Value) -> Result<Va
         Value::Func(true) => Val::FuncRef(Some(store.as_context_mut().data().functions[0].0)),
         Value::Extern(None) => Val::ExternRef(None),
         Value::Extern(Some(value)) => Val::ExternRef(Some(ExternRef::new(store, value)?)),
+        Value::Opaque(_) => return Err(Error::msg("no argument")),
     })
 }
 
@@ -429,7 +549,8 @@ fn from_val(store: &impl selvedge::AsContext<Data = Data>, value: Val) -> Value 
             let data = value.data(store).ok().and_then(|data| data.downcast_ref());
             *data.expect("the host makes references to u32 only")
         })),
-        other => panic!("modules are made without values like {other:?}"),
+        Val::ExnRef(value) => Value::Opaque(value.is_some()),
+        other => panic!("no engine has values like {other:?}"),
     }
 }
 
@@ -452,6 +573,9 @@ fn end_of(error: &Error) -> End {
         Trap::IntegerOverflow | Trap::BadConversionToInteger => Stop::OverflowOrConversion,
         Trap::StackOverflow => Stop::StackOverflow,
         Trap::BadSignature => Stop::BadSignature,
+        Trap::NullReference => Stop::NullReference,
+        Trap::UnalignedAtomic => Stop::Unaligned,
+        Trap::ExpectedSharedMemory => Stop::NotShared,
         _ => Stop::Other,
     })
 }

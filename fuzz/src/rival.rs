@@ -2,59 +2,137 @@
 
 use crate::case::Case;
 use crate::guest::{Export, Guest, drive, hash_bytes, hash_words};
-use crate::host::Host;
+use crate::host::{Host, MAX_MEMORY_BYTES, MAX_TABLE_ELEMENTS, SPECTEST_FUNCTIONS, SPECTEST_GLOBALS};
 use crate::trace::{End, State, Stop, Trace};
 use crate::value::{Type, Value};
+use std::panic::AssertUnwindSafe;
 use std::sync::LazyLock;
 use wasmi::{
     AsContextMut, Caller, CompilationMode, Config, Engine, Error, Extern, ExternRef, F32, F64, Func,
     FuncType, Global, Instance, Linker, Memory, MemoryType, Module, Mutability, Nullable, Ref, RefType,
-    Store, Table, TableType, TrapCode, V128, Val, ValType,
+    Store, StoreLimits, StoreLimitsBuilder, Table, TableType, TrapCode, V128, Val, ValType,
 };
 
-type Data = Host<Func>;
+/// What a module of a script may use.
+const SCRIPT_FUEL_UNITS: u64 = crate::ours::SCRIPT_FUEL_UNITS;
 
-static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
+type Data = Host<Func, StoreLimits>;
+
+/// With fuel for modules of scripts, which may run for ever.
+static ENGINES: [LazyLock<Engine>; 2] = [LazyLock::new(|| engine(false)), LazyLock::new(|| engine(true))];
+
+fn engine(has_fuel: bool) -> Engine {
     let mut config = Config::default();
     config
         .compilation_mode(CompilationMode::Eager)
+        .consume_fuel(has_fuel)
         .set_max_recursion_depth(30_000)
         .set_max_stack_height(8 << 20)
         .wasm_wide_arithmetic(true)
         .wasm_custom_page_sizes(true);
     Engine::new(&config)
-});
+}
 
 struct Rival {
+    libraries: Vec<(String, Module)>,
     module: Module,
     linker: Linker<Data>,
     store: Store<Data>,
     instance: Option<Instance>,
     exports: Vec<(String, Extern)>,
+    /// Of the host's functions.
+    names: Vec<String>,
 }
 
 /// What the case does there. None where `wasmi` has no room for the module, or its translator panics, which it does now and then
 /// ("a register operand already exists on the stack").
-pub fn run(case: &Case) -> Option<Trace> {
-    let module = std::panic::catch_unwind(|| Module::new(&ENGINE, &case.wasm));
-    let module = module.ok()?.ok()?;
-    let mut store = Store::new(&ENGINE, Data::default());
-    let linker = linker(&mut store);
+pub fn run(case: &Case, steps: usize) -> Option<Trace> {
+    let engine = &ENGINES[usize::from(case.script.is_some())];
+    let module = compile(engine, &case.wasm)?;
+    let mut store = Store::new(engine, Data::default());
+    let mut libraries = Vec::new();
+    let linker = match &case.script {
+        Some(script) => {
+            for (name, wasm) in &script.libraries {
+                libraries.push((name.clone(), compile(engine, wasm)?));
+            }
+            spectest(&mut store)
+        }
+        None => linker(&mut store),
+    };
     let mut rival = Rival {
+        libraries,
         module,
         linker,
         store,
         instance: None,
         exports: Vec::new(),
+        names: Vec::new(),
     };
-    Some(drive("wasmi".to_owned(), &mut rival, case.seed))
+    Some(drive("wasmi".to_owned(), &mut rival, case, steps))
+}
+
+fn compile(engine: &Engine, wasm: &[u8]) -> Option<Module> {
+    let compile = AssertUnwindSafe(|| Module::new(engine, wasm));
+    std::panic::catch_unwind(compile).ok()?.ok()
+}
+
+/// What every script may import, and the limits that its modules are kept to.
+fn spectest(store: &mut Store<Data>) -> Linker<Data> {
+    let limits = StoreLimitsBuilder::new().memory_size(MAX_MEMORY_BYTES);
+    store.data_mut().limits = limits.table_elements(MAX_TABLE_ELEMENTS).build();
+    store.limiter(|data| &mut data.limits);
+    let set = store.set_fuel(SCRIPT_FUEL_UNITS);
+    set.unwrap_or_else(|error| panic!("wasmi's fuel: {error}"));
+    let mut linker = Linker::new(store.engine());
+    define_spectest(&mut linker, store).unwrap_or_else(|error| panic!("wasmi's imports: {error}"));
+    linker
+}
+
+fn define_spectest(linker: &mut Linker<Data>, store: &mut Store<Data>) -> Result<(), Error> {
+    let memory = Memory::new(&mut *store, MemoryType::new(1, Some(2)))?;
+    linker.define("spectest", "memory", memory)?;
+    let ty = TableType::new(RefType::Func, 10, Some(20));
+    let table = Table::new(&mut *store, ty, Ref::Func(Nullable::Null))?;
+    linker.define("spectest", "table", table)?;
+    for (name, value) in SPECTEST_GLOBALS {
+        let value = to_val(&mut *store, value);
+        let global = Global::new(&mut *store, value, Mutability::Const);
+        linker.define("spectest", name, global)?;
+    }
+    for (name, types) in SPECTEST_FUNCTIONS {
+        let ty = FuncType::new(types.iter().map(|ty| val_type(*ty)), []);
+        linker.func_new("spectest", name, ty, |mut caller, params, _| {
+            let seen = params
+                .iter()
+                .map(|value| from_val(&caller, value))
+                .collect::<Vec<_>>();
+            caller.data_mut().note(&seen);
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn val_type(ty: Type) -> ValType {
+    match ty {
+        Type::I32 => ValType::I32,
+        Type::I64 => ValType::I64,
+        Type::F32 => ValType::F32,
+        Type::F64 => ValType::F64,
+        Type::V128 => ValType::V128,
+        Type::Func => ValType::FuncRef,
+        Type::Extern => ValType::ExternRef,
+    }
 }
 
 impl Guest for Rival {
     fn instantiate(&mut self) -> End {
         self.store.data_mut().functions.clear();
         self.exports.clear();
-        let made = self.linker.instantiate_and_start(&mut self.store, &self.module);
+        let made = self
+            .link()
+            .and_then(|()| self.linker.instantiate_and_start(&mut self.store, &self.module));
         match made {
             Ok(instance) => {
                 self.instance = Some(instance);
@@ -66,11 +144,8 @@ impl Guest for Rival {
     }
 
     fn functions(&self) -> Vec<Export> {
-        let funcs = self.exports.iter().filter_map(|(name, item)| {
-            let types = params_of(&item.into_func()?.ty(&self.store));
-            Some((name.clone(), types))
-        });
-        funcs.collect()
+        let types = self.store.data().functions.iter().map(|(_, types)| types.clone());
+        self.names.iter().cloned().zip(types).collect()
     }
 
     fn call(&mut self, index: usize, params: &[Value]) -> End {
@@ -110,28 +185,40 @@ impl Guest for Rival {
     }
 
     fn fuel_used(&self) -> Option<u64> {
-        None
+        let left = self.store.get_fuel().ok()?;
+        Some(SCRIPT_FUEL_UNITS - left)
     }
 }
 
 impl Rival {
+    /// Makes the modules that the case's imports from.
+    fn link(&mut self) -> Result<(), Error> {
+        for (name, module) in &self.libraries {
+            let instance = self.linker.instantiate_and_start(&mut self.store, module)?;
+            self.linker.instance(&mut self.store, name, instance)?;
+        }
+        Ok(())
+    }
+
     fn list_exports(&mut self, instance: Instance) {
         let exports = instance.exports(&self.store);
         let mut exports = exports
             .map(|export| (export.name().to_owned(), export.into_extern()))
             .collect::<Vec<_>>();
         exports.sort_by(|a, b| a.0.cmp(&b.0));
-        let funcs = exports.iter().filter_map(|(_, item)| item.into_func());
-        let funcs = funcs
-            .map(|func| (func, params_of(&func.ty(&self.store))))
-            .collect();
+        let funcs = exports.iter().filter_map(|(name, item)| {
+            let func = item.into_func()?;
+            Some((name.clone(), (func, params_of(&func.ty(&self.store))?)))
+        });
+        let (names, funcs) = funcs.unzip();
+        self.names = names;
         self.store.data_mut().functions = funcs;
         self.exports = exports;
     }
 }
 
 fn linker(store: &mut Store<Data>) -> Linker<Data> {
-    let mut linker = Linker::new(&ENGINE);
+    let mut linker = Linker::new(store.engine());
     define_items(&mut linker, store).unwrap_or_else(|error| panic!("wasmi's imports: {error}"));
     define_functions(&mut linker).unwrap_or_else(|error| panic!("wasmi's imports: {error}"));
     linker
@@ -223,7 +310,7 @@ fn call(
     Ok(results.iter().map(|value| from_val(&store, value)).collect())
 }
 
-fn params_of(ty: &FuncType) -> Vec<Type> {
+fn params_of(ty: &FuncType) -> Option<Vec<Type>> {
     let neutral = |ty: &ValType| match ty {
         ValType::I32 => Type::I32,
         ValType::I64 => Type::I64,
@@ -233,7 +320,7 @@ fn params_of(ty: &FuncType) -> Vec<Type> {
         ValType::ExternRef => Type::Extern,
         ValType::V128 => Type::V128,
     };
-    ty.params().iter().map(neutral).collect()
+    Some(ty.params().iter().map(neutral).collect())
 }
 
 fn to_val(mut store: impl AsContextMut<Data = Data>, value: Value) -> Val {
@@ -247,6 +334,7 @@ fn to_val(mut store: impl AsContextMut<Data = Data>, value: Value) -> Val {
         Value::Func(true) => Val::FuncRef(Nullable::Val(store.as_context_mut().data().functions[0].0)),
         Value::Extern(None) => Val::ExternRef(Nullable::Null),
         Value::Extern(Some(value)) => Val::from(ExternRef::new(&mut store, value)),
+        Value::Opaque(_) => Val::ExternRef(Nullable::Null),
     }
 }
 
@@ -281,6 +369,7 @@ fn end_of(error: &Error) -> End {
         TrapCode::IntegerOverflow | TrapCode::BadConversionToInteger => Stop::OverflowOrConversion,
         TrapCode::StackOverflow => Stop::StackOverflow,
         TrapCode::BadSignature => Stop::BadSignature,
-        TrapCode::OutOfFuel | TrapCode::GrowthOperationLimited | TrapCode::OutOfSystemMemory => Stop::Other,
+        TrapCode::OutOfFuel => Stop::Unpaid,
+        TrapCode::GrowthOperationLimited | TrapCode::OutOfSystemMemory => Stop::Other,
     })
 }

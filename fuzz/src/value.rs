@@ -29,6 +29,8 @@ pub enum Value {
     Func(bool),
     /// Null or what the host put into it.
     Extern(Option<u32>),
+    /// Null or not, of a type that is no argument's.
+    Opaque(bool),
 }
 
 impl Value {
@@ -44,6 +46,49 @@ impl Value {
         Value::F64(if is_nan { 0x7ff8_0000_0000_0000 } else { bits })
     }
 
+    /// The type. None if it is no argument's.
+    pub fn ty(self) -> Option<Type> {
+        match self {
+            Value::I32(_) => Some(Type::I32),
+            Value::I64(_) => Some(Type::I64),
+            Value::F32(_) => Some(Type::F32),
+            Value::F64(_) => Some(Type::F64),
+            Value::V128(_) => Some(Type::V128),
+            Value::Func(_) => Some(Type::Func),
+            Value::Extern(_) => Some(Type::Extern),
+            Value::Opaque(_) => None,
+        }
+    }
+
+    /// An address near the end of a memory of few pages; of other types any argument.
+    pub fn near_an_edge(ty: Type, numbers: &mut Numbers) -> Value {
+        let word = numbers.next_u64();
+        let address = ((word % 4) << 16).wrapping_sub((word >> 8) & 0xf);
+        match ty {
+            Type::I32 => Value::I32(address as i32),
+            Type::I64 => Value::I64(address as i64),
+            _ => Value::argument(ty, numbers),
+        }
+    }
+
+    /// A value nearby: one more or less, another bit.
+    pub fn nearby(self, numbers: &mut Numbers) -> Value {
+        let word = numbers.next_u64();
+        let bit = word >> 8;
+        match (self, word % 3) {
+            (Value::I32(value), 0) => Value::I32(value.wrapping_add(1)),
+            (Value::I32(value), 1) => Value::I32(value.wrapping_sub(1)),
+            (Value::I32(value), _) => Value::I32(value ^ 1 << (bit % 32)),
+            (Value::I64(value), 0) => Value::I64(value.wrapping_add(1)),
+            (Value::I64(value), 1) => Value::I64(value.wrapping_sub(1)),
+            (Value::I64(value), _) => Value::I64(value ^ 1 << (bit % 64)),
+            (Value::F32(bits), _) => Value::F32(bits ^ 1 << (bit % 32)),
+            (Value::F64(bits), _) => Value::F64(bits ^ 1 << (bit % 64)),
+            (Value::V128(bits), _) => Value::V128(bits ^ 1 << (bit % 128)),
+            (other, _) => other,
+        }
+    }
+
     /// As a word of a hash.
     pub fn word(self) -> u64 {
         match self {
@@ -52,7 +97,7 @@ impl Value {
             Value::F32(bits) => bits.into(),
             Value::F64(bits) => bits,
             Value::V128(bits) => mix(bits as u64) ^ (bits >> 64) as u64,
-            Value::Func(is_some) => is_some.into(),
+            Value::Func(is_some) | Value::Opaque(is_some) => is_some.into(),
             Value::Extern(value) => value.map_or(0, |value| 1 + u64::from(value)),
         }
     }

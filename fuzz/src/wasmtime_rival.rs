@@ -4,25 +4,31 @@
 
 use crate::case::Case;
 use crate::guest::{Export, Guest, drive, hash_bytes, hash_words};
-use crate::host::Host;
+use crate::host::{Host, MAX_MEMORY_BYTES, MAX_TABLE_ELEMENTS, SPECTEST_FUNCTIONS, SPECTEST_GLOBALS};
 use crate::trace::{End, State, Stop, Trace};
 use crate::value::{Type, Value};
 use std::sync::LazyLock;
 use wasmtime::{
     AsContext, AsContextMut, Caller, Config, Engine, Error, Extern, ExternRef, Func, FuncType, Global,
     GlobalType, HeapType, Instance, Linker, Memory, MemoryType, Module, Mutability, Ref, RefType, Result,
-    Store, Table, TableType, ThrownException, Trap, V128, Val, ValType,
+    Store, StoreLimits, StoreLimitsBuilder, Table, TableType, ThrownException, Trap, V128, Val, ValType,
 };
 
-type Data = Host<Func>;
+type Data = Host<Func, StoreLimits>;
 
 /// More than any case uses: what is asked of `table.grow` is paid for, also in vain.
 const FUEL_UNITS: u64 = 1 << 62;
 
-static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
+/// What a module of a script may use: more than of ours, as bulk operations have other costs.
+const SCRIPT_FUEL_UNITS: u64 = 16 * crate::ours::SCRIPT_FUEL_UNITS;
+
+static ENGINES: [LazyLock<Engine>; 2] = [LazyLock::new(|| engine(false)), LazyLock::new(|| engine(true))];
+
+fn engine(exact_nans: bool) -> Engine {
     let mut config = Config::new();
     config
         .consume_fuel(true)
+        .cranelift_nan_canonicalization(exact_nans)
         .parallel_compilation(false)
         .relaxed_simd_deterministic(true)
         .wasm_backtrace_max_frames(None)
@@ -34,36 +40,116 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
         .wasm_tail_call(true)
         .wasm_wide_arithmetic(true);
     Engine::new(&config).unwrap_or_else(|error| panic!("wasmtime's engine: {error:#}"))
-});
+}
+
+fn engine_of(case: &Case) -> &'static Engine {
+    &ENGINES[usize::from(case.exact_nans())]
+}
 
 struct Rival {
+    libraries: Vec<(String, Module)>,
+    /// What fuel there was at first.
+    fuel_units: u64,
     module: Module,
     linker: Linker<Data>,
     store: Store<Data>,
     exports: Vec<(String, Extern)>,
+    /// Of the host's functions.
+    names: Vec<String>,
 }
 
 /// What the case does there. None if it refuses the module.
-pub fn run(case: &Case) -> Option<Trace> {
-    let module = Module::new(&ENGINE, &case.wasm).ok()?;
-    let mut store = Store::new(&ENGINE, Data::default());
-    let set = store.set_fuel(FUEL_UNITS);
+pub fn run(case: &Case, steps: usize) -> Option<Trace> {
+    let engine = engine_of(case);
+    let module = Module::new(engine, &case.wasm).ok()?;
+    let mut store = Store::new(engine, Data::default());
+    let fuel_units = match &case.script {
+        Some(_) => SCRIPT_FUEL_UNITS,
+        None => FUEL_UNITS,
+    };
+    let set = store.set_fuel(fuel_units);
     set.unwrap_or_else(|error| panic!("wasmtime's fuel: {error:#}"));
-    let linker = linker(&mut store);
+    let mut libraries = Vec::new();
+    let linker = match &case.script {
+        Some(script) => {
+            for (name, wasm) in &script.libraries {
+                libraries.push((name.clone(), Module::new(engine, wasm).ok()?));
+            }
+            spectest(&mut store)
+        }
+        None => linker(&mut store),
+    };
     let mut rival = Rival {
+        libraries,
         module,
         linker,
         store,
+        fuel_units,
         exports: Vec::new(),
+        names: Vec::new(),
     };
-    Some(drive("wasmtime".to_owned(), &mut rival, case.seed))
+    Some(drive("wasmtime".to_owned(), &mut rival, case, steps))
+}
+
+/// What every script may import, and the limits that its modules are kept to.
+fn spectest(store: &mut Store<Data>) -> Linker<Data> {
+    let limits = StoreLimitsBuilder::new().memory_size(MAX_MEMORY_BYTES);
+    store.data_mut().limits = limits.table_elements(MAX_TABLE_ELEMENTS).build();
+    store.limiter(|data| &mut data.limits);
+    let mut linker = Linker::new(store.engine());
+    define_spectest(&mut linker, store).unwrap_or_else(|error| panic!("wasmtime's imports: {error:#}"));
+    linker
+}
+
+fn define_spectest(linker: &mut Linker<Data>, store: &mut Store<Data>) -> Result<()> {
+    let memory = Memory::new(&mut *store, MemoryType::new(1, Some(2)))?;
+    linker.define(&mut *store, "spectest", "memory", memory)?;
+    let table = Table::new(
+        &mut *store,
+        TableType::new(RefType::FUNCREF, 10, Some(20)),
+        Ref::Func(None),
+    )?;
+    linker.define(&mut *store, "spectest", "table", table)?;
+    for (name, value) in SPECTEST_GLOBALS {
+        let value = to_val(&mut *store, value)?;
+        let ty = GlobalType::new(value.ty(&mut *store)?, Mutability::Const);
+        let global = Global::new(&mut *store, ty, value)?;
+        linker.define(&mut *store, "spectest", name, global)?;
+    }
+    for (name, types) in SPECTEST_FUNCTIONS {
+        let ty = FuncType::new(store.engine(), types.iter().map(|ty| val_type(*ty)), []);
+        linker.func_new("spectest", name, ty, |mut caller, params, _| {
+            let seen = params
+                .iter()
+                .map(|value| from_val(&caller, value))
+                .collect::<Vec<_>>();
+            caller.data_mut().note(&seen);
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn val_type(ty: Type) -> ValType {
+    match ty {
+        Type::I32 => ValType::I32,
+        Type::I64 => ValType::I64,
+        Type::F32 => ValType::F32,
+        Type::F64 => ValType::F64,
+        Type::V128 => ValType::V128,
+        Type::Func => ValType::FUNCREF,
+        Type::Extern => ValType::EXTERNREF,
+    }
 }
 
 impl Guest for Rival {
     fn instantiate(&mut self) -> End {
         self.store.data_mut().functions.clear();
         self.exports.clear();
-        match self.linker.instantiate(&mut self.store, &self.module) {
+        match self
+            .link()
+            .and_then(|()| self.linker.instantiate(&mut self.store, &self.module))
+        {
             Ok(instance) => {
                 self.list_exports(instance);
                 End::Returned(Vec::new())
@@ -73,11 +159,8 @@ impl Guest for Rival {
     }
 
     fn functions(&self) -> Vec<Export> {
-        let funcs = self.exports.iter().filter_map(|(name, item)| {
-            let types = params_of(&item.clone().into_func()?.ty(&self.store));
-            Some((name.clone(), types))
-        });
-        funcs.collect()
+        let types = self.store.data().functions.iter().map(|(_, types)| types.clone());
+        self.names.iter().cloned().zip(types).collect()
     }
 
     fn call(&mut self, index: usize, params: &[Value]) -> End {
@@ -118,21 +201,32 @@ impl Guest for Rival {
 
     fn fuel_used(&self) -> Option<u64> {
         let left = self.store.get_fuel().ok()?;
-        Some(FUEL_UNITS - left)
+        Some(self.fuel_units - left)
     }
 }
 
 impl Rival {
+    /// Makes the modules that the case's imports from.
+    fn link(&mut self) -> Result<()> {
+        for (name, module) in &self.libraries {
+            let instance = self.linker.instantiate(&mut self.store, module)?;
+            self.linker.instance(&mut self.store, name, instance)?;
+        }
+        Ok(())
+    }
+
     fn list_exports(&mut self, instance: Instance) {
         let exports = instance.exports(&mut self.store);
         let mut exports = exports
             .map(|export| (export.name().to_owned(), export.into_extern()))
             .collect::<Vec<_>>();
         exports.sort_by(|a, b| a.0.cmp(&b.0));
-        let funcs = exports.iter().filter_map(|(_, item)| item.clone().into_func());
-        let funcs = funcs
-            .map(|func| (func, params_of(&func.ty(&self.store))))
-            .collect();
+        let funcs = exports.iter().filter_map(|(name, item)| {
+            let func = item.clone().into_func()?;
+            Some((name.clone(), (func, params_of(&func.ty(&self.store))?)))
+        });
+        let (names, funcs) = funcs.unzip();
+        self.names = names;
         self.store.data_mut().functions = funcs;
         self.exports = exports;
     }
@@ -146,13 +240,12 @@ impl Rival {
     }
 }
 
-/// As Selvedge's adapter has it: references to exceptions are not looked at.
 fn is_null(value: Option<Ref>) -> bool {
-    matches!(value, Some(Ref::Func(None) | Ref::Extern(None)))
+    matches!(value, Some(Ref::Func(None) | Ref::Extern(None) | Ref::Exn(None)))
 }
 
 fn linker(store: &mut Store<Data>) -> Linker<Data> {
-    let mut linker = Linker::new(&ENGINE);
+    let mut linker = Linker::new(store.engine());
     define_items(&mut linker, store).unwrap_or_else(|error| panic!("wasmtime's imports: {error:#}"));
     define_functions(&mut linker).unwrap_or_else(|error| panic!("wasmtime's imports: {error:#}"));
     linker
@@ -202,7 +295,7 @@ fn define_functions(linker: &mut Linker<Data>) -> Result<()> {
     )?;
     linker.func_wrap("host", "again", again)?;
     let ty = FuncType::new(
-        &ENGINE,
+        linker.engine(),
         [ValType::EXTERNREF, ValType::FUNCREF],
         [ValType::FUNCREF, ValType::EXTERNREF],
     );
@@ -237,16 +330,19 @@ fn call(mut store: impl AsContextMut<Data = Data>, func: Func, params: &[Value])
     Ok(results.iter().map(|value| from_val(&store, value)).collect())
 }
 
-fn params_of(ty: &FuncType) -> Vec<Type> {
+/// Its parameters, if the host has a value of each type.
+fn params_of(ty: &FuncType) -> Option<Vec<Type>> {
     let neutral = |ty: ValType| match ty {
-        ValType::I32 => Type::I32,
-        ValType::I64 => Type::I64,
-        ValType::F32 => Type::F32,
-        ValType::F64 => Type::F64,
-        ValType::V128 => Type::V128,
-        ValType::Ref(ty) if matches!(ty.heap_type().top(), HeapType::Func) => Type::Func,
-        ValType::Ref(ty) if matches!(ty.heap_type().top(), HeapType::Extern) => Type::Extern,
-        other => panic!("modules are made without values of type {other}"),
+        ValType::I32 => Some(Type::I32),
+        ValType::I64 => Some(Type::I64),
+        ValType::F32 => Some(Type::F32),
+        ValType::F64 => Some(Type::F64),
+        ValType::V128 => Some(Type::V128),
+        ValType::Ref(ty) if ty.is_nullable() && matches!(ty.heap_type(), HeapType::Func) => Some(Type::Func),
+        ValType::Ref(ty) if ty.is_nullable() && matches!(ty.heap_type(), HeapType::Extern) => {
+            Some(Type::Extern)
+        }
+        _ => None,
     };
     ty.params().map(neutral).collect()
 }
@@ -262,6 +358,7 @@ fn to_val(mut store: impl AsContextMut<Data = Data>, value: Value) -> Result<Val
         Value::Func(true) => Val::FuncRef(Some(store.as_context_mut().data().functions[0].0)),
         Value::Extern(None) => Val::ExternRef(None),
         Value::Extern(Some(value)) => Val::ExternRef(Some(ExternRef::new(&mut store, value)?)),
+        Value::Opaque(_) => return Err(Error::msg("no argument")),
     })
 }
 
@@ -278,6 +375,7 @@ fn from_val(store: &impl AsContext, value: &Val) -> Value {
             let data = data.and_then(|data| data.downcast_ref::<u32>());
             *data.expect("the host makes references to u32 only")
         })),
+        Val::ExnRef(value) => Value::Opaque(value.is_some()),
         other => panic!("modules are made without values like {other:?}"),
     }
 }
@@ -299,6 +397,9 @@ fn end_of(error: &Error) -> End {
         Trap::StackOverflow => Stop::StackOverflow,
         Trap::BadSignature => Stop::BadSignature,
         Trap::OutOfFuel => Stop::Unpaid,
+        Trap::NullReference => Stop::NullReference,
+        Trap::HeapMisaligned => Stop::Unaligned,
+        Trap::AtomicWaitNonSharedMemory => Stop::NotShared,
         _ => Stop::Other,
     })
 }
