@@ -383,16 +383,6 @@ const UNOPTIMIZED: Settings = Settings {
     compile: in_memory,
 };
 
-/// Each float operator is followed by more, which must not change what is no NaN.
-const CANONICAL: Settings = Settings {
-    name: "canonical NaNs",
-    configure: |config| {
-        config.canonical_nans(true);
-    },
-    fuel_units: None,
-    compile: in_memory,
-};
-
 /// References that a frame forgot to name would be freed under it.
 const COLLECTING: Settings = Settings {
     name: "a collection at every allocation",
