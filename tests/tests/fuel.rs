@@ -113,7 +113,7 @@ fn pendings<F: Future<Output = Result<()>>>(call: F) -> (Result<()>, u64, u64) {
     }
 }
 
-/// Yields of `count(turns)` with a slice of `every`: a check at the loop's header finds what was spent until then, and the call
+/// Yields of `count(turns)` with a slice of `every`: the check before it branches back finds what was spent until then, and the call
 /// has yielded once for every multiple of `every` below that.
 fn expected_yields(turns: u64, every: u64) -> u64 {
     let at_last_header = ENTRY + (turns - 1) * TURN;

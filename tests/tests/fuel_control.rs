@@ -17,7 +17,7 @@ struct Case {
 const ENTRY: u64 = 1;
 
 /// As the guest counts: an operator that does something is a unit. A function that calls looks at its entry, before it pays
-/// for that; a loop at its header.
+/// for that; a loop before each branch back to it, whether that is taken or not, when all up to it is paid.
 const CASES: &[Case] = &[
     Case {
         name: "br",
@@ -68,7 +68,7 @@ const CASES: &[Case] = &[
                 (br_if $again (i32.gt_s (local.get 0) (i32.const 0)))
                 (br_table $out $out (i32.const 3) (local.get 0))))))"#,
         // get, const, sub, set, get, const, gt, br_if; at the end const, get, br_table
-        paths: |n| (ENTRY + 8 * n as u64 + 3, ENTRY + 8 * (n as u64 - 1)),
+        paths: |n| (ENTRY + 8 * n as u64 + 3, ENTRY + 8 * n as u64),
         arguments: &[1, 2, 50],
     },
     Case {
@@ -76,7 +76,7 @@ const CASES: &[Case] = &[
         module: r#"(module (func (export "f") (param i32) (result i32)
             (loop $l (br_if $l (local.tee 0 (i32.sub (local.get 0) (i32.const 1))))) (i32.const 0)))"#,
         // get, const, sub, tee, br_if; const
-        paths: |n| (ENTRY + 5 * n as u64 + 1, ENTRY + 5 * (n as u64 - 1)),
+        paths: |n| (ENTRY + 5 * n as u64 + 1, ENTRY + 5 * n as u64),
         arguments: &[1, 2, 3, 1000],
     },
     Case {
@@ -86,9 +86,90 @@ const CASES: &[Case] = &[
               (loop $l (br_if $l (local.tee $i (i32.sub (local.get $i) (i32.const 1)))))
               (br_if $o (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))
             (i32.const 0)))"#,
-        // const, set; three turns of five; five. The last check is the inner loop's, third turn.
-        paths: |n| (ENTRY + 22 * n as u64 + 1, ENTRY + 22 * (n as u64 - 1) + 2 + 10),
+        // const, set; three turns of five; five. The last check is the outer loop's.
+        paths: |n| (ENTRY + 22 * n as u64 + 1, ENTRY + 22 * n as u64),
         arguments: &[1, 2, 70],
+    },
+    Case {
+        name: "br_table, back to a loop",
+        module: r#"(module (func (export "f") (param i32) (result i32)
+            (block $out
+              (loop $again
+                (local.set 0 (i32.sub (local.get 0) (i32.const 1)))
+                (br_table $again $out (i32.lt_s (local.get 0) (i32.const 1)))))
+            (i32.const 0)))"#,
+        // get, const, sub, set, get, const, lt, br_table; const
+        paths: |n| (ENTRY + 8 * n as u64 + 1, ENTRY + 8 * n as u64),
+        arguments: &[1, 2, 50],
+    },
+    Case {
+        name: "br_table with a value, back to a loop that takes it",
+        module: r#"(module (func (export "f") (param i32) (result i32)
+            (block $out (result i32)
+              (i32.const 1)
+              (loop $again (param i32) (result i32)
+                (i32.add (local.get 0))
+                (local.set 0 (i32.sub (local.get 0) (i32.const 1)))
+                (br_table $again $out (i32.lt_s (local.get 0) (i32.const 1)))))))"#,
+        // const; get, add, get, const, sub, set, get, const, lt, br_table
+        paths: |n| (ENTRY + 1 + 10 * n as u64, ENTRY + 1 + 10 * n as u64),
+        arguments: &[1, 2, 50],
+    },
+    Case {
+        name: "several ways back to a loop, and on",
+        module: r#"(module (func (export "f") (param i32) (result i32)
+            (loop $again
+              (if (local.get 0) (then
+                (local.set 0 (i32.sub (local.get 0) (i32.const 1)))
+                (br_if $again (i32.and (local.get 0) (i32.const 1)))
+                (br $again))))
+            (i32.const 0)))"#,
+        // get, if; get, const, sub, set, get, const, and, br_if, which looks; br, which looks too, where what is left is even
+        paths: |n| {
+            let (n, brs) = (n as u64, n as u64 / 2 + n as u64 % 2);
+            (
+                ENTRY + 10 * n + brs + 3,
+                if n == 0 { 0 } else { ENTRY + 10 * n + brs },
+            )
+        },
+        arguments: &[0, 1, 2, 51],
+    },
+    Case {
+        name: "br_on_null and br_on_non_null, back to a loop",
+        module: r#"(module (table $t 4 funcref) (elem (i32.const 1) func $f $f)
+            (func $f (export "f") (param i32) (result i32) (local $i i32)
+              (loop $again
+                (local.set $i (i32.add (local.get $i) (i32.const 1)))
+                (br_on_null $again (table.get $t (i32.and (local.get $i) (i32.const 3)))) drop
+                (br_if $again (i32.lt_u (local.get $i) (local.get 0))))
+              (i32.const 1)))"#,
+        // get, const, add, set, get, const, and, table.get, br_on_null; get, get, lt, br_if; const. Each third and fourth is null.
+        paths: |n| {
+            let turns = (1..)
+                .find(|i| i % 4 != 3 && i % 4 != 0 && *i >= n as u64)
+                .unwrap_or(0);
+            let some = (1..=turns).filter(|i| i % 4 != 3 && i % 4 != 0).count() as u64;
+            (ENTRY + 9 * turns + 4 * some + 1, ENTRY + 9 * turns + 4 * some)
+        },
+        arguments: &[0, 1, 2, 3, 40],
+    },
+    Case {
+        name: "an exception that is caught by a way back to a loop",
+        module: r#"(module (tag $e)
+            (func (export "f") (param i32) (result i32)
+              (loop $again
+                (if (i32.eqz (local.get 0)) (then (return (i32.const 1))))
+                (local.set 0 (i32.sub (local.get 0) (i32.const 1)))
+                (try_table (catch $e $again) (throw $e)))
+              (i32.const 2)))"#,
+        // get, eqz, if; get, const, sub, set, try_table, throw; the clause looks; at the end const
+        paths: |n| {
+            (
+                ENTRY + 9 * n as u64 + 4,
+                if n == 0 { 0 } else { ENTRY + 9 * n as u64 },
+            )
+        },
+        arguments: &[0, 1, 2, 20],
     },
     Case {
         name: "if and else",
@@ -113,8 +194,8 @@ const CASES: &[Case] = &[
         module: r#"(module (func (export "f") (param i32) (result i32)
             (block (loop (if (local.get 0) (then (return (i32.const 3))))))
             (i32.add (i32.const 1) (i32.const 1))))"#,
-        // get, if; const, or const, const, add. The loop is entered once.
-        paths: |n| (ENTRY + 2 + if n == 0 { 3 } else { 1 }, ENTRY),
+        // get, if; const, or const, const, add. Nothing leads back to the loop.
+        paths: |n| (ENTRY + 2 + if n == 0 { 3 } else { 1 }, 0),
         arguments: &[0, 1],
     },
     Case {

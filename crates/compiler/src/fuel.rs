@@ -7,24 +7,30 @@
 //! how much that is, and pays nothing; each other pays the difference on its way, or is paid it back.
 //! At any time the exact counter is the register minus the pending fuel, which is noted with every site.
 //!
-//! Loop headers, and entries of functions that can call, look at the sign of the register. A leaf
-//! without loops cannot run for long. The cold path calls a stub that preserves every register, so that a loop's
-//! values stay where they are.
+//! What leads back to a loop, taken or not, and entries of functions that can call, look at the sign of the register: so every
+//! cycle does. A leaf without loops cannot run for long, nor can a loop that is entered once. The cold path calls a stub that
+//! preserves every register, so that a loop's values stay where they are.
 //!
 //! To Cranelift a computation with the pinned register is four instructions and three values, which every pass and the
 //! allocator of registers look at: for as many payments as real modules have, a fifth of the time. So a payment is
 //! a *place* instead on x86-64, two or three fences of three bytes each (`mfence`), which have no operands and move nowhere; `in_place.rs` puts the
 //! subtraction there, once the machine code is known. The one thing that is lost is that Cranelift takes no value of an earlier
-//! load for a later one across a payment: calls are as strict, and so is a loop with a check. A function of which a place was torn
-//! apart is compiled again with payments *computed*; no such function has been seen.
+//! load for a later one across a payment: calls are as strict, and so is a loop with a check.
+//!
+//! Where a loop leads back, the check is the payment: to Cranelift it compares the counter with what is owed, and `in_place.rs`
+//! makes the comparison a subtraction, whose flags are the same. What reads the counter keeps its order to other effects, as a fence does.
+//!
+//! A function of which a place or such a comparison was torn apart is compiled again with payments *computed*. That was seen for 18
+//! functions of esbuild, where a constant of the program equals what is owed: there is one of them, made between the copy of the
+//! counter and the comparison.
 //!
 //! Invariants
 //! 1. Whichever way a place is reached, the same fuel is pending there.
-//! 2. At a loop's header, and so at its check, none is.
+//! 2. At a loop's header none is, nor at the check before a branch back to it.
 
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{Block, FuncRef, Function, InstBuilder, SourceLoc, types};
+use cranelift_codegen::ir::{Block, FuncRef, Function, InstBuilder, SourceLoc, Value, types};
 use wasmparser::{FunctionBody, Operator};
 
 use crate::costs::FuelCosts;
@@ -141,7 +147,7 @@ impl Translator<'_> {
             self.fuel.pending = FUNCTION_ENTRY;
             self.mark_site();
             if can_call(body) {
-                self.fuel_check(Metering::Computed);
+                self.fuel_check();
             }
         }
     }
@@ -179,21 +185,48 @@ impl Translator<'_> {
         }
     }
 
-    /// In front of a loop: what moves it to where it lies well, if that is known.
-    pub(crate) fn fuel_loop_padding(&mut self) {
-        let Payments::InPlaces { padding } = self.fuel.payments else {
-            return;
-        };
-        if let Some(fences @ 1..) = padding.get(self.fuel.loops as usize).copied() {
+    /// In front of a loop: what moves it to where it lies well, if that is known. Its number.
+    pub(crate) fn fuel_loop_padding(&mut self) -> u32 {
+        let number = self.fuel.loops;
+        self.fuel.loops += 1;
+        if let Payments::InPlaces { padding } = self.fuel.payments
+            && let Some(fences @ 1..) = padding.get(number as usize).copied()
+        {
             self.keep(Metering::Space(fences), fences.into());
             self.mark_site();
         }
+        number
     }
 
-    /// The check at the header of a loop.
-    pub(crate) fn fuel_loop_check(&mut self) {
-        self.fuel_check(Metering::Header(self.fuel.loops));
-        self.fuel.loops += 1;
+    /// Before a branch back to a loop: pays what is owed, and looks whether the slice is used up.
+    pub(crate) fn fuel_before_branch_back(&mut self) {
+        if !self.fuel.on {
+            return;
+        }
+        let amount = self.paid_with_check();
+        if amount == 0 {
+            self.fuel_flush();
+            self.fuel_check();
+            return;
+        }
+        self.fuel.pending = 0;
+        self.mark_metering(Metering::PaidCheck(amount));
+        let fuel = self.b.ins().get_pinned_reg(types::I64);
+        self.sites.keep(self.b.func.dfg.value_def(fuel).unwrap_inst());
+        self.ask_if_less(fuel, amount);
+    }
+
+    /// What is owed, if a check can pay that; else 0. (Of a comparison with 1 Cranelift makes one with 0.)
+    fn paid_with_check(&self) -> i32 {
+        match (self.fuel.payments, i32::try_from(self.fuel.pending)) {
+            (Payments::InPlaces { .. }, Ok(amount @ 2..)) => amount,
+            _ => 0,
+        }
+    }
+
+    /// Says that the branch that comes next may lead back to a loop, by its number.
+    pub(crate) fn mark_branch_back(&mut self, number: u32) {
+        self.mark_metering(Metering::Branch(number));
     }
 
     /// A payment in CLIF. A subtraction of a mostly positive constant: shorter than an addition of a negative one.
@@ -205,20 +238,25 @@ impl Translator<'_> {
         self.b.ins().set_pinned_reg(left);
     }
 
-    /// Looks whether the slice is used up, and asks for more on a cold path.
-    fn fuel_check(&mut self, which: Metering) {
-        if !self.fuel.on {
-            return;
-        }
-        self.mark_metering(which);
+    /// Looks whether the slice is used up.
+    fn fuel_check(&mut self) {
+        self.mark_metering(Metering::Computed);
         let fuel = self.b.ins().get_pinned_reg(types::I64);
-        let used_up = self.b.ins().icmp_imm_s(IntCC::SignedLessThan, fuel, 0);
+        self.ask_if_less(fuel, 0);
+    }
+
+    /// Asks for more fuel on a cold path if there is less than this.
+    fn ask_if_less(&mut self, fuel: Value, than: i32) {
+        let used_up = self
+            .b
+            .ins()
+            .icmp_imm_s(IntCC::SignedLessThan, fuel, i64::from(than));
         let next = self.branch_cold(used_up);
+        self.mark_site();
         let cold = self.b.current_block().expect("the cold block is being filled");
         self.fuel_calls.push((cold, self.b.srcloc()));
         self.b.ins().jump(next, &[]);
         self.resume(next);
-        self.mark_site();
     }
 
     /// A site of its own for a payment or a check: its code is rewritten (see `in_place.rs`).

@@ -18,13 +18,16 @@ use crate::limits::Budget;
 use crate::link::{CALLS, LOOP_ALIGNMENT};
 use crate::parse::Body;
 use crate::sites::{Metering, Site, Sites};
+use crate::tight::Lie;
 use crate::translate::{Env, translate};
-use crate::{CallSite, CatchClause, CompileError, FaultSite, TrapCode, abi, in_place, regions, tight};
+use crate::{CallSite, CatchClause, CompileError, FaultSite, TrapCode, abi, in_place, regions};
 
 /// A function's machine code. Offsets are from its start.
 pub(crate) struct Compiled {
     pub(crate) code: Vec<u8>,
     pub(crate) alignment: u32,
+    /// By how much it starts behind a multiple of that.
+    pub(crate) shift: u32,
     pub(crate) relocations: Vec<Relocation>,
     pub(crate) fault_sites: Vec<FaultSite>,
     pub(crate) call_sites: Vec<CallSite>,
@@ -109,27 +112,45 @@ impl Worker {
         let Some(compiled) = self.compile(index, env.isa)? else {
             return self.function_computing_payments(again, &body);
         };
-        let padding = self.padding();
-        if padding.is_empty() {
+        let lie = self.lie(&compiled);
+        let compiled = Compiled {
+            shift: lie.shift,
+            ..compiled
+        };
+        if lie.padding.is_empty() {
             return Ok(compiled);
         }
-        self.translate(again, &body, Payments::InPlaces { padding: &padding })?;
-        let moved = self.compile(index, env.isa)?;
-        Ok(moved.unwrap_or(compiled))
+        let padding = &lie.padding;
+        self.translate(again, &body, Payments::InPlaces { padding })?;
+        let Some(moved) = self.compile(index, env.isa)? else {
+            return Ok(compiled);
+        };
+        let after = self.lie(&moved);
+        Ok(match after.cost < lie.cost {
+            true => Compiled {
+                shift: after.shift,
+                ..moved
+            },
+            false => compiled,
+        })
     }
 
-    /// What moves the loops of the function just compiled to where they lie well.
-    fn padding(&self) -> Vec<u8> {
+    /// How the function just compiled lies best.
+    fn lie(&self, function: &Compiled) -> Lie {
         if Payments::FIRST == Payments::Computed {
-            return Vec::new();
+            return Lie::default();
         }
         let compiled = self.context.compiled_code().expect("just compiled");
         let ranges = compiled.buffer.get_srclocs_sorted().iter();
-        let headers = ranges.filter_map(|range| match self.sites.metering(range.loc) {
-            Some(Metering::Header(number)) => Some((number, range.start)),
+        let branches = ranges.filter_map(|range| match self.sites.metering(range.loc) {
+            Some(Metering::Branch(number)) => Some((number, range.start)),
             _ => None,
         });
-        tight::padding(compiled.code_buffer(), &headers.collect::<Vec<_>>())
+        Lie::of(
+            &function.code,
+            &branches.collect::<Vec<_>>(),
+            compiled.buffer.alignment,
+        )
     }
 
     /// As [`Self::function`], of one whose places for payments do not take them.
@@ -182,15 +203,20 @@ impl Worker {
         let mut listed = Vec::with_capacity(self.sites.kept().len());
         for (start, location, metering) in sites.metering() {
             let code = &mut code[start as usize..];
-            if matches!(metering, Metering::Place(_) | Metering::Space(_)) {
-                listed.push(location.bits());
+            let is_as_expected = match metering {
+                Metering::Place(amount) => in_place::fill(code, amount),
+                Metering::PaidCheck(amount) => in_place::pay_in_check(code, amount),
+                Metering::Space(fences) => in_place::clear(code, fences),
+                Metering::Computed => {
+                    in_place::rewrite(code, isa.name());
+                    continue;
+                }
+                Metering::Branch(_) => continue,
+            };
+            if !is_as_expected {
+                return Ok(None);
             }
-            match metering {
-                Metering::Place(amount) if !in_place::fill(code, amount) => return Ok(None),
-                Metering::Space(fences) if !in_place::clear(code, fences) => return Ok(None),
-                Metering::Place(_) | Metering::Space(_) => {}
-                Metering::Computed | Metering::Header(_) => in_place::rewrite(code, isa.name()),
-            }
+            listed.push(location.bits());
         }
         if !self.all_are_listed(listed) {
             return Ok(None);
@@ -201,6 +227,7 @@ impl Worker {
                 Some(_) => compiled.buffer.alignment.max(LOOP_ALIGNMENT),
                 None => compiled.buffer.alignment,
             },
+            shift: 0,
             relocations: relocations(&self.context.func, compiled)
                 .map_err(|what| CompileError::codegen(index, what))?,
             fault_sites: sites.faults(compiled.buffer.traps()),
@@ -414,10 +441,18 @@ mod tests {
 
     /// What `compile` makes of a module's first function, with fuel.
     fn compiled<T>(wat: &str, compile: impl FnOnce(&mut Worker, Env<'_>, Body<'_>) -> T) -> T {
+        compiled_with(wat, true, compile)
+    }
+
+    fn compiled_with<T>(
+        wat: &str,
+        fuel: bool,
+        compile: impl FnOnce(&mut Worker, Env<'_>, Body<'_>) -> T,
+    ) -> T {
         let wasm = wat::parse_str(wat).expect("the text is valid");
         let settings = Settings::host()
             .expect("a processor that is supported")
-            .fuel(true);
+            .fuel(fuel);
         let isa = settings.isa().expect("as above");
         let Parsed { info, mut bodies } = parse(&wasm, &settings).expect("the module is valid");
         let env = Env {
@@ -500,6 +535,26 @@ mod tests {
     }
 
     #[test]
+    fn a_check_that_is_torn_apart_does_not_pay() {
+        use cranelift_codegen::cursor::{Cursor, FuncCursor};
+        use cranelift_codegen::ir::{InstBuilder, Opcode};
+        compiled(SOME_PAYMENTS, |worker, env, body| {
+            worker
+                .translate(env, &body, Payments::FIRST)
+                .expect("the function is valid");
+            let func = &mut worker.context.func;
+            let mut kept = worker.sites.kept().iter().map(|(_, inst)| *inst);
+            let check = kept.find(|inst| func.dfg.insts[*inst].opcode() == Opcode::GetPinnedReg);
+            let check = check.expect("the loop has a check that pays");
+            let site = func.srcloc(check);
+            let mut between = FuncCursor::new(func).after_inst(check).with_srcloc(site);
+            between.ins().fence();
+            let compiled = worker.compile(body.validate.index, env.isa);
+            assert!(compiled.expect("it compiles").is_none());
+        });
+    }
+
+    #[test]
     fn a_place_that_cranelift_finds_to_be_never_reached_is_not_missed() {
         // The first block ends with a jump over the rest, which keeps its places.
         compiled(SOME_PAYMENTS, |worker, env, body| {
@@ -517,35 +572,51 @@ mod tests {
         });
     }
 
+    /// From the header to the end of the last loop whose branch back is near, in a function that starts so far behind a line.
+    fn turn(code: &[u8], shift: usize) -> (usize, usize) {
+        let back = |at: usize| {
+            let (head, distance) = (&code[at..at + 2], &code[at + 2..at + 6]);
+            let distance = i32::from_le_bytes(distance.try_into().expect("four bytes"));
+            (head == [0x0f, 0x85] && (-64..0).contains(&distance)).then_some((at + 6, distance))
+        };
+        let (end, distance) = (0..code.len() - 6)
+            .rev()
+            .find_map(back)
+            .expect("a loop has a branch back");
+        let start = end
+            .checked_add_signed(distance as isize)
+            .expect("within the code");
+        (shift + start, shift + end)
+    }
+
     #[test]
     fn a_tight_loop_lies_in_one_line_wherever_it_would() {
-        let turn = "(br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1))))";
-        let mut moved = 0;
-        for before in 0..16 {
-            let before = "(global.set 0 (i32.add (global.get 0) (i32.const 9)))".repeat(before);
-            let wat = format!(
-                "(module (global (mut i32) (i32.const 0)) (func (param i32) {before} (loop {turn})))"
-            );
-            compiled(&wat, |worker, env, body| {
-                let code = worker.function(env, body).expect("the function is valid").code;
-                // test r15, r15; and the branch back with which the loop ends.
-                let check = code.windows(3).position(|code| code == [0x4d, 0x85, 0xff]);
-                let check = check.expect("a loop has a check") - 3;
-                let back = |at: &usize| {
-                    let (head, distance) = (&code[*at..*at + 2], &code[*at + 2..*at + 6]);
-                    let distance = i32::from_le_bytes(distance.try_into().expect("four bytes"));
-                    head == [0x0f, 0x85] && *at as i32 + 6 + distance == check as i32
-                };
-                let end = (check..code.len() - 6)
-                    .find(back)
-                    .expect("a loop has a branch back")
-                    + 6;
-                assert!(end - check <= 64, "a tight loop");
-                assert_eq!(check / 64, (end - 1) / 64, "from {check} to {end}");
-                moved += usize::from(code.windows(3).any(|code| code == [0x0f, 0x1f, 0x00]));
-            });
+        let turn_of =
+            |local: u32| format!("(br_if 0 (local.tee {local} (i32.sub (local.get {local}) (i32.const 1))))");
+        for fuel in [true, false] {
+            let (mut shifted, mut moved) = (0, 0);
+            for before in 0..16 {
+                // The first loop fills a line by itself, so that the function's start is not for the second to choose.
+                let long = "(global.set 0 (i32.add (global.get 0) (i32.const 9)))".repeat(4);
+                let before = "(global.set 0 (i32.add (global.get 0) (i32.const 9)))".repeat(before);
+                let wat = format!(
+                    "(module (global (mut i32) (i32.const 0)) (func (param i32 i32)
+                        (loop {long} {}) {before} (loop {})))",
+                    turn_of(0),
+                    turn_of(1),
+                );
+                compiled_with(&wat, fuel, |worker, env, body| {
+                    let function = worker.function(env, body).expect("the function is valid");
+                    let (start, end) = turn(&function.code, function.shift as usize);
+                    assert!(end - start <= 64, "a tight loop");
+                    assert_eq!(start / 64, (end - 1) / 64, "fuel {fuel}: from {start} to {end}");
+                    shifted += usize::from(function.shift > 0);
+                    let nop = [0x0f, 0x1f, 0x00];
+                    moved += usize::from(function.code.windows(3).any(|code| code == nop));
+                });
+            }
+            assert!(shifted + moved > 0, "fuel {fuel}: none had to be moved");
         }
-        assert!(moved > 0, "none of them had to be moved");
     }
 
     #[test]

@@ -9,10 +9,12 @@
 //!   mfence | mfence | mfence                        ds ds sub r15, 700
 //!   mov rax, r15 | sub rax, 7 | mov r15, rax        ds ds ds sub r15, 7
 //!   mov rax, r15 | test rax, rax                    ds ds ds test r15, r15
+//!   mov rax, r15 | cmp rax, 7 | jl                  ds ds ds sub r15, 7 | jl
 //! ```
 //!
-//! A place is a payment only once it is filled, so one that does not look as expected is an error. That flags change there is
-//! no matter: no flag lives from one CLIF instruction to the next.
+//! A place is a payment only once it is filled, and the last of these only once it is rewritten: one that does not look as expected is
+//! refused, and its function compiled otherwise. That flags change in a place is no matter: no flag lives from one CLIF instruction to
+//! the next. Those of the comparison are the subtraction's, and `jl` or `jge` is what asks for them.
 //!
 //! Why the others are right: the copy is a value of its own, made for the payment or the check and used by nothing else, so
 //! nobody reads its register behind them; the flags are the same. Only places that the table of sites names are looked
@@ -31,6 +33,12 @@ const ARITHMETIC_32: u8 = 0x81;
 /// The operation of an arithmetic instruction, in the middle of its ModRM byte.
 const ADD: u8 = 0;
 const SUB: u8 = 5;
+const CMP: u8 = 7;
+/// `cmp rax` and a constant of 32 bits.
+const CMP_RAX: u8 = 0x3d;
+/// The second bytes of branches with 32 bits of distance: less, and not less.
+const JL: u8 = 0x8c;
+const JGE: u8 = 0x8d;
 const NOP_3: [u8; 3] = [0x0f, 0x1f, 0x00];
 /// As recommended by the processors' makers.
 const NOP_9: [u8; 9] = [0x66, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0];
@@ -54,16 +62,22 @@ pub(crate) fn fill(code: &mut [u8], amount: i32) -> bool {
     if place.chunks(MFENCE.len()).any(|fence| fence != MFENCE) {
         return false;
     }
-    place[..2].fill(PREFIX);
+    let (prefixes, payment) = place.split_at_mut(2);
+    prefixes.fill(PREFIX);
+    write_payment(payment, amount);
+    true
+}
+
+/// Writes the subtraction of an amount from the counter: 4 bytes, or 7 if it is large.
+fn write_payment(code: &mut [u8], amount: i32) {
     let immediate = amount.to_le_bytes();
     match i8::try_from(amount) {
-        Ok(_) => place[2..].copy_from_slice(&[rex(0, 15), ARITHMETIC_8, registers(SUB, 15), immediate[0]]),
+        Ok(_) => code.copy_from_slice(&[rex(0, 15), ARITHMETIC_8, registers(SUB, 15), immediate[0]]),
         Err(_) => {
-            place[2..5].copy_from_slice(&[rex(0, 15), ARITHMETIC_32, registers(SUB, 15)]);
-            place[5..].copy_from_slice(&immediate);
+            code[..3].copy_from_slice(&[rex(0, 15), ARITHMETIC_32, registers(SUB, 15)]);
+            code[3..].copy_from_slice(&immediate);
         }
     }
-    true
 }
 
 /// Makes the fences that begin here do nothing. Whether there are that many.
@@ -107,6 +121,52 @@ fn rewrite_x86_64(code: &mut [u8]) {
             pay(&mut code[..end + 3], &payment);
         }
     }
+}
+
+/// Makes the comparison of the counter with an amount that begins here its subtraction. Whether there is such a comparison, and a
+/// branch that asks which of them is larger.
+#[must_use]
+pub(crate) fn pay_in_check(code: &mut [u8], amount: i32) -> bool {
+    let Some(bytes) = counter_compared_with(code, amount) else {
+        return false;
+    };
+    let Some([0x0f, JL | JGE]) = code[bytes..].first_chunk() else {
+        return false;
+    };
+    let (prefixes, payment) = match i8::try_from(amount) {
+        Ok(_) => code[..bytes].split_at_mut(bytes - 4),
+        Err(_) => code[..bytes].split_at_mut(bytes - 7),
+    };
+    prefixes.fill(PREFIX);
+    write_payment(payment, amount);
+    true
+}
+
+/// The length of `mov register, r15`, `cmp register, amount`, if that begins here.
+fn counter_compared_with(code: &[u8], amount: i32) -> Option<usize> {
+    let copy = copy_of_fuel(code)?;
+    let compared = &code[3..];
+    let (operand, immediate) = match *compared {
+        [prefix, ARITHMETIC_8, operand, immediate, ..] if prefix == rex(0, copy) => {
+            (Some(operand), Some((i32::from(immediate as i8), 4)))
+        }
+        [prefix, ARITHMETIC_32, operand, ref immediate @ ..] if prefix == rex(0, copy) => (
+            Some(operand),
+            immediate
+                .first_chunk()
+                .map(|amount| (i32::from_le_bytes(*amount), 7)),
+        ),
+        [prefix, CMP_RAX, ref immediate @ ..] if prefix == rex(0, 0) && copy == 0 => (
+            None,
+            immediate
+                .first_chunk()
+                .map(|amount| (i32::from_le_bytes(*amount), 6)),
+        ),
+        _ => return None,
+    };
+    let (compared, bytes) = immediate?;
+    let is_it = compared == amount && operand.is_none_or(|operand| operand == registers(CMP, copy));
+    is_it.then_some(3 + bytes)
 }
 
 /// The register that `mov register, r15` writes, if that is the instruction.
@@ -242,6 +302,69 @@ mod tests {
         let code = [0x4c, 0x89, 0xf8, 0x48, 0x85, 0xc0, 0x0f, 0x8c];
         let expected = [0x3e, 0x3e, 0x3e, 0x4d, 0x85, 0xff, 0x0f, 0x8c];
         assert_eq!(rewritten(&code), expected);
+    }
+
+    #[test]
+    fn a_check_pays_in_one_subtraction_of_the_same_length() {
+        let payment = [0x3e, 0x3e, 0x3e, 0x49, 0x83, 0xef, 9, 0x0f, 0x8c];
+        let large = [0x3e, 0x3e, 0x3e, 0x49, 0x81, 0xef, 44, 1, 0, 0, 0x0f, 0x8c];
+        for (code, amount, expected) in [
+            // mov rcx, r15; cmp rcx, 9; jl
+            (
+                &[0x4c, 0x89, 0xf9, 0x48, 0x83, 0xf9, 9, 0x0f, 0x8c][..],
+                9,
+                &payment[..],
+            ),
+            // mov r10, r15; cmp r10, 9; jl
+            (&[0x4d, 0x89, 0xfa, 0x49, 0x83, 0xfa, 9, 0x0f, 0x8c], 9, &payment),
+            // mov rcx, r15; cmp rcx, 300; jl
+            (
+                &[0x4c, 0x89, 0xf9, 0x48, 0x81, 0xf9, 44, 1, 0, 0, 0x0f, 0x8c],
+                300,
+                &large,
+            ),
+            // mov rax, r15; cmp rax, 300, which is a byte shorter; jl
+            (
+                &[0x4c, 0x89, 0xf8, 0x48, 0x3d, 44, 1, 0, 0, 0x0f, 0x8c],
+                300,
+                &large[1..],
+            ),
+        ] {
+            let mut paid = code.to_vec();
+            assert!(pay_in_check(&mut paid, amount), "{code:02x?}");
+            assert_eq!(paid, expected, "{code:02x?}");
+        }
+    }
+
+    #[test]
+    fn a_comparison_that_is_not_the_check_is_refused_and_stays() {
+        for code in [
+            // Another amount.
+            &[0x4c, 0x89, 0xf9, 0x48, 0x83, 0xf9, 8, 0x0f, 0x8c][..],
+            // Another register compared; of 32 bits; the same comparison of another copy; r10 and not rdx.
+            &[0x4c, 0x89, 0xf9, 0x48, 0x83, 0xf8, 9, 0x0f, 0x8c],
+            &[0x4c, 0x89, 0xf9, 0x83, 0xf9, 9, 0x0f, 0x8c, 0],
+            &[0x4c, 0x89, 0xf1, 0x48, 0x83, 0xf9, 9, 0x0f, 0x8c],
+            &[0x4d, 0x89, 0xfa, 0x48, 0x83, 0xfa, 9, 0x0f, 0x8c],
+            // A subtraction, and no branch that asks for less: jle, jb, and a short one.
+            &[0x4c, 0x89, 0xf9, 0x48, 0x83, 0xe9, 9, 0x0f, 0x8c],
+            &[0x4c, 0x89, 0xf9, 0x48, 0x83, 0xf9, 9, 0x0f, 0x8e],
+            &[0x4c, 0x89, 0xf9, 0x48, 0x83, 0xf9, 9, 0x0f, 0x82],
+            &[0x4c, 0x89, 0xf9, 0x48, 0x83, 0xf9, 9, 0x7c, 0],
+            // A constant of the program in between, whose bytes are the comparison's.
+            &[
+                0x4c, 0x89, 0xf9, 0x48, 0xb8, 0x48, 0x83, 0xf9, 9, 0x0f, 0x8c, 0, 0, 0x48, 0x83, 0xf9, 9,
+                0x0f, 0x8c,
+            ],
+            // The end of the code.
+            &[0x4c, 0x89, 0xf9, 0x48, 0x83, 0xf9, 9],
+            &[0x4c, 0x89, 0xf9],
+            &[],
+        ] {
+            let mut paid = code.to_vec();
+            assert!(!pay_in_check(&mut paid, 9), "{code:02x?}");
+            assert_eq!(paid, code);
+        }
     }
 
     #[test]

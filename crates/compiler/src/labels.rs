@@ -50,8 +50,8 @@ fn one(ty: ValType) -> &'static [ValType] {
 pub(crate) enum LabelKind {
     /// `block`, or the function's body.
     Block,
-    /// `loop`, with its header, where branches go.
-    Loop(Block),
+    /// `loop`, with its header, where branches go, and its number in the function.
+    Loop(Block, u32),
     /// `try_table`; its clauses are the innermost of the translator's.
     Try,
     /// `if`, before its `else`.
@@ -99,13 +99,15 @@ pub(crate) struct Target {
     pub(crate) arity: usize,
     /// The fuel that is pending there.
     pub(crate) owed: u32,
+    /// If it is the header of a loop: the loop's number.
+    pub(crate) back: Option<u32>,
 }
 
 impl<'a> Label<'a> {
     /// The types of the values that a branch carries.
     pub(crate) fn branch_types(&self) -> &'a [ValType] {
         match self.kind {
-            LabelKind::Loop(_) => self.sig.params,
+            LabelKind::Loop(..) => self.sig.params,
             _ => self.sig.results,
         }
     }

@@ -5,13 +5,14 @@ use cranelift_codegen::isa::TargetIsa;
 
 use crate::function::{Compiled, Relocation, Target};
 use crate::settings::processor_features;
+use crate::tight::LINE;
 use crate::unwind::Frames;
 use crate::{CallSite, CompileError, FaultSite, Image, Settings, TryCall, limits, stubs};
 
 /// Functions start at multiples of this, so that a short one does not share its first cache line's half.
 const ALIGNMENT: usize = 16;
-/// Functions with loops start on a cache line: how fast a loop is depends on how it lies in lines (by half, where
-/// branches are hard to predict), and that should not change with the functions before it.
+/// Functions with loops start at a place in a cache line that suits these (`tight.rs`): how fast a loop is depends on how it lies in lines
+/// (by half, where branches are hard to predict), and that should not change with the functions before it.
 pub(crate) const LOOP_ALIGNMENT: u32 = 64;
 /// Between functions: breakpoints, so that running into them is noticed.
 #[cfg(not(target_arch = "aarch64"))]
@@ -21,8 +22,25 @@ const PADDING: &[u8] = &0xd420_0000_u32.to_le_bytes();
 
 /// Fills the text up to the next multiple of `alignment`. Instructions are complete in it.
 pub(crate) fn pad(text: &mut Vec<u8>, alignment: usize) {
-    let missing = text.len().next_multiple_of(alignment) - text.len();
-    text.extend(PADDING.iter().cycle().take(missing));
+    pad_to(text, text.len().next_multiple_of(alignment));
+}
+
+fn pad_to(text: &mut Vec<u8>, end: usize) {
+    text.extend(PADDING.iter().cycle().take(end - text.len()));
+}
+
+/// Where a function starts that comes behind so many bytes. One that fits into a line does not lie across two.
+fn start_of(end: usize, compiled: &Compiled) -> usize {
+    let (alignment, shift) = (
+        ALIGNMENT.max(compiled.alignment as usize),
+        compiled.shift as usize,
+    );
+    let start = (end - shift).next_multiple_of(alignment) + shift;
+    let bytes = compiled.code.len();
+    match bytes <= LINE && start % LINE + bytes > LINE {
+        true => start.next_multiple_of(LINE.max(alignment)),
+        false => start,
+    }
 }
 
 /// An image in the making.
@@ -86,10 +104,9 @@ impl Linker {
 
     fn place(&mut self, compiled: &mut Compiled) -> Result<u32, CompileError> {
         let text = &mut self.image.text;
-        let alignment = ALIGNMENT.max(compiled.alignment as usize);
-        let start = text.len().next_multiple_of(alignment);
+        let start = start_of(text.len(), compiled);
         limits::text_bytes(start + compiled.code.len())?;
-        pad(text, alignment);
+        pad_to(text, start);
         text.extend_from_slice(&compiled.code);
         let start = start as u32;
         let moved = |reloc: &Relocation| Relocation {

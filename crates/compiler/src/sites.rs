@@ -33,8 +33,10 @@ pub(crate) enum Metering {
     Place(i32),
     /// A payment as CLIF computes it, or a check.
     Computed,
-    /// The check at the header of a loop, by its number.
-    Header(u32),
+    /// A payment of so much and the check in one: a comparison.
+    PaidCheck(i32),
+    /// A branch back to a loop, by its number: nothing is counted there, but it tells where the loop lies.
+    Branch(u32),
     /// So many fences that only take space.
     Space(u8),
 }

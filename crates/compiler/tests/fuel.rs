@@ -133,13 +133,13 @@ fn a_loop_asks_for_more_when_the_slice_is_used_up() {
     let wat = r#"(module (func (export "loop") (param i32)
         (loop (local.set 0 (i32.sub (local.get 0) (i32.const 1))) (br_if 0 (local.get 0)))))"#;
     let mut guest = Guest::new(wat, &metered());
-    // The entry takes 1, each turn 6; the header looks before each turn.
+    // The entry takes 1, each turn 6; at its end it looks, before it branches back or goes on.
     *guest.fuel() = 0;
     assert_eq!(
         guest.call_refilled("loop", &[100], PLENTY),
         (Outcome::Returned(vec![]), 1)
     );
-    assert_eq!(PLENTY - *guest.fuel(), 100 * 6);
+    assert_eq!(PLENTY - *guest.fuel(), 99 * 6);
     *guest.fuel() = 1 + 6 * 6;
     assert_eq!(
         guest.call_refilled("loop", &[100], 11),
@@ -266,7 +266,7 @@ fn payments_and_checks_are_one_instruction_each() {
     assert_eq!(
         paid_in(code),
         (3, 1),
-        "before the loop, at its end and at the function's; at the loop's header"
+        "before the loop, at its end, where it looks too, and at the function's"
     );
 }
 
@@ -284,8 +284,14 @@ fn paid_in(code: &[u8]) -> (usize, usize) {
         .windows(3)
         .filter(|window| matches!(window, [0x4c | 0x4d, 0x89, 0xf8..=0xff]));
     assert_eq!(copies.count(), 0);
-    // sub r15, and a byte; test r15, r15
-    (count(&[0x49, 0x83, 0xef]), count(&[0x4d, 0x85, 0xff]))
+    // sub r15, and a byte; jl behind it
+    let payments: Vec<_> = code
+        .windows(6)
+        .filter(|code| code[..3] == [0x49, 0x83, 0xef])
+        .collect();
+    let checks = payments.iter().filter(|code| code[4..] == [0x0f, 0x8c]).count();
+    assert_eq!(count(&[0x4d, 0x85, 0xff]), 0, "test r15, r15");
+    (payments.len(), checks)
 }
 
 /// How many payments and how many checks there are, each one instruction. Nothing else of them is left.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{Block, InstBuilder, JumpTableData, Value};
+use cranelift_codegen::ir::{Block, BlockArg, InstBuilder, JumpTableData, Value};
 use wasmparser::{BlockType, BrTable};
 
 use crate::labels::{BlockSig, LabelKind, Otherwise, Target};
@@ -43,14 +43,13 @@ impl<'a> Translator<'a> {
         let sig = self.block_sig(ty)?;
         let header = self.block_taking(sig.params);
         let args = self.top_args(sig.params.len());
-        self.fuel_loop_padding();
+        let number = self.fuel_loop_padding();
         let before = self.before_loop();
         let entry = self.b.ins().jump(header, &args);
         self.stack.truncate(self.stack.len() - sig.params.len());
         self.continue_in(header);
         self.enter_loop(before, entry);
-        self.push_label(LabelKind::Loop(header), sig);
-        self.fuel_loop_check();
+        self.push_label(LabelKind::Loop(header, number), sig);
         Ok(())
     }
 
@@ -109,7 +108,7 @@ impl<'a> Translator<'a> {
         }
         let label = self.labels.pop().expect("as above");
         match label.kind {
-            LabelKind::Loop(header) => {
+            LabelKind::Loop(header, _) => {
                 self.b.seal_block(header);
                 self.leave_loop();
             }
@@ -140,7 +139,12 @@ impl<'a> Translator<'a> {
             let block = self.end_block(at, self.fuel.pending());
             let label = &self.labels[at];
             let (arity, owed) = (label.sig.results.len(), label.owed);
-            self.jump_to(Target { block, arity, owed });
+            self.jump_to(Target {
+                block,
+                arity,
+                owed,
+                back: None,
+            });
             self.stop();
         }
     }
@@ -162,21 +166,37 @@ impl<'a> Translator<'a> {
         self.pairs += self.labels[at].branches;
         self.labels[at].branches += 1;
         let arity = self.labels[at].branch_types().len();
-        let (block, owed) = match self.labels[at].kind {
-            LabelKind::Loop(header) => (header, 0),
+        let (block, owed, back) = match self.labels[at].kind {
+            LabelKind::Loop(header, number) => (header, 0, Some(number)),
             _ => {
                 let block = self.end_block(at, self.fuel.pending());
-                (block, self.labels[at].owed)
+                (block, self.labels[at].owed, None)
             }
         };
-        Target { block, arity, owed }
+        Target {
+            block,
+            arity,
+            owed,
+            back,
+        }
     }
 
     /// Jumps with the topmost operands, which stay.
     pub(crate) fn jump_to(&mut self, target: Target) {
-        self.fuel_pay_to(target.owed);
         let args = self.top_args(target.arity);
-        self.b.ins().jump(target.block, &args);
+        self.jump_with(target, &args);
+    }
+
+    /// Jumps with these values.
+    pub(crate) fn jump_with(&mut self, target: Target, args: &[BlockArg]) {
+        match target.back {
+            Some(number) => {
+                self.fuel_before_branch_back();
+                self.mark_branch_back(number);
+            }
+            None => self.fuel_pay_to(target.owed),
+        }
+        self.b.ins().jump(target.block, args);
     }
 
     /// `br l`
@@ -210,10 +230,11 @@ impl<'a> Translator<'a> {
 
     /// Branches to a label if `condition` is not zero, with the topmost operands, which stay.
     fn branch_if(&mut self, condition: Value, depth: u32) {
-        if self.is_loop(depth) {
-            self.fuel_flush();
-        }
         let target = self.target(depth);
+        if let Some(number) = target.back {
+            self.fuel_before_branch_back();
+            self.mark_branch_back(number);
+        }
         let next = self.b.create_block();
         match self.fuel.pending() {
             pending if pending == target.owed => {
@@ -232,13 +253,6 @@ impl<'a> Translator<'a> {
         self.resume(next);
     }
 
-    fn is_loop(&self, depth: u32) -> bool {
-        matches!(
-            self.labels[self.labels.len() - 1 - depth as usize].kind,
-            LabelKind::Loop(_)
-        )
-    }
-
     /// `br_table l* l`: pop an i32; branch to the label at that place, or to the last.
     pub(crate) fn br_table(&mut self, table: &BrTable<'_>) -> Result<(), CompileError> {
         limits::br_table_targets(table.len(), self.offset)?;
@@ -248,20 +262,27 @@ impl<'a> Translator<'a> {
         let at = self.labels.len() - 1 - table.default() as usize;
         let arity = self.labels[at].branch_types().len();
         limits::carried(self.carried + arity * depths.len(), self.offset)?;
-        let known = depths.iter().find_map(|depth| self.known_owed(*depth));
-        self.fuel_pay_to(known.unwrap_or(self.fuel.pending()));
+        match depths.iter().any(|depth| self.is_loop(*depth)) {
+            true => self.fuel_before_branch_back(),
+            false => {
+                let known = depths.iter().find_map(|depth| self.known_owed(*depth));
+                self.fuel_pay_to(known.unwrap_or(self.fuel.pending()));
+            }
+        }
         self.br_table_to(index, &depths);
         self.stop();
         Ok(())
     }
 
-    /// What is owed where a label leads to, if that is settled already.
+    fn is_loop(&self, depth: u32) -> bool {
+        let label = &self.labels[self.labels.len() - 1 - depth as usize];
+        matches!(label.kind, LabelKind::Loop(..))
+    }
+
+    /// What is owed where a label leads to that is no loop's, if that is settled already.
     fn known_owed(&self, depth: u32) -> Option<u32> {
         let label = &self.labels[self.labels.len() - 1 - depth as usize];
-        match label.kind {
-            LabelKind::Loop(_) => Some(0),
-            _ => label.next.map(|_| label.owed),
-        }
+        label.next.map(|_| label.owed)
     }
 
     /// `return`
@@ -302,7 +323,10 @@ impl Translator<'_> {
             self.fuel.set_pending(pending);
             self.mark_site();
             let target = self.target(depth);
-            self.jump_to(target);
+            // The check, if one of them is a loop, was before the table.
+            self.fuel_pay_to(target.owed);
+            let args = self.top_args(target.arity);
+            self.b.ins().jump(target.block, &args);
         }
     }
 

@@ -241,8 +241,7 @@ impl<'a> Translator<'a> {
         let args: SmallVec<[BlockArg; 4]> = args.into_iter().map(BlockArg::Value).collect();
         let target = self.target((self.labels.len() - 1 - clause.label) as u32);
         // A call owes nothing, and its code goes on with that.
-        self.fuel_pay_to(target.owed);
-        self.b.ins().jump(target.block, &args);
+        self.jump_with(target, &args);
         if target.owed > 0 {
             self.fuel.set_pending(0);
             self.mark_site();
