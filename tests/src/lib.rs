@@ -1,4 +1,9 @@
-//! What the tests around the crates share: polling by hand, and crashing in a child process.
+//! What the tests around the crates share: polling by hand, crashing in a child process, an allocator that counts and refuses.
+
+pub mod allocator;
+mod usage;
+
+pub use usage::Usage;
 
 use std::ffi::OsStr;
 use std::future::Future;

@@ -1,49 +1,19 @@
 //! Nothing allocates on the way of a call.
 
 use selvedge::{Caller, Config, Engine, FuelPolicy, Linker, Module, Result, Store};
+use selvedge_tests::allocator::{TestAllocator, counted};
 use selvedge_tests::{poll_once, wait};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::num::NonZeroU64;
 use std::pin::pin;
 use std::task::Poll;
 
-/// Counts this thread's allocations.
-struct Counting;
-
-thread_local! {
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: passes everything on to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.set(COUNT.get() + 1);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        COUNT.set(COUNT.get() + 1);
-        // SAFETY: the caller's promise.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: TestAllocator = TestAllocator;
 
 /// Allocations of a hundred runs, after a few to get warm.
 fn allocations(mut run: impl FnMut()) -> u64 {
     (0..5).for_each(|_| run());
-    let before = COUNT.get();
-    (0..100).for_each(|_| run());
-    COUNT.get() - before
+    counted(|| (0..100).for_each(|_| run()))
 }
 
 #[test]

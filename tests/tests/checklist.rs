@@ -210,6 +210,16 @@ const CHECKLIST: &[(&str, &str, &str)] = &[
         "handlers",
         "a_handler_may_interrupt_who_holds_the_allocators_lock",
     ),
+    (
+        "a fault of a guest whose thread has the allocator's lock",
+        "handlers",
+        "a_guest_may_fault_while_its_own_thread_holds_the_allocators_lock",
+    ),
+    (
+        "a guest stopped by a signal whose thread has the allocator's lock",
+        "handlers",
+        "a_guest_may_be_stopped_while_its_own_thread_holds_the_allocators_lock",
+    ),
     // Stopping
     (
         "a guest that runs, from another thread",

@@ -18,57 +18,16 @@ use selvedge::{
     Caller, Config, Engine, Error, Extern, GuestCall, Instance, Linker, MemoryStyle, Module, Result, Store,
     Trap,
 };
-use selvedge_tests::{drive, in_child, mapping_count, poll_once, wait};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+use selvedge_tests::allocator::{TestAllocator, with_largest};
+use selvedge_tests::{Usage, drive, in_child, poll_once, wait};
 use std::collections::BTreeSet;
-use std::ffi::{c_int, c_long, c_void};
+use std::ffi::{c_int, c_void};
 use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
-thread_local! {
-    /// Allocations of so many bytes or more fail.
-    static LARGEST: Cell<usize> = const { Cell::new(usize::MAX) };
-}
-
-/// Fails allocations that are too large.
-struct Limited;
-
-// SAFETY: passes everything on to the system's allocator, or gives null.
-unsafe impl GlobalAlloc for Limited {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if layout.size() >= LARGEST.get() {
-            return std::ptr::null_mut();
-        }
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if layout.size() >= LARGEST.get() {
-            return std::ptr::null_mut();
-        }
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if size >= LARGEST.get() {
-            return std::ptr::null_mut();
-        }
-        // SAFETY: the caller's promise.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Limited = Limited;
+static ALLOCATOR: TestAllocator = TestAllocator;
 
 const GUEST: &str = r#"(module
     (import "host" "wait" (func $wait))
@@ -241,28 +200,6 @@ fn in_fork(body: impl FnOnce() -> u8) -> u8 {
     libc::WEXITSTATUS(status) as u8
 }
 
-/// What a process has.
-#[derive(Clone, Copy, Debug)]
-struct Usage {
-    mappings: usize,
-    address_bytes: c_long,
-    descriptors: usize,
-}
-
-impl Usage {
-    fn now() -> Usage {
-        let text = std::fs::read_to_string("/proc/self/status").expect("Linux has /proc");
-        let line = text.lines().find(|line| line.starts_with("VmSize:"));
-        let number = line.and_then(|line| line.split_whitespace().nth(1));
-        let number = number.expect("a line of it").parse::<c_long>();
-        Usage {
-            mappings: mapping_count(),
-            address_bytes: number.expect("a number") << 10,
-            descriptors: std::fs::read_dir("/proc/self/fd").expect("a folder").count(),
-        }
-    }
-}
-
 const STYLES: [MemoryStyle; 2] = [MemoryStyle::Reserved, MemoryStyle::Bounded];
 
 /// Most of these calls are made once a process: so each failure has a process of its own.
@@ -341,10 +278,9 @@ fn a_call_that_fails_again_and_again_leaks_nothing() {
                 let grown = format!("call {n}, {call:?} {plan:?}: {before:?}, then {after:?}");
                 // A stack that the kernel twice refuses to let go of stays: it may run a handler on it.
                 let is_kept = failed.contains(&Call::AlternateStack) && plan != Plan::Once;
-                let (most, most_bytes) = if is_kept { (8, 4 * (72 << 10)) } else { (0, 0) };
+                let (most, most_kib) = if is_kept { (8, 4 * 72) } else { (0, 0) };
                 assert!(after.mappings <= before.mappings + 2 + most, "{grown}");
-                let more_bytes = after.address_bytes - before.address_bytes;
-                assert!(more_bytes < (64 << 10) + most_bytes, "{grown}");
+                assert!(after.address_kib < before.address_kib + 64 + most_kib, "{grown}");
                 assert!(after.descriptors <= before.descriptors, "{grown}");
             }
         }
@@ -369,10 +305,7 @@ fn a_table_that_cannot_be_allocated_does_not_grow() -> Result<()> {
     let mut store = Store::new(&engine, ());
     let instance = selvedge::Instance::new(&mut store, &module, &[])?;
     let mut grow = |delta: i32, largest: usize| -> Result<i32> {
-        LARGEST.set(largest);
-        let old = instance.call(&mut store, "grow", delta);
-        LARGEST.set(usize::MAX);
-        old
+        with_largest(largest, || instance.call(&mut store, "grow", delta))
     };
     assert_eq!(grow(100_000, 100_000)?, -1);
     assert_eq!(grow(10, 100_000)?, 1, "a little more still fits");
@@ -395,9 +328,7 @@ fn an_instance_that_cannot_be_allocated_is_an_error() -> Result<()> {
     for (text, message) in guests {
         let module = Module::new(&engine, &text)?;
         let mut store = Store::new(&engine, ());
-        LARGEST.set(500_000);
-        let made = Instance::new(&mut store, &module, &[]);
-        LARGEST.set(usize::MAX);
+        let made = with_largest(500_000, || Instance::new(&mut store, &module, &[]));
         let error = made.expect_err("there is no memory for it").to_string();
         assert!(
             error.contains("the system refuses") && error.contains(message),
@@ -425,9 +356,7 @@ fn a_heap_of_references_that_cannot_be_allocated_is_an_error() -> Result<()> {
     )?;
     let mut store = Store::new(&engine, ());
     let instance = selvedge::Instance::new(&mut store, &module, &[])?;
-    LARGEST.set(1 << 20);
-    let made = instance.call::<i32, ()>(&mut store, "make", 99_999);
-    LARGEST.set(usize::MAX);
+    let made = with_largest(1 << 20, || instance.call::<i32, ()>(&mut store, "make", 99_999));
     let error = made.expect_err("a hundred thousand exceptions do not fit into 1 MiB");
     println!("{error:#}");
     assert!(error.to_string().contains("heap"), "{error:#}");

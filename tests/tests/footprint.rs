@@ -1,9 +1,8 @@
 //! What one parked guest takes from the allocator: so many can wait at once.
 
 use selvedge::{Caller, Config, Engine, Linker, MemoryStyle, Module, Result, Store};
+use selvedge_tests::allocator::{TestAllocator, start_listing, stop_listing};
 use selvedge_tests::{poll_once, wait};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::{Cell, RefCell};
 use std::pin::pin;
 
 /// The stack's page, the page tables of a stack of 60 KiB with its guard (a table of a page for 512 pages), and what is left of
@@ -14,56 +13,8 @@ const EMBEDDER_BYTES: usize = 48;
 /// What the C library's allocator keeps before each block. Source: malloc/malloc.c of glibc, "minimum overhead per allocated chunk".
 const HEAD_BYTES: usize = 8;
 
-thread_local! {
-    static IS_COUNTING: Cell<bool> = const { Cell::new(false) };
-    /// Address and bytes asked for of what is alive, in the order in which it was made.
-    static ALIVE: RefCell<[(usize, usize); 64]> = const { RefCell::new([(0, 0); 64]) };
-}
-
-/// Notes what this thread has allocated since it began counting.
-struct Listing;
-
-fn note(from: usize, to: (usize, usize)) {
-    if IS_COUNTING.get() {
-        ALIVE.with_borrow_mut(|alive| {
-            let place = alive.iter_mut().find(|(address, _)| *address == from);
-            *place.expect("a guest has few allocations, and frees its own") = to;
-        });
-    }
-}
-
-// SAFETY: passes everything on to the system's allocator.
-unsafe impl GlobalAlloc for Listing {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise.
-        let block = unsafe { System.alloc(layout) };
-        note(0, (block.addr(), layout.size()));
-        block
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise.
-        let block = unsafe { System.alloc_zeroed(layout) };
-        note(0, (block.addr(), layout.size()));
-        block
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        note(block.addr(), (0, 0));
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(block, layout) }
-    }
-
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller's promise.
-        let moved = unsafe { System.realloc(block, layout, size) };
-        note(block.addr(), (moved.addr(), size));
-        moved
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Listing = Listing;
+static ALLOCATOR: TestAllocator = TestAllocator;
 
 /// What the allocator takes for a block.
 fn taken(address: usize) -> usize {
@@ -83,14 +34,14 @@ fn alive_while_parked(text: &str) -> Result<Vec<(usize, usize)>> {
         number
     })?;
     let park = |list: bool| -> Result<Vec<(usize, usize)>> {
-        IS_COUNTING.set(list);
+        if list {
+            start_listing();
+        }
         let mut store = Store::new(&engine, ());
         let instance = linker.instantiate(&mut store, &module)?;
         let mut call = pin!(instance.call_async::<_, _, i32>(&mut store, "run", 5));
         assert!(poll_once(call.as_mut()).is_pending());
-        IS_COUNTING.set(false);
-        let alive = ALIVE.replace([(0, 0); 64]);
-        let alive = alive.into_iter().filter(|(address, _)| *address != 0);
+        let alive = stop_listing().into_iter();
         let listed = alive.map(|(address, bytes)| (bytes, taken(address))).collect();
         let std::task::Poll::Ready(Ok(10)) = poll_once(call) else {
             panic!("a wrong answer")

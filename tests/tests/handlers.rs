@@ -1,124 +1,61 @@
 //! What a signal handler must not do, and where it must work all the same: our handlers allocate nothing, also when the thread
 //! that they interrupt holds the allocator's lock; and a thread may have been made by anybody.
 
-use selvedge::{Caller, Engine, Error, Instance, Linker, Module, Result, Store, Trap};
-use selvedge_tests::in_child;
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+use selvedge::{Caller, Config, Engine, Error, Instance, Linker, MemoryStyle, Module, Result, Store, Trap};
+use selvedge_tests::allocator::{TestAllocator, lock, lock::watched};
+use selvedge_tests::{in_child, poll_once};
 use std::ffi::c_void;
+use std::pin::pin;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-
-/// An allocator with one lock, as a simple C library has: who allocates in a handler waits for ever for itself, or, as
-/// here, ends the process.
-struct OneLock {
-    is_locked: AtomicBool,
-}
-
-thread_local! {
-    /// Whether this thread's allocations are watched.
-    static WATCHED: Cell<bool> = const { Cell::new(false) };
-    /// Whether it holds the lock.
-    static HOLDS: Cell<bool> = const { Cell::new(false) };
-    /// Whether a signal interrupts the next allocation, while it holds the lock.
-    static INTERRUPT_NEXT: Cell<bool> = const { Cell::new(false) };
-}
-
-/// How many allocations were watched, and how many were interrupted.
-static SEEN: AtomicU32 = AtomicU32::new(0);
-static INTERRUPTED: AtomicU32 = AtomicU32::new(0);
-
-/// Whether this thread runs on its alternate signal stack: in a handler of ours.
-fn is_in_handler() -> bool {
-    let mut stack = libc::stack_t {
-        ss_sp: ptr::null_mut(),
-        ss_flags: 0,
-        ss_size: 0,
-    };
-    // SAFETY: asks, and changes nothing.
-    let asked = unsafe { libc::sigaltstack(ptr::null(), &mut stack) };
-    asked == 0 && stack.ss_flags & libc::SS_ONSTACK != 0
-}
-
-impl OneLock {
-    fn locked<R>(&self, run: impl FnOnce() -> R) -> R {
-        if !WATCHED.get() {
-            return run();
-        }
-        SEEN.fetch_add(1, Ordering::Relaxed);
-        if HOLDS.get() || is_in_handler() {
-            std::process::abort();
-        }
-        while self.is_locked.swap(true, Ordering::Acquire) {
-            std::hint::spin_loop();
-        }
-        HOLDS.set(true);
-        if INTERRUPT_NEXT.replace(false) {
-            INTERRUPTED.fetch_add(1, Ordering::Relaxed);
-            // SAFETY: the signal that stops guests, which has a handler by now.
-            unsafe { libc::raise(libc::SIGURG) };
-        }
-        let result = run();
-        HOLDS.set(false);
-        self.is_locked.store(false, Ordering::Release);
-        result
-    }
-}
-
-// SAFETY: passes everything on to the system's allocator.
-unsafe impl GlobalAlloc for OneLock {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise.
-        self.locked(|| unsafe { System.alloc(layout) })
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
-        self.locked(|| unsafe { System.dealloc(pointer, layout) });
-    }
-}
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 #[global_allocator]
-static ALLOCATOR: OneLock = OneLock {
-    is_locked: AtomicBool::new(false),
-};
-
-/// Runs with this thread's allocations watched.
-fn watched<R>(run: impl FnOnce() -> R) -> R {
-    WATCHED.set(true);
-    let result = run();
-    WATCHED.set(false);
-    result
-}
+static ALLOCATOR: TestAllocator = TestAllocator;
 
 const GUEST: &str = r#"(module
-    (import "host" "allocate" (func $allocate))
+    (import "host" "allocate" (func $allocate)) (import "host" "look" (func $look))
     (memory 1)
-    (func $down (export "overflow") (call $down))
-    (func (export "load") (drop (i32.load (i32.const 65536))))
-    (func (export "divide") (drop (i32.div_s (i32.const 1) (i32.const 0))))
-    (func (export "unreachable") unreachable)
-    (func (export "spin") (loop $l (br $l)))
+    (func $down (call $down))
+    (func (export "overflow") (call $look) (call $down))
+    (func (export "load") (call $look) (drop (i32.load (i32.const 65536))))
+    (func (export "divide") (call $look) (drop (i32.div_s (i32.const 1) (i32.const 0))))
+    (func (export "too large") (call $look) (drop (i32.div_s (i32.const 0x80000000) (i32.const -1))))
+    (func (export "unreachable") (call $look) unreachable)
+    (func (export "spin") (call $look) (loop $l (br $l)))
     (func (export "allocate") (call $allocate) (loop $l (br $l)))
     (func (export "answer") (result i32) (i32.const 42)))"#;
 
-const TRAPS: [(&str, Trap); 4] = [
+const TRAPS: [(&str, Trap); 5] = [
     ("overflow", Trap::StackOverflow),
     ("load", Trap::MemoryOutOfBounds),
     ("divide", Trap::IntegerDivisionByZero),
+    ("too large", Trap::IntegerOverflow),
     ("unreachable", Trap::Unreachable),
 ];
 
+/// Whether a guest has looked, and what it saw: its thread had the allocator's lock.
+static HAS_LOOKED: AtomicBool = AtomicBool::new(false);
+static SAW_IT_HELD: AtomicBool = AtomicBool::new(false);
+
 fn guest() -> Result<(Store<()>, Instance)> {
-    let engine = Engine::default();
+    guest_of(MemoryStyle::Reserved)
+}
+
+fn guest_of(style: MemoryStyle) -> Result<(Store<()>, Instance)> {
+    let engine = Engine::new(Config::new().memory_style(style))?;
     let module = Module::new(&engine, GUEST)?;
     let mut linker = Linker::<()>::new(&engine);
     linker.func_wrap("host", "allocate", |mut caller: Caller<'_, ()>| -> Result<()> {
         // Asks for its own guest's end, and is interrupted in the middle of an allocation.
         caller.interrupt_handle()?.interrupt();
-        INTERRUPT_NEXT.set(true);
+        lock::interrupt_next(libc::SIGURG);
         drop(std::hint::black_box(Box::new(1)));
         Ok(())
+    })?;
+    linker.func_wrap("host", "look", || {
+        SAW_IT_HELD.store(lock::is_held(), Ordering::SeqCst);
+        HAS_LOOKED.store(true, Ordering::SeqCst);
     })?;
     let mut store = Store::new(&engine, ());
     let instance = linker.instantiate(&mut store, &module)?;
@@ -168,10 +105,7 @@ fn no_handler_allocates_whatever_the_trap() {
         });
         expect_trap(watched(|| instance.call(&mut store, "spin", ())), Trap::Interrupt);
         other.join().expect("no panic");
-        assert!(
-            SEEN.load(Ordering::Relaxed) > 4,
-            "the allocations of errors were watched"
-        );
+        assert!(lock::seen() > 4, "the allocations of errors were watched");
     });
     expect_success(&child);
 }
@@ -184,13 +118,78 @@ fn a_handler_may_interrupt_who_holds_the_allocators_lock() {
             let ended = watched(|| instance.call(&mut store, "allocate", ()));
             expect_trap(ended, Trap::Interrupt);
         }
-        assert_eq!(INTERRUPTED.load(Ordering::Relaxed), 100);
+        assert_eq!(lock::interrupted(), 100);
         assert_eq!(
             instance
                 .call::<(), i32>(&mut store, "answer", ())
                 .expect("a number"),
             42
         );
+    });
+    expect_success(&child);
+}
+
+/// A thread that has the lock calls a guest, as no program should: so the guest is left by a fault, or a signal, while
+/// the lock is held. What comes first to the allocator is the error of the trap, on the host's stack, after the handler.
+fn expect_trap_with_the_lock(run: impl FnOnce() -> Result<()>, trap: Trap) {
+    SAW_IT_HELD.store(false, Ordering::SeqCst);
+    lock::hold();
+    let ended = watched(run);
+    assert!(
+        !lock::let_go(),
+        "an error was made, for which the lock was let go"
+    );
+    assert!(SAW_IT_HELD.load(Ordering::SeqCst), "it was held until the fault");
+    expect_trap(ended, trap);
+}
+
+#[test]
+fn a_guest_may_fault_while_its_own_thread_holds_the_allocators_lock() {
+    let test = "a_guest_may_fault_while_its_own_thread_holds_the_allocators_lock";
+    let child = in_child(test, || {
+        for style in [MemoryStyle::Reserved, MemoryStyle::Bounded] {
+            let (mut store, instance) = guest_of(style).expect("a guest");
+            for (name, trap) in TRAPS {
+                // Once for the stack that it takes, and what else is made once.
+                expect_trap(instance.call(&mut store, name, ()), trap);
+                for _ in 0..3 {
+                    expect_trap_with_the_lock(|| instance.call(&mut store, name, ()), trap);
+                    let polled = || match poll_once(pin!(instance.call_async(&mut store, name, ()))) {
+                        Poll::Ready(ended) => ended,
+                        Poll::Pending => panic!("nothing waits"),
+                    };
+                    expect_trap_with_the_lock(polled, trap);
+                }
+            }
+            assert_eq!(lock::interrupted(), 0);
+        }
+    });
+    expect_success(&child);
+}
+
+/// By the signal that another thread sends, again and again until it is answered.
+#[test]
+fn a_guest_may_be_stopped_while_its_own_thread_holds_the_allocators_lock() {
+    let test = "a_guest_may_be_stopped_while_its_own_thread_holds_the_allocators_lock";
+    let child = in_child(test, || {
+        let (mut store, instance) = guest().expect("a guest");
+        let handle = store.interrupt_handle().expect("a handle");
+        for round in 0..4 {
+            HAS_LOOKED.store(false, Ordering::SeqCst);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !HAS_LOOKED.load(Ordering::SeqCst) {
+                        std::thread::yield_now();
+                    }
+                    handle.interrupt();
+                });
+                let mut spin = || instance.call(&mut store, "spin", ());
+                match round {
+                    0 => expect_trap(spin(), Trap::Interrupt),
+                    _ => expect_trap_with_the_lock(spin, Trap::Interrupt),
+                }
+            });
+        }
     });
     expect_success(&child);
 }
@@ -202,6 +201,7 @@ fn a_guest_may_fault_while_another_thread_holds_the_allocators_lock() {
         "a_guest_may_fault_while_another_thread_holds_the_allocators_lock",
         || {
             static FAULTED: AtomicBool = AtomicBool::new(false);
+            static HOLDS: AtomicBool = AtomicBool::new(false);
             let engine = Engine::default();
             let module = Module::new(
                 &engine,
@@ -219,15 +219,16 @@ fn a_guest_may_fault_while_another_thread_holds_the_allocators_lock() {
                 .instantiate(&mut store, &module.expect("a module"))
                 .expect("an instance");
             let holder = std::thread::spawn(|| {
-                ALLOCATOR.is_locked.store(true, Ordering::Release);
+                lock::hold();
+                HOLDS.store(true, Ordering::Release);
                 while !FAULTED.load(Ordering::Acquire) {
                     std::thread::sleep(std::time::Duration::from_millis(1));
                     // The error of the trap is allocated after the handler: let go some time.
                     FAULTED.store(waiting_since_fault(), Ordering::Release);
                 }
-                ALLOCATOR.is_locked.store(false, Ordering::Release);
+                assert!(lock::let_go());
             });
-            while !ALLOCATOR.is_locked.load(Ordering::Acquire) {
+            while !HOLDS.load(Ordering::Acquire) {
                 std::hint::spin_loop();
             }
             expect_trap(
@@ -246,7 +247,7 @@ fn a_guest_may_fault_while_another_thread_holds_the_allocators_lock() {
 
 /// Whether a watched thread waits for the lock, which it does only outside of a handler: else it aborts.
 fn waiting_since_fault() -> bool {
-    SEEN.load(Ordering::Relaxed) > 0
+    lock::seen() > 0
 }
 
 /// What a thread of the C library's does: its own guest overflows, and one that another thread has made; then all other traps.

@@ -5,42 +5,19 @@
 //!     SOAK_STORES=1000000 cargo test --test soak -- --nocapture
 
 use selvedge::{Caller, Config, Engine, Instance, Linker, MemoryStyle, Module, Store, TypedFunc};
+use selvedge_tests::Usage;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Waker};
 use std::time::Instant;
 
-/// What the process has.
-#[derive(Clone, Copy, Debug)]
-struct Usage {
-    resident_kib: usize,
-    mappings: usize,
-    descriptors: usize,
-}
-
-impl Usage {
-    fn now() -> Usage {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .unwrap();
-        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-        Usage {
-            resident_kib: line.split_whitespace().next().unwrap().parse().unwrap(),
-            mappings: maps.lines().count(),
-            descriptors: std::fs::read_dir("/proc/self/fd").unwrap().count(),
-        }
-    }
-
-    /// Fails if there is more of anything than there was, but for what allocators and pools keep.
-    #[track_caller]
-    fn check_no_more_than(self, before: Usage) {
-        let grown = format!("{before:?} before, {self:?} now");
-        assert!(self.resident_kib <= before.resident_kib + (8 << 10), "{grown}");
-        assert!(self.mappings <= before.mappings + 32, "{grown}");
-        assert!(self.descriptors <= before.descriptors, "{grown}");
-    }
+/// Fails if there is more of anything than there was, but for what allocators and pools keep.
+#[track_caller]
+fn check_no_more(before: Usage, after: Usage) {
+    let grown = format!("{before:?} before, {after:?} now");
+    assert!(after.resident_kib <= before.resident_kib + (8 << 10), "{grown}");
+    assert!(after.mappings <= before.mappings + 32, "{grown}");
+    assert!(after.descriptors <= before.descriptors, "{grown}");
 }
 
 const DATA_BYTES: usize = 10_000;
@@ -117,7 +94,7 @@ fn what_comes_and_goes_leaves_nothing() {
         "{stores} stores in {:.1?}: {before:?} before, {after:?} now",
         start.elapsed()
     );
-    after.check_no_more_than(before);
+    check_no_more(before, after);
 
     // Modules go while instances of them run on, and others come in their place.
     let (engine, linker, module) = &engines[0];
@@ -147,7 +124,7 @@ fn what_comes_and_goes_leaves_nothing() {
     modules(30);
     let before = Usage::now();
     modules(200);
-    Usage::now().check_no_more_than(before);
+    check_no_more(before, Usage::now());
 
     // Engines, too: with what they pooled, and the file of their images.
     let engine_lives = |count: usize| {
@@ -160,5 +137,5 @@ fn what_comes_and_goes_leaves_nothing() {
     engine_lives(3);
     let before = Usage::now();
     engine_lives(30);
-    Usage::now().check_no_more_than(before);
+    check_no_more(before, Usage::now());
 }
