@@ -4,13 +4,14 @@
 //! had no better place are below.
 
 use selvedge::{
-    Caller, Config, Engine, Extern, FuelPolicy, Growth, Instance, Linker, MemoryType, Module, Result,
-    SharedMemory, Store, Trap,
+    Caller, Config, Engine, Exception, Extern, FuelPolicy, FuncType, Growth, GuestCall, Instance, Linker,
+    MemoryType, Module, Result, SharedMemory, Store, Tag, TagType, Trap,
 };
 use selvedge_tests::{drive, poll_once, wait};
 use std::num::NonZeroU64;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
+use std::time::Duration;
 
 /// Behaviour, file, test.
 const CHECKLIST: &[(&str, &str, &str)] = &[
@@ -46,7 +47,7 @@ const CHECKLIST: &[(&str, &str, &str)] = &[
         "a_guest_that_yields_moves_between_threads",
     ),
     (
-        "every kind of suspension: host, fuel, fuel asked for, memory, table, nested, atomic wait",
+        "every kind of suspension: start function, host, fuel, fuel asked for, memory, table, by guest and host, exceptions, nested, atomic wait, with a deadline",
         "checklist",
         "every_kind_of_suspension_moves_between_threads",
     ),
@@ -174,6 +175,11 @@ const CHECKLIST: &[(&str, &str, &str)] = &[
         "faults",
         "a_call_that_fails_again_and_again_leaks_nothing",
     ),
+    (
+        "each allocation fails",
+        "faults",
+        "an_allocation_that_fails_is_an_error_or_ends_the_process_where_it_may",
+    ),
     // Signals
     (
         "a foreign handler from before us",
@@ -261,6 +267,11 @@ const CHECKLIST: &[(&str, &str, &str)] = &[
         "bulk operations that cannot be paid",
         "fuel",
         "bulk_operations_pay_by_length_before_they_write",
+    ),
+    (
+        "operations on tables that cannot be paid, by one unit",
+        "fuel",
+        "operations_on_tables_pay_by_length_before_they_write",
     ),
     (
         "what is yielded, counted exactly",
@@ -576,83 +587,160 @@ fn a_host_function_drives_another_store() -> Result<()> {
     Ok(())
 }
 
-/// Suspends in every way there is: in host functions, alone and nested; for fuel, by turns; for a memory and a table that grow; in an atomic
-/// wait, which its deadline ends.
+/// Suspends in every way there is: in a start function; in host functions, alone and nested, with what is thrown after and before them; for
+/// fuel, by turns; for a memory and a table that grow, and a memory that the host grows; in an atomic wait, until somebody notifies.
 const SUSPENDING: &str = r#"(module
     (import "host" "wait" (func $wait)) (import "host" "nested" (func $nested))
-    (import "host" "shared" (memory $shared 1 1 shared)) (memory $own 1) (table $t 1 externref)
+    (import "host" "throw" (func $throw)) (import "host" "grow" (func $grow))
+    (import "host" "shared" (memory $shared 1 1 shared)) (memory $own (export "own") 1) (table $t 1 externref)
+    (tag $e) (global $caught (mut i32) (i32.const 0))
     (func $spend (export "spend") (local $n i32)
       (loop $l (br_if $l (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 100)))))
+    (func $begin (call $wait) (call $spend) (call $wait)) (start $begin)
     (func (export "inner") (call $wait) (call $spend) (drop (memory.grow $own (i32.const 1))))
+    (func $count (global.set $caught (i32.add (global.get $caught) (i32.const 1))))
     (func (export "run") (result i32)
-      (call $wait) (call $spend) (call $nested)
+      (call $wait) (call $spend) (call $nested) (call $grow)
+      (block $of_host (try_table (catch_all $of_host) (call $throw)) (return (i32.const -1)))
+      (call $count) (call $wait)
+      (block $own (try_table (catch $e $own) (call $wait) (call $spend) (throw $e)))
+      (call $count) (call $wait)
       (drop (table.grow $t (ref.null extern) (i32.const 1)))
-      (drop (memory.atomic.wait32 $shared (i32.const 0) (i32.const 0) (i64.const 100000)))
-      (i32.add (i32.mul (memory.size $own) (i32.const 10)) (table.size $t))))"#;
+      (if (i32.ne (i32.const 0) (memory.atomic.wait32 $shared (i32.const 0) (i32.const 0) (i64.const -1)))
+        (then (return (i32.const -2))))
+      (i32.add (i32.mul (memory.size $own) (i32.const 100))
+        (i32.add (i32.mul (table.size $t) (i32.const 10)) (global.get $caught)))))"#;
 
-/// With a policy to yield, or with somebody who is asked at zero and waits.
-fn suspending(yields: bool) -> Result<(Store<u32>, Instance)> {
-    let engine = Engine::new(Config::new().fuel(true))?;
-    let module = Module::new(&engine, SUSPENDING)?;
-    let mut linker = Linker::<u32>::new(&engine);
-    linker.func_wrap_async("host", "wait", async |_: Caller<'_, u32>, (): ()| wait(1).await)?;
-    linker.func_wrap_async(
-        "host",
-        "nested",
-        async |mut caller: Caller<'_, u32>, (): ()| -> Result<()> {
-            let inner = caller
-                .get_export("inner")
-                .and_then(Extern::into_func)
-                .expect("exported");
-            inner
-                .typed::<(), ()>(&caller)?
-                .call_async(&mut caller, ())
-                .await?;
+/// What `run` answers when it has been run to its end so often, and nothing else has grown anything.
+fn answer(turns: i32) -> i32 {
+    (1 + 2 * turns) * 100 + (1 + turns) * 10 + 2 * turns
+}
+
+/// A guest that suspends, and the memory that it waits in.
+struct Suspending {
+    store: Store<u32>,
+    instance: Instance,
+    shared: SharedMemory,
+    /// With a policy to yield, or with somebody who is asked at zero and waits.
+    yields: bool,
+}
+
+async fn throw_later(mut caller: Caller<'_, u32>) -> Result<()> {
+    wait(1).await;
+    let tag = Tag::new(&mut caller, TagType::new(FuncType::new([], [])))?;
+    Err(Exception::new(&mut caller, tag, &[])?.into())
+}
+
+async fn grow_later(mut caller: Caller<'_, u32>) -> Result<()> {
+    let own = caller.get_export("own").and_then(Extern::into_memory);
+    own.expect("exported").grow_async(&mut caller, 1).await.map(drop)
+}
+
+async fn call_inner(mut caller: Caller<'_, u32>) -> Result<()> {
+    let inner = caller.get_export("inner").and_then(Extern::into_func);
+    let inner = inner.expect("exported").typed::<(), ()>(&caller)?;
+    inner.call_async(&mut caller, ()).await?;
+    wait(1).await;
+    Ok(())
+}
+
+impl Suspending {
+    fn new(yields: bool) -> Result<Suspending> {
+        let engine = Engine::new(Config::new().fuel(true))?;
+        let module = Module::new(&engine, SUSPENDING)?;
+        let mut linker = Linker::<u32>::new(&engine);
+        linker.func_wrap_async("host", "wait", async |_: Caller<'_, u32>, (): ()| wait(1).await)?;
+        linker.func_wrap_async("host", "nested", async |caller: Caller<'_, u32>, (): ()| {
+            call_inner(caller).await
+        })?;
+        linker.func_wrap_async("host", "throw", async |caller: Caller<'_, u32>, (): ()| {
+            throw_later(caller).await
+        })?;
+        linker.func_wrap_async("host", "grow", async |caller: Caller<'_, u32>, (): ()| {
+            grow_later(caller).await
+        })?;
+        let shared = SharedMemory::new(&engine, MemoryType::shared(1, 1))?;
+        linker.define("host", "shared", shared.clone())?;
+        let mut store = Store::new(&engine, 0);
+        store.limiter_async(async |mut caller, _growth: Growth| {
             wait(1).await;
-            Ok(())
-        },
-    )?;
-    let shared = SharedMemory::new(&engine, MemoryType::shared(1, 1))?;
-    linker.define("host", "shared", shared)?;
-    let mut store = Store::new(&engine, 0);
-    store.limiter_async(async |mut caller, _growth: Growth| {
-        wait(1).await;
-        *caller.data_mut() += 1;
-        Ok(true)
-    });
-    store.set_fuel(100_000)?;
-    let instance = drive(linker.instantiate_async(&mut store, &module)).0?;
-    match yields {
-        true => store.set_fuel_policy(FuelPolicy::Yield {
-            every: NonZeroU64::new(100).expect("not zero"),
-        })?,
-        false => {
-            store.set_fuel(100)?;
-            store.on_fuel_zero_async(async |_caller| {
+            *caller.data_mut() += 1;
+            Ok(true)
+        });
+        match yields {
+            true => store.set_fuel_policy(FuelPolicy::Yield {
+                every: NonZeroU64::new(100).expect("not zero"),
+            })?,
+            false => store.on_fuel_zero_async(async |_caller| {
                 wait(1).await;
                 Ok(200)
-            })?;
+            })?,
+        }
+        store.set_fuel(if yields { 100_000 } else { 100 })?;
+        let (instance, pending) = drive_across_threads(linker.instantiate_async(&mut store, &module));
+        assert!(
+            pending >= 2 + 2 + 3,
+            "two growths, two waits, and fuel for 600: {pending}"
+        );
+        Ok(Suspending {
+            instance: instance?,
+            store,
+            shared,
+            yields,
+        })
+    }
+
+    /// A call of `run`, with a deadline that is far away or without.
+    fn call(&mut self, has_deadline: bool) -> Result<Pin<Box<dyn Future<Output = Result<i32>> + Send + '_>>> {
+        self.store.set_fuel(if self.yields { 100_000 } else { 100 })?;
+        let call = self.instance.call_async::<_, (), i32>(&mut self.store, "run", ());
+        Ok(match has_deadline {
+            true => Box::pin(call.with_timeout(Duration::from_secs(100_000))),
+            false => Box::pin(call),
+        })
+    }
+}
+
+/// Polls, on a thread of its own each time, until ready or `polls` times; whoever waits in the memory then is notified but for the last time. The output, how often it was
+/// polled, and after which polls it waited in the memory.
+fn drive_notified<F: Future<Output: Send> + Send + ?Sized>(
+    mut future: Pin<&mut F>,
+    shared: &SharedMemory,
+    polls: usize,
+) -> Result<(Option<F::Output>, usize, Vec<usize>)> {
+    let mut waited = Vec::new();
+    for poll in 1..=polls {
+        let future = future.as_mut();
+        let polled = std::thread::scope(|scope| scope.spawn(|| poll_once(future)).join());
+        match polled.expect("no panic") {
+            Poll::Ready(output) => return Ok((Some(output), poll, waited)),
+            Poll::Pending if poll < polls && shared.atomic_notify(0, u32::MAX)? > 0 => waited.push(poll),
+            Poll::Pending => {}
         }
     }
-    Ok((store, instance))
+    Ok((None, polls, waited))
 }
+
+const WAYS: [(bool, bool); 4] = [(true, false), (true, true), (false, false), (false, true)];
 
 #[test]
 fn every_kind_of_suspension_moves_between_threads() -> Result<()> {
-    for yields in [true, false] {
-        let (mut store, instance) = suspending(yields)?;
+    for (yields, has_deadline) in WAYS {
+        let mut guest = Suspending::new(yields)?;
+        let shared = guest.shared.clone();
         for turn in 1..=3 {
-            let call = instance.call_async::<_, (), i32>(&mut store, "run", ());
-            let (result, pending) = drive_across_threads(call);
-            assert_eq!(result?, (1 + turn) * 10 + 1 + turn);
+            let mut call = guest.call(has_deadline)?;
+            let (result, polls, waited) = drive_notified(call.as_mut(), &shared, 1000)?;
+            assert_eq!(result.expect("it ends")?, answer(turn));
+            assert_eq!(waited.len(), 1, "one atomic wait");
             assert!(
-                pending > 8,
-                "two waits, two growths, one nested, one atomic, and fuel: {pending}"
+                polls > 5 + 2 + 3 + 1 + 1 + 3,
+                "five waits, two nested, three growths, one throw, one atomic, and fuel: {polls}"
             );
         }
         assert_eq!(
-            *store.data(),
-            2 + 3 * 2,
+            *guest.store.data(),
+            2 + 3 * 3,
             "the limiter was asked for what there is at first, and for what grew"
         );
     }
@@ -661,32 +749,44 @@ fn every_kind_of_suspension_moves_between_threads() -> Result<()> {
 
 #[test]
 fn every_kind_of_suspension_may_be_dropped() -> Result<()> {
-    for yields in [true, false] {
-        let (mut store, instance) = suspending(yields)?;
-        let mut polls = 0;
+    for (yields, has_deadline) in WAYS {
+        let mut guest = Suspending::new(yields)?;
+        let shared = guest.shared.clone();
+        let (mut waited_after, mut polls) = (Vec::new(), 0);
         let done = loop {
             polls += 1;
-            store.set_fuel(if yields { 100_000 } else { 100 })?;
-            let mut call = pin!(instance.call_async::<_, (), i32>(&mut store, "run", ()));
-            let mut last = Poll::Pending;
-            for _ in 0..polls {
-                last = poll_once(call.as_mut());
-                if last.is_ready() {
-                    break;
-                }
-            }
-            if let Poll::Ready(result) = last {
+            let mut call = guest.call(has_deadline)?;
+            let (result, _, waited) = drive_notified(call.as_mut(), &shared, polls)?;
+            waited_after.extend(waited);
+            drop(call);
+            assert_eq!(shared.atomic_notify(0, u32::MAX)?, 0, "nobody waits any more");
+            if let Some(result) = result {
                 break result?;
             }
-            assert!(polls < 1_000_000, "the atomic wait ends by the clock");
-            if polls > 40 {
-                polls *= 2; // only the atomic wait is left, which is the same at each poll
-            }
+            assert!(polls < 1000, "it never ends");
         };
-        assert!(done >= 22, "memory and table grew at least once: {done}");
-        assert!(polls > 8, "dropped at each suspension before: {polls}");
-        let (again, _) = drive(instance.call_async::<_, (), i32>(&mut store, "run", ()));
-        assert_eq!(again?, done + 11, "the store is as good as before");
+        // All that came farther were woken after the same poll, after which one was dropped: so that one waited.
+        let wait = waited_after[0];
+        assert!(
+            wait < polls && waited_after.iter().all(|after| *after == wait),
+            "{waited_after:?}"
+        );
+        assert_eq!(
+            waited_after.len(),
+            polls - wait,
+            "each that came farther waited there"
+        );
+        assert!(
+            done > answer(1),
+            "what was dropped had grown something before: {done}"
+        );
+        let mut call = guest.call(has_deadline)?;
+        let (again, ..) = drive_notified(call.as_mut(), &shared, 1000)?;
+        assert_eq!(
+            again.expect("it ends")?,
+            done + 212,
+            "the store is as good as before"
+        );
     }
     Ok(())
 }

@@ -4,11 +4,15 @@
 //! its kind. `faults/places.rs` holds what has failed against the sources: a place that calls the system and that no failure has
 //! reached fails the test.
 //!
-//! Not failed: small allocations, where Rust aborts by design. What a guest may ask for without limit is allocated fallibly, and that
-//! is failed.
+//! Allocations, too, fail one by one, in `faults/allocations.rs`: what a guest decides the size or number of is an error then, and where Rust aborts by design,
+//! the place is in a list.
 
+#[path = "faults/allocations.rs"]
+mod allocations;
 #[path = "faults/calls.rs"]
 mod calls;
+#[path = "faults/lives.rs"]
+mod lives;
 #[path = "faults/places.rs"]
 mod places;
 
@@ -361,4 +365,22 @@ fn a_heap_of_references_that_cannot_be_allocated_is_an_error() -> Result<()> {
     println!("{error:#}");
     assert!(error.to_string().contains("heap"), "{error:#}");
     instance.call::<i32, ()>(&mut store, "make", 99_999)
+}
+
+#[test]
+fn an_allocation_that_fails_is_an_error_or_ends_the_process_where_it_may() {
+    let test = "an_allocation_that_fails_is_an_error_or_ends_the_process_where_it_may";
+    let child = in_child(test, || {
+        let mut reached = BTreeSet::new();
+        for style in STYLES {
+            allocations::lead_all(style, style == STYLES[1], &mut reached);
+        }
+        allocations::check_reached(&reached);
+    });
+    println!("{}", String::from_utf8_lossy(&child.stdout));
+    assert!(
+        child.status.success(),
+        "{}",
+        String::from_utf8_lossy(&child.stderr)
+    );
 }

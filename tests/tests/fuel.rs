@@ -313,6 +313,54 @@ fn bulk_operations_pay_by_length_before_they_write() -> Result<()> {
     Ok(())
 }
 
+/// As many elements as a table of them has units: one too few writes nothing, exactly enough writes all.
+#[test]
+fn operations_on_tables_pay_by_length_before_they_write() -> Result<()> {
+    let engine = Engine::new(Config::new().fuel(true))?;
+    let module = Module::new(
+        &engine,
+        r#"(module (table $t 10 funcref) (table $from 10 funcref) (func $f)
+            (elem $segment func $f $f $f $f $f $f $f $f) (elem (table $from) (i32.const 0) func $f $f $f $f $f $f $f $f)
+            (func (export "init") (table.init $t $segment (i32.const 0) (i32.const 0) (i32.const 8)))
+            (func (export "copy") (table.copy $t $from (i32.const 0) (i32.const 0) (i32.const 8)))
+            (func (export "fill") (table.fill $t (i32.const 0) (ref.func $f) (i32.const 8)))
+            (func (export "grow") (drop (table.grow $t (ref.func $f) (i32.const 8))))
+            (func (export "filled") (result i32) (local $n i32) (local $at i32)
+              (loop $next
+                (local.set $n (i32.add (local.get $n) (i32.eqz (ref.is_null (table.get $t (local.get $at))))))
+                (br_if $next (i32.lt_u (local.tee $at (i32.add (local.get $at) (i32.const 1))) (table.size $t))))
+              (local.get $n)))"#,
+    )?;
+    for name in ["init", "copy", "fill", "grow"] {
+        let run = |units: u64| -> Result<(Result<()>, u64, i32)> {
+            let mut store = Store::new(&engine, ());
+            let instance = Instance::new(&mut store, &module, &[])?;
+            store.set_fuel(units)?;
+            let ended = instance.call::<(), ()>(&mut store, name, ());
+            let left = store.get_fuel()?;
+            store.set_fuel(1_000_000)?;
+            let filled = instance.call::<(), i32>(&mut store, "filled", ())?;
+            Ok((ended, left, filled))
+        };
+        let (ended, left, filled) = run(1_000)?;
+        ended?;
+        assert_eq!(filled, 8, "{name}");
+        let cost = 1_000 - left;
+        assert!(
+            (12..=14).contains(&cost),
+            "{name}: entry, operands, and a unit for each of 8 elements: {cost}"
+        );
+        let (ended, left, filled) = run(cost)?;
+        ended?;
+        assert_eq!((left, filled), (0, 8), "{name}: exactly enough");
+        let (ended, left, filled) = run(cost - 1)?;
+        let error = ended.expect_err("a unit too few");
+        assert_eq!(error.downcast_ref::<Trap>(), Some(&Trap::OutOfFuel), "{name}");
+        assert_eq!((left, filled), (0, 0), "{name}: nothing was written");
+    }
+    Ok(())
+}
+
 #[test]
 fn host_functions_see_and_set_the_exact_count() -> Result<()> {
     let engine = Engine::new(Config::new().fuel(true))?;

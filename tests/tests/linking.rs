@@ -2,7 +2,8 @@
 
 use selvedge::{
     Caller, CompileError, Config, Engine, Extern, Func, Global, GlobalType, Instance, Linker, Memory,
-    MemoryType, Module, RefType, Result, Store, Table, TableType, Trap, UnknownImportError, Val, ValType,
+    MemoryType, Module, RefType, Result, SharedMemory, Store, Table, TableType, Trap, UnknownImportError,
+    Val, ValType,
 };
 use selvedge_tests::{drive, wait};
 
@@ -127,6 +128,35 @@ fn host_made_things_are_imported_and_shared() -> Result<()> {
     assert_eq!(
         error,
         "memory of 2 pages cannot grow by 1: its maximum is 2 pages"
+    );
+    Ok(())
+}
+
+#[test]
+fn what_cannot_grow_says_its_size_and_what_forbids_it() -> Result<()> {
+    let engine = Engine::default();
+    let mut store = Store::new(&engine, ());
+    let mut grow = |maximum, delta| {
+        let ty = TableType::new(RefType::FUNCREF, 3, maximum);
+        let table = Table::new(&mut store, ty, Val::FuncRef(None)).expect("a small table");
+        error_of(table.grow(&mut store, delta, Val::FuncRef(None)))
+    };
+    assert_eq!(
+        grow(Some(5), 3),
+        "table of 3 elements cannot grow by 3: its maximum is 5 elements"
+    );
+    assert_eq!(
+        grow(None, u64::MAX),
+        format!(
+            "table of 3 elements cannot grow by {}: the limit is 10000000 elements",
+            u64::MAX
+        )
+    );
+    let shared = SharedMemory::new(&engine, MemoryType::shared(1, 3))?;
+    let error = error_of(shared.grow(5));
+    assert_eq!(
+        error,
+        "memory of 1 pages cannot grow by 5: its maximum is 3 pages"
     );
     Ok(())
 }

@@ -29,11 +29,11 @@
 //! ```
 
 use crate::error::{Error, Result};
+use crate::room;
 use crate::store::{AsContext, AsContextMut};
 use crate::value::Val;
-use crate::vm::store::StoreVm;
+use crate::vm::store::{StoreVm, TagEntry};
 pub use crate::vm::throw::Exception;
-use crate::vm::vmctx::ValRaw;
 use selvedge_compiler::TagType;
 
 /// An exception tag of a store: what catches exceptions goes by it. A copyable handle.
@@ -51,7 +51,7 @@ impl Tag {
     /// A tag of the host's.
     ///
     /// # Errors
-    /// A signature with results.
+    /// A signature with results, or no memory for another tag.
     pub fn new(mut store: impl AsContextMut, ty: TagType) -> Result<Tag> {
         if !ty.signature.results().is_empty() {
             return Err(Error::msg(format!(
@@ -61,7 +61,7 @@ impl Tag {
         }
         let mut context = store.as_context_mut();
         let vm = context.vm_mut();
-        let index = vm.add_tag(ty.signature);
+        let index = vm.add_tag(TagEntry::new(ty.signature)?)?;
         Ok(Tag::new_handle(vm.id, index))
     }
 
@@ -102,13 +102,11 @@ impl Exception {
             )));
         }
         let typed = values.iter().zip(ty.params());
-        let slots = typed
-            .map(|(value, ty)| value.to_raw(*ty, vm))
-            .collect::<Result<Vec<ValRaw>>>()?;
+        let slots = typed.map(|(value, ty)| value.to_raw(*ty, vm));
+        let slots = room::collect(slots, "an exception's values")?;
         let made = vm.make_exception(tag, &slots);
-        let exception = made.map(|reference| Exception {
-            root: vm.own(reference),
-        });
+        let owned = made.and_then(|reference| vm.own(reference));
+        let exception = owned.map(|root| Exception { root });
         let dead = vm.take_dead();
         drop(dead);
         exception
@@ -138,11 +136,10 @@ impl Exception {
             .exception_tag(reference)
             .expect("the root of an exception");
         let ty = vm.tags[tag as usize].ty.clone();
-        let mut values = Vec::with_capacity(ty.params().len());
-        for (index, ty) in ty.params().iter().enumerate() {
+        let values = ty.params().iter().enumerate().map(|(index, ty)| {
             let raw = vm.heap.exception_value(reference, index);
-            values.push(Val::from_raw(raw, *ty, vm));
-        }
-        Ok(values)
+            Ok(Val::from_raw(raw, *ty, vm))
+        });
+        room::collect(values, "an exception's values")
     }
 }

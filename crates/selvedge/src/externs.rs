@@ -136,15 +136,28 @@ impl Extern {
     /// An export of an instance, by its index in the store.
     pub(crate) fn of_export(vm: &mut StoreVm, instance: u32, name: &str) -> Option<Extern> {
         let index = vm.instances[instance as usize].module.export(name)?;
-        Some(Extern::of_index(vm, instance, index))
+        Extern::of_index(vm, instance, index).or_none()
     }
 
     /// An export of an instance that was looked up in its module, if it was that module.
     pub(crate) fn of_module_export(vm: &mut StoreVm, instance: u32, export: &ModuleExport) -> Option<Extern> {
         let is_its = Module::same(&vm.instances[instance as usize].module, &export.module);
-        is_its.then(|| Extern::of_index(vm, instance, export.index))
+        match is_its {
+            true => Extern::of_index(vm, instance, export.index).or_none(),
+            false => None,
+        }
     }
 
+    /// None where there was no memory for the handle.
+    fn or_none(self) -> Option<Extern> {
+        match &self {
+            Extern::Func(func) if func.is_none() => None,
+            Extern::Global(global) if global.is_none() => None,
+            _ => Some(self),
+        }
+    }
+
+    /// As [`of_export`](Extern::of_export). Where there was no memory for a handle, its use is an error.
     pub(crate) fn of_index(vm: &mut StoreVm, instance: u32, index: ExternIndex) -> Extern {
         let held = &vm.instances[instance as usize];
         match index {

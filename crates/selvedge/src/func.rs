@@ -6,7 +6,7 @@ use crate::store::{AsContext, AsContextMut, Caller, StoreContextMut};
 use crate::value::{Val, WasmRet, WasmTyList};
 use crate::vm::call::{CallFuture, CallValsFuture, Target};
 use crate::vm::host::HostFunc;
-use crate::vm::store::{FuncEntry, StoreVm};
+use crate::vm::store::{FuncEntry, NO_HANDLE, StoreVm};
 use crate::vm::vmctx::VMFuncRef;
 use selvedge_compiler::FuncType;
 use std::marker::PhantomData;
@@ -105,16 +105,22 @@ impl Func {
         Func::of_host(store.as_context_mut(), HostFunc::vals_wait(ty, f, None))
     }
 
+    /// Whether there was no memory for it.
+    pub(crate) fn is_none(&self) -> bool {
+        self.index == NO_HANDLE
+    }
+
     #[inline]
     pub(crate) fn entry<'a>(&self, vm: &'a StoreVm) -> Result<&'a FuncEntry> {
         vm.check(self.store, "a function")?;
-        Ok(&vm.funcs[self.index as usize])
+        let entry = vm.funcs.get(self.index as usize);
+        entry.ok_or_else(|| vm.no_handle())
     }
 
     /// The signature. Cost: counts a reference.
     ///
     /// # Panics
-    /// With another store than the function's.
+    /// With another store than the function's, or where a guest gave the function and there was no memory for a handle.
     pub fn ty(&self, store: impl AsContext) -> FuncType {
         match self.entry(store.as_context().vm()) {
             Ok(entry) => entry.ty.clone(),

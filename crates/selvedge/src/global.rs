@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::store::{AsContext, AsContextMut};
 use crate::value::Val;
+use crate::vm::store::NO_HANDLE;
 use crate::vm::store::{GlobalEntry, StoreVm};
 use selvedge_compiler::GlobalType;
 
@@ -35,16 +36,25 @@ impl Global {
         let mut context = store.as_context_mut();
         let vm = context.vm_mut();
         let raw = value.to_raw(ty.content, vm)?;
-        let cell = vm.new_cell(raw);
-        vm.keep_type(ty.content);
-        let index = vm.global_index(cell, ty);
-        Ok(Global::new_handle(vm.id, index))
+        vm.keep_type(ty.content)?;
+        let cell = vm.new_cell(raw)?;
+        let global = Global::new_handle(vm.id, vm.global_index(cell, ty));
+        global.index(vm)?;
+        Ok(global)
+    }
+
+    /// Whether there was no memory for it.
+    pub(crate) fn is_none(&self) -> bool {
+        self.index == NO_HANDLE
     }
 
     /// Its place in the store.
     pub(crate) fn index(&self, vm: &StoreVm) -> Result<usize> {
         vm.check(self.store, "a global")?;
-        Ok(self.index as usize)
+        match self.index {
+            NO_HANDLE => Err(vm.no_handle()),
+            index => Ok(index as usize),
+        }
     }
 
     #[track_caller]

@@ -9,6 +9,7 @@ use crate::global::Global;
 use crate::link;
 use crate::memory::Memory;
 use crate::module::{Module, ModuleExport};
+use crate::room;
 use crate::shared_memory::SharedMemory;
 use crate::source::text;
 use crate::store::{AsContext, AsContextMut, StoreContextMut};
@@ -16,6 +17,7 @@ use crate::table::Table;
 use crate::value::WasmTyList;
 use crate::vm::call::{CallFuture, Target};
 use crate::vm::instance::Linked;
+use crate::vm::limits::Asked;
 use crate::vm::store::StoreVm;
 use selvedge_compiler::ExternType;
 
@@ -61,7 +63,7 @@ impl Instance {
         if is_asked {
             // Nobody is asked for what cannot be.
             check_imports(context.vm(), module, imports).map(drop)?;
-            context.check_instance_async(module).await?;
+            context.check_async(Asked::Instance(module)).await?;
         }
         let (instance, start) = {
             let linked = check_imports(context.vm(), module, imports)?;
@@ -121,7 +123,7 @@ impl Instance {
             ));
         }
         if !is_granted {
-            context.check_instance(module)?;
+            context.check(Asked::Instance(module))?;
         }
         let vm = context.vm_mut();
         let index = vm.instantiate(module, imports)?;
@@ -143,7 +145,7 @@ impl Instance {
     /// Cost: hashes the name; the first handle of a function or a global adds a record of it to the store. To do it once for all
     /// instances: [`get_module_export`](Instance::get_module_export).
     ///
-    /// None where there is no such export, and with another store.
+    /// None where there is no such export, with another store, and where the system has no memory for a handle.
     pub fn get_export(&self, mut store: impl AsContextMut, name: &str) -> Option<Extern> {
         let mut context = store.as_context_mut();
         let vm = context.vm_mut();
@@ -205,6 +207,7 @@ impl Instance {
     }
 
     /// All exports, in the module's order, with their names. None with another store. Allocates a list, and each name.
+    /// One that the system had no memory for is an error to use.
     pub fn exports(&self, mut store: impl AsContextMut) -> Vec<(String, Extern)> {
         let mut context = store.as_context_mut();
         let vm = context.vm_mut();
@@ -291,7 +294,7 @@ impl Instance {
     /// An exported function with its types checked, to call it often. Cost: that of [`get_export`](Instance::get_export), and comparing the types.
     ///
     /// # Errors
-    /// No such function, or other types.
+    /// No such function, other types, or no memory for a handle.
     #[doc(alias = "get_typed_func")]
     pub fn typed<P: WasmTyList, R: WasmTyList>(
         &self,
@@ -301,7 +304,11 @@ impl Instance {
         let mut context = store.as_context_mut();
         self.check(context.vm())?;
         let Some(func) = self.get_func(context.reborrow(), name) else {
-            return Err(no_such_function(self.module(&context), name));
+            let is_there = context.vm().exported_func(self.index, name).is_some();
+            return Err(match is_there {
+                true => context.vm().no_handle(),
+                false => no_such_function(self.module(&context), name),
+            });
         };
         func.typed(context)
             .map_err(|error| error.context(format!("export `{name}`")))
@@ -366,7 +373,6 @@ fn check_imports(vm: &StoreVm, module: &Module, imports: &[Extern]) -> Result<Ve
         )));
     }
     let pairs = module.imports().zip(imports);
-    pairs
-        .map(|(import, given)| link::check(vm, &import, given))
-        .collect()
+    let linked = pairs.map(|(import, given)| link::check(vm, &import, given));
+    room::collect(linked, "an instance's imports")
 }

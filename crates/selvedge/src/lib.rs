@@ -49,6 +49,7 @@ mod module;
 mod moving;
 mod profiling;
 mod reference;
+mod room;
 mod shared_memory;
 mod source;
 mod store;

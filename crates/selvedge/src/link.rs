@@ -71,10 +71,11 @@ fn describe(vm: &StoreVm, given: &Extern) -> Result<(ExternType, Linked)> {
         Extern::SharedMemory(memory) => {
             let inner = memory.inner();
             let ty = inner.current_ty();
-            if inner.layout() != MemoryLayout::of(&ty, vm.engine.memory_style()) {
-                return Err(Error::msg(
-                    "the shared memory was made by an engine with another memory style than the store's: make it with `Store::engine`",
-                ));
+            let (found, wanted) = (inner.layout(), MemoryLayout::of(&ty, vm.engine.memory_style()));
+            if found != wanted {
+                return Err(Error::msg(format!(
+                    "the shared memory was made by an engine with another memory style than the store's ({found:?}, not {wanted:?}): make it with `Store::engine`"
+                )));
             }
             (ExternType::Memory(ty), Linked::Shared(inner.clone()))
         }

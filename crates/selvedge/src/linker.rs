@@ -7,10 +7,12 @@ use crate::host_fn::{HostAsyncFn, HostFn, HostValsAsyncFn, HostValsFn};
 use crate::instance::Instance;
 use crate::link;
 use crate::module::{ImportType, Module};
+use crate::room;
 use crate::store::{AsContextMut, Caller, Local};
 use crate::value::{Val, WasmRet, WasmTyList};
 use crate::vm::host::HostFunc;
 use crate::vm::instance::Linked;
+use crate::vm::limits::Asked;
 use crate::vm::store::StoreVm;
 use selvedge_compiler::FuncType;
 use std::collections::HashMap;
@@ -265,7 +267,7 @@ impl<T: 'static> Linker<T> {
     }
 
     /// The definition of each import, in order. Host functions are of the type that is asked for.
-    fn resolve(&self, module: &Module) -> Result<Box<[Definition]>> {
+    fn resolve(&self, module: &Module) -> Result<Vec<Definition>> {
         let resolve = |import: ImportType<'_>| {
             let found = self.find(import.module(), import.name());
             let definition = found.ok_or_else(|| link::unknown(&import))?;
@@ -274,7 +276,7 @@ impl<T: 'static> Linker<T> {
             }
             Ok(definition.clone())
         };
-        module.imports().map(resolve).collect()
+        room::collect(module.imports().map(resolve), "an instance's imports")
     }
 
     /// As [`instantiate`](Linker::instantiate), with a start function that may wait, and that fuel may make yield.
@@ -294,7 +296,7 @@ impl<T: 'static> Linker<T> {
         if is_asked {
             // Nobody is asked for what cannot be.
             self.link_all(context.vm(), module).map(drop)?;
-            context.check_instance_async(module).await?;
+            context.check_async(Asked::Instance(module)).await?;
         }
         let (instance, start) = {
             let linked = self.link_all(context.vm(), module)?;
@@ -305,7 +307,10 @@ impl<T: 'static> Linker<T> {
 
     fn link_all(&self, vm: &StoreVm, module: &Module) -> Result<Vec<Linked>> {
         let imports = module.imports();
-        imports.map(|import| self.link(vm, &import)).collect()
+        room::collect(
+            imports.map(|import| self.link(vm, &import)),
+            "an instance's imports",
+        )
     }
 
     fn link(&self, vm: &StoreVm, import: &ImportType<'_>) -> Result<Linked> {

@@ -2,7 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::store::{AsContext, AsContextMut};
-use crate::vm::limits::Grow;
+use crate::vm::grow::Grow;
+use crate::vm::limits::Asked;
 use crate::vm::linear::LinearMemory;
 use crate::vm::shared::MemoryVm;
 use crate::vm::store::StoreVm;
@@ -45,7 +46,7 @@ impl Memory {
     pub fn new(mut store: impl AsContextMut, ty: MemoryType) -> Result<Memory> {
         let mut context = store.as_context_mut();
         refuse_shared(&ty)?;
-        context.check_new_memory(&ty)?;
+        context.check(Asked::Memory(&ty))?;
         Memory::allocate(context.vm_mut(), ty)
     }
 
@@ -59,14 +60,14 @@ impl Memory {
     pub async fn new_async(mut store: impl AsContextMut, ty: MemoryType) -> Result<Memory> {
         let mut context = store.as_context_mut();
         refuse_shared(&ty)?;
-        context.check_new_memory_async(&ty).await?;
+        context.check_async(Asked::Memory(&ty)).await?;
         Memory::allocate(context.vm_mut(), ty)
     }
 
     /// A new memory that nobody need be asked about any more.
     fn allocate(vm: &mut StoreVm, ty: MemoryType) -> Result<Memory> {
         let memory = LinearMemory::new(&ty, vm.engine.memory_style(), vm.engine.memories())?;
-        let index = vm.add_memory(MemoryVm::Own(memory));
+        let index = vm.add_memory(MemoryVm::Own(memory))?;
         Ok(Memory::new_handle(vm.id, index))
     }
 
@@ -176,8 +177,8 @@ impl Memory {
         let mut context = store.as_context_mut();
         let index = self.index(context.vm())?;
         let grow = Grow::Memory { index, pages: delta };
-        context.check_growth(grow)?;
-        grow_granted(context.vm_mut(), index, delta).or_else(|error| {
+        context.check(Asked::Growth(grow))?;
+        grow.run_for_host(context.vm_mut()).or_else(|error| {
             context.tell_failure(grow)?;
             Err(error)
         })
@@ -193,10 +194,9 @@ impl Memory {
     pub async fn grow_async(&self, mut store: impl AsContextMut, delta: u64) -> Result<u64> {
         let mut context = store.as_context_mut();
         let index = self.index(context.vm())?;
-        context
-            .check_growth_async(Grow::Memory { index, pages: delta })
-            .await?;
-        grow_granted(context.vm_mut(), index, delta)
+        let grow = Grow::Memory { index, pages: delta };
+        context.check_async(Asked::Growth(grow)).await?;
+        grow.run_for_host(context.vm_mut())
     }
 
     /// Copies bytes out of the memory. Cost: the copy.
@@ -242,22 +242,6 @@ fn refuse_shared(ty: &MemoryType) -> Result<()> {
         )),
         false => Ok(()),
     }
-}
-
-/// Grows a memory that nobody need be asked about any more.
-fn grow_granted(vm: &mut StoreVm, index: usize, delta: u64) -> Result<u64> {
-    let memory = vm.memories[index].own_mut().expect(OWN);
-    let size = memory.size_pages();
-    memory.grow(delta).ok_or_else(|| {
-        let ty = memory.ty();
-        let maximum = ty.maximum.unwrap_or(ty.most_pages());
-        let is_allowed = size.checked_add(delta).is_some_and(|pages| pages <= maximum);
-        let reason = match is_allowed {
-            true => "the system refuses".to_owned(),
-            false => format!("its maximum is {maximum} pages"),
-        };
-        Error::msg(format!("memory of {size} pages cannot grow by {delta}: {reason}"))
-    })
 }
 
 fn out_of_bounds(offset: usize, length: usize, size: usize) -> Error {

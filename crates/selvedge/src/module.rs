@@ -57,7 +57,8 @@ impl fmt::Debug for Module {
 impl Module {
     /// Compiles a module from the binary format, or from the text format with feature `wat`.
     ///
-    /// Cost: about a second and processor a megabyte of the module's functions, and machine code of 1.4 to 2.3 times their size.
+    /// Cost: about a second and processor a megabyte of the module's functions, and machine code of 1.4 to 2.3 times their size. Where the system has no
+    /// memory left for compiling, the process ends, as Rust's collections end it.
     ///
     /// # Errors
     /// What is not valid, not supported or [too large](crate::implementation_limits), with the byte offset (a
@@ -128,7 +129,7 @@ impl Module {
     ///
     /// # Errors
     /// A [`LoadError`](crate::LoadError): the bytes are damaged or of another version, or the code is not right for this processor or
-    /// this engine's settings; and no room for the code.
+    /// this engine's settings; and no room for the code. Where the system has no memory for the module's tables, the process ends.
     ///
     /// # Safety
     /// The bytes are those that [`Engine::precompile_module`] returned: machine code, which is run as it is. A sum finds damage that happened by

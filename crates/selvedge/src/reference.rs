@@ -83,7 +83,7 @@ impl ExternRef {
         let mut context = store.as_context_mut();
         let vm = context.vm_mut();
         let reference = vm.rooted(self.0)?;
-        Ok(OwnedExternRef(vm.own(reference)))
+        vm.own(reference).map(OwnedExternRef)
     }
 
     pub(crate) fn of_word(reference: u32, store: &mut StoreVm) -> Option<ExternRef> {
@@ -121,7 +121,7 @@ impl ExnRef {
         let vm = context.vm_mut();
         let reference = vm.rooted(self.0)?;
         Ok(Exception {
-            root: vm.own(reference),
+            root: vm.own(reference)?,
         })
     }
 

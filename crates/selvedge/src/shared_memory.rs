@@ -1,8 +1,9 @@
 //! Memories that several stores share.
 
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::trap::Trap;
+use crate::vm::grow::refused_memory;
 use crate::vm::shared::SharedLinear;
 use crate::vm::waiters::WaitResult;
 use selvedge_compiler::MemoryType;
@@ -87,14 +88,8 @@ impl SharedMemory {
     /// # Errors
     /// Beyond the maximum, or no memory; nothing changed then.
     pub fn grow(&self, delta: u64) -> Result<u64> {
-        self.inner.grow(delta).ok_or_else(|| {
-            let ty = self.ty();
-            Error::msg(format!(
-                "memory of {} pages cannot grow by {delta}: its maximum is {} pages",
-                ty.minimum,
-                ty.maximum.unwrap_or(ty.most_pages())
-            ))
-        })
+        let refused = || refused_memory(&self.ty(), self.size(), delta);
+        self.inner.grow(delta).ok_or_else(refused)
     }
 
     /// Wakes at most `count` of those that wait at `address`, the oldest first, and answers how many there were. May run the wakers

@@ -3,9 +3,10 @@
 use crate::error::{Error, Result};
 use crate::store::{AsContext, AsContextMut};
 use crate::value::Val;
-use crate::vm::limits::Grow;
+use crate::vm::grow::Grow;
+use crate::vm::limits::Asked;
 use crate::vm::store::StoreVm;
-use crate::vm::table::{MAX_TABLE_ELEMENTS, TableVm};
+use crate::vm::table::TableVm;
 use crate::vm::vmctx::ValRaw;
 use selvedge_compiler::{HeapType, TableType, ValType};
 
@@ -47,7 +48,7 @@ impl Table {
     /// An `init` of another type than the elements', or more elements than the limit.
     pub fn new(mut store: impl AsContextMut, ty: TableType, init: Val) -> Result<Table> {
         let mut context = store.as_context_mut();
-        context.check_new_table(&ty)?;
+        context.check(Asked::Table(&ty))?;
         Table::allocate(context.vm_mut(), ty, init)
     }
 
@@ -60,15 +61,15 @@ impl Table {
     /// Dropped before it is ready, it has made nothing.
     pub async fn new_async(mut store: impl AsContextMut, ty: TableType, init: Val) -> Result<Table> {
         let mut context = store.as_context_mut();
-        context.check_new_table_async(&ty).await?;
+        context.check_async(Asked::Table(&ty)).await?;
         Table::allocate(context.vm_mut(), ty, init)
     }
 
     /// A new table that nobody need be asked about any more.
     fn allocate(vm: &mut StoreVm, ty: TableType, init: Val) -> Result<Table> {
         let table = vm.new_table(ty, element(init, ty, vm)?)?;
-        let index = vm.add_table(table);
-        vm.keep_type(ValType::Ref(ty.element));
+        vm.keep_type(ValType::Ref(ty.element))?;
+        let index = vm.add_table(table)?;
         Ok(Table::new_handle(vm.id, index))
     }
 
@@ -197,10 +198,11 @@ impl Table {
     pub fn grow(&self, mut store: impl AsContextMut, delta: u64, init: Val) -> Result<u64> {
         let mut context = store.as_context_mut();
         let index = self.index(context.vm())?;
-        context.check_growth(growth(index, delta))?;
+        context.check(Asked::Growth(growth(index, delta, 0)))?;
         let word = element(init, context.vm().tables[index].ty, context.vm())?;
-        grow_granted(context.vm_mut(), index, delta, word).or_else(|error| {
-            context.tell_failure(growth(index, delta))?;
+        let grow = growth(index, delta, word);
+        grow.run_for_host(context.vm_mut()).or_else(|error| {
+            context.tell_failure(grow)?;
             Err(error)
         })
     }
@@ -215,9 +217,11 @@ impl Table {
     pub async fn grow_async(&self, mut store: impl AsContextMut, delta: u64, init: Val) -> Result<u64> {
         let mut context = store.as_context_mut();
         let index = self.index(context.vm())?;
-        context.check_growth_async(growth(index, delta)).await?;
+        context
+            .check_async(Asked::Growth(growth(index, delta, 0)))
+            .await?;
         let word = element(init, context.vm().tables[index].ty, context.vm())?;
-        grow_granted(context.vm_mut(), index, delta, word)
+        growth(index, delta, word).run_for_host(context.vm_mut())
     }
 }
 
@@ -227,28 +231,11 @@ fn out_of_bounds(start: u64, length: u64, size: u64) -> Error {
     ))
 }
 
-/// What the limiter is asked; what the new elements are is not its business.
-fn growth(index: usize, delta: u64) -> Grow {
+/// What is asked for; what the new elements are is not the limiter's business.
+fn growth(index: usize, elements: u64, init: u64) -> Grow {
     Grow::Table {
         index,
-        elements: delta,
-        init: 0,
+        elements,
+        init,
     }
-}
-
-/// Grows a table that nobody need be asked about any more.
-fn grow_granted(vm: &mut StoreVm, index: usize, delta: u64, word: u64) -> Result<u64> {
-    let table = &mut vm.tables[index];
-    let size = table.len();
-    let is_allowed = table.grown(delta).is_some();
-    table.grow(delta, word).ok_or_else(|| {
-        let most = table.ty.maximum.unwrap_or(u64::MAX).min(MAX_TABLE_ELEMENTS);
-        let reason = match is_allowed {
-            true => "the system refuses".to_owned(),
-            false => format!("its maximum is {most} elements"),
-        };
-        Error::msg(format!(
-            "table of {size} elements cannot grow by {delta}: {reason}"
-        ))
-    })
 }

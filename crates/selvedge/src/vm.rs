@@ -41,6 +41,7 @@ pub(crate) mod deadline;
 pub(crate) mod few;
 pub(crate) mod frames;
 pub(crate) mod fuel;
+pub(crate) mod grow;
 pub(crate) mod guest_stack;
 pub(crate) mod heap;
 pub(crate) mod host;

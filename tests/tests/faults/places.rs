@@ -126,7 +126,7 @@ fn all() -> BTreeSet<Place> {
 }
 
 /// File and line in our sources that is innermost in a trace.
-fn own_line(trace: &[usize]) -> Option<(String, usize)> {
+pub fn own_line(trace: &[usize]) -> Option<(String, usize)> {
     let mut found = None;
     for address in trace {
         // The call is before its return address.

@@ -4,8 +4,10 @@ use super::{Definition, link};
 use crate::error::Result;
 use crate::instance::Instance;
 use crate::module::Module;
+use crate::room;
 use crate::store::AsContextMut;
 use crate::vm::instance::Linked;
+use crate::vm::limits::Asked;
 use crate::vm::store::StoreVm;
 use std::fmt;
 use std::marker::PhantomData;
@@ -29,7 +31,7 @@ use std::sync::Arc;
 /// ```
 pub struct InstancePre<T> {
     module: Module,
-    definitions: Arc<[Definition]>,
+    definitions: Arc<Vec<Definition>>,
     _data: PhantomData<fn(T) -> T>,
 }
 
@@ -53,10 +55,10 @@ impl<T> fmt::Debug for InstancePre<T> {
 
 impl<T: 'static> InstancePre<T> {
     /// With a definition for each import, host functions of the type that is asked for.
-    pub(super) fn new(module: &Module, definitions: Box<[Definition]>) -> InstancePre<T> {
+    pub(super) fn new(module: &Module, definitions: Vec<Definition>) -> InstancePre<T> {
         InstancePre {
             module: module.clone(),
-            definitions: definitions.into(),
+            definitions: Arc::new(definitions),
             _data: PhantomData,
         }
     }
@@ -89,7 +91,7 @@ impl<T: 'static> InstancePre<T> {
         if is_asked {
             // Nobody is asked for what cannot be.
             self.link(context.vm()).map(drop)?;
-            context.check_instance_async(&self.module).await?;
+            context.check_async(Asked::Instance(&self.module)).await?;
         }
         let (instance, start) = {
             let linked = self.link(context.vm())?;
@@ -100,12 +102,11 @@ impl<T: 'static> InstancePre<T> {
 
     fn link(&self, vm: &StoreVm) -> Result<Vec<Linked>> {
         let pairs = self.module.imports().zip(&*self.definitions);
-        pairs
-            .map(|(import, definition)| match definition {
-                Definition::Held(item) => link::check(vm, &import, item),
-                Definition::Host(func) => Ok(Linked::Host(func.clone())),
-            })
-            .collect()
+        let linked = pairs.map(|(import, definition)| match definition {
+            Definition::Held(item) => link::check(vm, &import, item),
+            Definition::Host(func) => Ok(Linked::Host(func.clone())),
+        });
+        room::collect(linked, "an instance's imports")
     }
 }
 

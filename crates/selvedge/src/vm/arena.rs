@@ -15,7 +15,7 @@
 //! 3. A chunk in the list or the spare one is a block of `size` bytes that begins with its [`Chunk`]; nobody else refers to it.
 //! 4. An object takes at least one byte, so nothing is in the top chunk, and no mark is in it, if and only if `offset` is `START`.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, dealloc};
 use std::ptr::{self, NonNull};
 
 const CHUNK_ALIGN: usize = 16;
@@ -43,17 +43,18 @@ impl Chunk {
         Layout::from_size_align(size, CHUNK_ALIGN).expect("a chunk is smaller than the address space")
     }
 
-    fn new(size: usize) -> *mut Chunk {
+    /// None where the system has no memory for it.
+    fn new(size: usize) -> Option<*mut Chunk> {
         let layout = Chunk::layout(size);
         // SAFETY: a chunk has at least its head, so the size is not zero.
         let chunk = unsafe { alloc(layout) }.cast::<Chunk>();
         if chunk.is_null() {
-            handle_alloc_error(layout);
+            return None;
         }
         let below = ptr::null_mut();
         // SAFETY: just allocated, with room for the head, which is aligned.
         unsafe { chunk.write(Chunk { below, size }) };
-        chunk
+        Some(chunk)
     }
 
     /// # Safety
@@ -113,13 +114,13 @@ impl Arena {
         }
     }
 
-    /// Room for one object, and the mark that gives it back. Allocates only when no chunk has room.
+    /// Room for one object, and the mark that gives it back. Allocates only when no chunk has room; none where the system refuses.
     #[inline]
-    pub(crate) fn push(&mut self, layout: Layout) -> (NonNull<u8>, ArenaMark) {
+    pub(crate) fn push(&mut self, layout: Layout) -> Option<(NonNull<u8>, ArenaMark)> {
         // SAFETY: invariant 3.
         let mut offset = unsafe { Chunk::fit(self.top, self.offset, layout) };
         if offset.is_none() {
-            self.add_chunk(layout);
+            self.add_chunk(layout)?;
             // SAFETY: as above.
             offset = unsafe { Chunk::fit(self.top, self.offset, layout) };
         }
@@ -130,13 +131,13 @@ impl Arena {
         };
         self.offset = offset + bytes_of(layout);
         let place = self.top.wrapping_byte_add(offset).cast();
-        (NonNull::new(place).expect("inside a chunk"), mark)
+        Some((NonNull::new(place).expect("inside a chunk"), mark))
     }
 
     /// Makes the spare chunk or a new one the top, with room for an object. The first is as large as the first future, since a
     /// million guests may wait for one each; each further one has at least twice as many bytes as the one before.
     #[cold]
-    fn add_chunk(&mut self, layout: Layout) {
+    fn add_chunk(&mut self, layout: Layout) -> Option<()> {
         let wanted = START + bytes_of(layout) + layout.align().saturating_sub(CHUNK_ALIGN);
         // SAFETY: invariant 3.
         let old_size = unsafe { Chunk::size_or_zero(self.top) };
@@ -149,12 +150,13 @@ impl Arena {
             None => ptr::null_mut(),
         };
         if chunk.is_null() {
-            chunk = Chunk::new(wanted.max(2 * old_size));
+            chunk = Chunk::new(wanted.max(2 * old_size))?;
         }
         // SAFETY: invariant 3; a plain word.
         unsafe { (*chunk).below = self.top };
         self.top = chunk;
         self.offset = START;
+        Some(())
     }
 
     /// Takes the top chunk off the list, which has one. The larger of it and the spare one is the spare one from now on.
@@ -244,16 +246,16 @@ mod tests {
     fn bytes_are_reused_after_a_pop_and_never_after_abandon() {
         let mut arena = Arena::new();
         let layout = Layout::new::<[u64; 4]>();
-        let (first, mark) = arena.push(layout);
+        let (first, mark) = arena.push(layout).unwrap();
         arena.pop(mark);
-        let (again, mark) = arena.push(layout);
+        let (again, mark) = arena.push(layout).unwrap();
         assert_eq!(first, again);
         arena.abandon();
         arena.pop(mark);
-        let (other, _) = arena.push(layout);
+        let (other, _) = arena.push(layout).unwrap();
         assert_ne!(first, other);
         arena.reset();
-        let (fresh, _) = arena.push(layout);
+        let (fresh, _) = arena.push(layout).unwrap();
         assert_ne!(first, fresh);
     }
 
@@ -264,8 +266,8 @@ mod tests {
         struct Wide {
             _bytes: [u8; 5000],
         }
-        let (small, _) = arena.push(Layout::new::<u8>());
-        let (wide, mark) = arena.push(Layout::new::<Wide>());
+        let (small, _) = arena.push(Layout::new::<u8>()).unwrap();
+        let (wide, mark) = arena.push(Layout::new::<Wide>()).unwrap();
         assert_eq!(wide.as_ptr() as usize % 256, 0);
         assert_ne!(small, wide);
         arena.pop(mark);
@@ -289,7 +291,7 @@ mod tests {
             if next(100) < 55 && alive.len() < 40 {
                 let (bytes, align) = (next(300) * next(2), 1 << next(8));
                 let layout = Layout::from_size_align(bytes as usize, align).unwrap();
-                let (place, mark) = arena.push(layout);
+                let (place, mark) = arena.push(layout).unwrap();
                 assert_eq!(place.as_ptr().addr() % layout.align(), 0);
                 let byte = round as u8;
                 // SAFETY: the object's own bytes.
@@ -307,25 +309,25 @@ mod tests {
     #[test]
     fn what_was_given_up_meanwhile_is_not_given_back() {
         let mut arena = Arena::new();
-        let (_, outer) = arena.push(Layout::new::<u64>());
-        let (_, inner) = arena.push(Layout::new::<[u64; 20]>());
+        let (_, outer) = arena.push(Layout::new::<u64>()).unwrap();
+        let (_, inner) = arena.push(Layout::new::<[u64; 20]>()).unwrap();
         arena.abandon();
         arena.reset();
         arena.pop(inner);
-        let (alive, mark) = arena.push(Layout::new::<u64>());
+        let (alive, mark) = arena.push(Layout::new::<u64>()).unwrap();
         arena.pop(outer);
-        let (other, _) = arena.push(Layout::new::<u64>());
+        let (other, _) = arena.push(Layout::new::<u64>()).unwrap();
         assert_ne!(alive, other, "the mark was of a list that is no more");
         arena.pop(mark);
-        assert_eq!(arena.push(Layout::new::<u64>()).0, alive);
+        assert_eq!(arena.push(Layout::new::<u64>()).unwrap().0, alive);
     }
 
     #[test]
     fn a_warm_nest_makes_no_chunk() {
         let mut arena = Arena::new();
         let nest = |arena: &mut Arena| {
-            let (_, outer) = arena.push(Layout::new::<[u8; 40]>());
-            let (place, inner) = arena.push(Layout::new::<[u8; 200]>());
+            let (_, outer) = arena.push(Layout::new::<[u8; 40]>()).unwrap();
+            let (place, inner) = arena.push(Layout::new::<[u8; 200]>()).unwrap();
             arena.pop(inner);
             arena.pop(outer);
             place

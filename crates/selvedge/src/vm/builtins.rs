@@ -8,16 +8,14 @@
 //! done a part of its work, and is paid for as a whole. The others are as short as a data segment, or as a table, of ten million elements at most.
 
 use super::arch::{DONE, EXIT_TRAP, UNWIND};
-use super::instance::InstanceVm;
+use super::grow::Grow;
+use super::instance::{self, InstanceVm};
 use super::store::StoreVm;
 use super::vmctx::ValRaw;
 use super::{limits, racing, wait};
 use crate::trap::Trap;
 use selvedge_compiler::Builtin;
 use std::ptr;
-
-/// The answer of an operation that failed without a trap: -1, in 32 or 64 bits.
-const FAILED: u64 = u64::MAX;
 
 /// Bytes that are copied or set without looking: a millisecond or so where the kernel has to find their pages first.
 const PIECE_BYTES: usize = 4 << 20;
@@ -129,19 +127,17 @@ impl Call<'_> {
     fn run(&mut self, builtin: Builtin) -> Result<Option<u64>, Trap> {
         let [a, b, c, d, e] = self.operands;
         match builtin {
-            Builtin::MemoryGrow => return Ok(Some(self.memory_grow(a, b))),
-            Builtin::TableGrow => return self.table_grow(a, b, c).map(Some),
+            Builtin::MemoryGrow | Builtin::TableGrow => {
+                let grow = Grow::of_guest(self.instance, builtin, self.operands);
+                return grow.run(self.store).map(Some);
+            }
             Builtin::MemoryFill => self.memory_fill(a, b, c as u8, d)?,
             Builtin::MemoryCopy => self.memory_copy(a, b, c, d, e)?,
             Builtin::MemoryInit => self.memory_init(a, b, c, d, e)?,
             Builtin::DataDrop => self.instance.drop_data(a as u32),
             Builtin::TableFill => self.table_fill(a, b, c, d)?,
             Builtin::TableCopy => self.table_copy(a, b, c, d, e)?,
-            Builtin::TableInit => {
-                super::instance::table_init(self.store, self.instance, a as u32, b as u32, c, d, e)?;
-                // Paid after: how much it may be is checked there, and at most a table's length.
-                self.store.charge(e)?;
-            }
+            Builtin::TableInit => self.table_init(a as u32, b as u32, c, d, e)?,
             Builtin::ElemDrop => self.instance.drop_elements(a as u32),
             other => unreachable!("builtin {other:?} is not known here"),
         }
@@ -189,12 +185,6 @@ impl Call<'_> {
         }
         piece(done, length - done);
         Ok(())
-    }
-
-    /// `memory.grow`.
-    fn memory_grow(&mut self, memory: u64, delta: u64) -> u64 {
-        let memory = self.memory(memory);
-        self.store.memories[memory].grow(delta).unwrap_or(FAILED)
     }
 
     /// `memory.fill`.
@@ -272,16 +262,6 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// `table.grow`. One that fails does nothing, and costs nothing.
-    fn table_grow(&mut self, table: u64, init: u64, delta: u64) -> Result<u64, Trap> {
-        let table = self.table(table);
-        if self.store.tables[table].grown(delta).is_none() {
-            return Ok(FAILED);
-        }
-        self.store.charge(delta)?;
-        Ok(self.store.tables[table].grow(delta, init).unwrap_or(FAILED))
-    }
-
     /// `table.fill`.
     fn table_fill(&mut self, table: u64, start: u64, value: u64, length: u64) -> Result<(), Trap> {
         let table = self.table(table);
@@ -292,6 +272,13 @@ impl Call<'_> {
         let elements = self.store.tables[table].range_mut(start, length);
         elements.ok_or(Trap::TableOutOfBounds)?.fill(value);
         Ok(())
+    }
+
+    /// `table.init`.
+    fn table_init(&mut self, table: u32, segment: u32, dst: u64, src: u64, length: u64) -> Result<(), Trap> {
+        instance::check_table_init(self.store, self.instance, table, segment, [dst, src, length])?;
+        self.store.charge(length)?;
+        instance::table_init(self.store, self.instance, table, segment, [dst, src, length])
     }
 
     /// `table.copy`, also of overlapping ranges.

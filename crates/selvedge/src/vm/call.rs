@@ -10,12 +10,14 @@ use super::trap;
 use super::vmctx::{VMFuncRef, ValRaw};
 use crate::backtrace::WasmBacktrace;
 use crate::error::{Error, Result};
+use crate::room;
 use crate::value::{RawList, Val};
 use crate::vm::fuel::FuelPolicy;
 use selvedge_compiler::layout::{MAX_REGISTERS, is_few_integers};
 use selvedge_compiler::{FuncType, ValType};
 use std::fmt;
 use std::future::Future;
+use std::iter;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -181,7 +183,7 @@ impl<T> StoreContextMut<'_, T> {
         let slots = if count <= MAX_TYPED {
             &mut few[..count]
         } else {
-            many = vec![ValRaw::ZERO; count];
+            many = room::collect(iter::repeat_n(ValRaw::ZERO, count).map(Ok), "a call's values")?;
             &mut many[..]
         };
         write_params(ty, params, self.vm(), slots)?;

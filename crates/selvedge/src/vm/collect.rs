@@ -14,12 +14,13 @@
 //! Invariant: a collection happens only while no slot and no frame in a fuel check holds the only copy of a reference: see
 //! [`LazyHeap::forbid_collections`](super::lazy_heap::LazyHeap::forbid_collections).
 
-use super::frames;
+use super::frames::{self, Segment};
 use super::heap::HostValue;
 use super::store::StoreVm;
 use super::trap;
 use super::vmctx::ValRaw;
 use crate::error::{Error, Result};
+use crate::room::refused;
 use selvedge_compiler::ValType;
 
 /// Whether values of a type are references into the heap of the store.
@@ -70,19 +71,27 @@ impl StoreVm {
     /// Publishes where the region is, or says that it is full.
     fn allocated(&mut self, reference: Option<u32>) -> Result<u32> {
         self.cx.heap_base = self.heap.base();
-        self.heap.set_refused(reference.is_none());
-        reference.ok_or_else(|| {
-            Error::msg(format!(
+        let lacked_bytes = self.heap.set_refused(reference.is_none());
+        reference.ok_or_else(|| match lacked_bytes {
+            0 => Error::msg(format!(
                 "the reference heap is full: {} of {} bytes in use (see `Config::max_reference_heap_bytes`)",
                 self.heap.used_bytes(),
                 self.heap.limit_bytes()
-            ))
+            )),
+            bytes => refused(bytes, "the reference heap"),
         })
     }
 
-    /// Frees what cannot be reached. The host values among it wait for [`StoreVm::take_dead`].
+    /// Frees what cannot be reached. The host values among it wait for [`StoreVm::take_dead`]. Without memory for the lists that it takes
+    /// nothing is freed.
     pub(crate) fn collect(&mut self) {
         if self.heap.region_bytes() == 0 || !self.heap.can_collect() || self.waits_for_answer() {
+            return;
+        }
+        let Some(segments) = self.segments() else {
+            return;
+        };
+        if !self.heap.make_room_for_dead() {
             return;
         }
         self.roots.prune();
@@ -91,7 +100,7 @@ impl StoreVm {
         }
         self.mark_globals();
         self.mark_tables();
-        self.mark_frames();
+        self.mark_frames(&segments);
         let tags = &self.tags;
         self.heap.trace(|tag| tags[tag as usize].references());
         self.heap.sweep();
@@ -130,9 +139,18 @@ impl StoreVm {
         }
     }
 
+    /// The pieces of the stack that activations have; none without memory for the list.
+    fn segments(&self) -> Option<Vec<Segment>> {
+        let mut segments = Vec::new();
+        for segment in frames::segments(self, self.cx.guest_fp) {
+            segments.try_reserve(1).ok()?;
+            segments.push(segment);
+        }
+        Some(segments)
+    }
+
     /// The references in frames. A walk that meets a frame that it cannot believe ends; none does in code of ours.
-    fn mark_frames(&mut self) {
-        let segments: Vec<_> = frames::segments(self, self.cx.guest_fp).collect();
+    fn mark_frames(&mut self, segments: &[Segment]) {
         for segment in segments {
             for frame in segment.clone() {
                 let Some((code, offset)) = trap::code_at(frame.pc) else {

@@ -30,6 +30,7 @@
 
 use super::vmctx::ValRaw;
 use std::any::Any;
+use std::mem;
 
 /// Size and alignment of the smallest block.
 const GRAIN_BYTES: usize = 16;
@@ -120,6 +121,8 @@ pub(crate) struct Heap {
     limit_bytes: usize,
     /// Whether the last allocation was refused.
     refused: bool,
+    /// What the system refused of late; 0: nothing.
+    lacked_bytes: usize,
     hosts: Vec<Option<HostValue>>,
     free_hosts: Vec<u32>,
     /// Host values whose objects died (invariant 3).
@@ -138,6 +141,7 @@ impl Heap {
             between_collections: MIN_BETWEEN_COLLECTIONS,
             limit_bytes: limit_bytes.min(u32::MAX as usize & !(GRAIN_BYTES - 1)),
             refused: false,
+            lacked_bytes: 0,
             hosts: Vec::new(),
             free_hosts: Vec::new(),
             dead: Vec::new(),
@@ -180,13 +184,24 @@ impl Heap {
         self.refused || self.allocated_bytes >= self.limit_bytes / WORTH_COLLECTING
     }
 
-    /// Notes how an allocation ended.
-    pub(crate) fn set_refused(&mut self, refused: bool) {
+    /// Notes how an allocation ended. How many bytes the system refused for it.
+    pub(crate) fn set_refused(&mut self, refused: bool) -> usize {
         self.refused = refused;
+        mem::take(&mut self.lacked_bytes)
+    }
+
+    /// Makes room for all that a [`sweep`](Heap::sweep) may bury. Whether there is: without, there must be none.
+    pub(crate) fn make_room_for_dead(&mut self) -> bool {
+        let alive = self.hosts.len() - self.free_hosts.len();
+        self.dead.try_reserve(alive).is_ok() && self.free_hosts.try_reserve(alive).is_ok()
     }
 
     /// A new external object; gives the value back when the region is full.
     pub(crate) fn new_external(&mut self, value: HostValue) -> Result<u32, HostValue> {
+        if self.free_hosts.is_empty() && self.hosts.try_reserve(1).is_err() {
+            self.lacked_bytes = (self.hosts.len() + 1) * size_of::<Option<HostValue>>();
+            return Err(value);
+        }
         let Some(object) = self.allocate(Kind::External, GRAIN_BYTES) else {
             return Err(value);
         };
@@ -340,7 +355,10 @@ impl Heap {
         if words > self.words.capacity() {
             // Twice as much each time, but never a mapping far beyond the limit.
             let wanted = (words * 2).min(self.limit_bytes / 8).max(words);
-            self.words.try_reserve_exact(wanted - self.words.len()).ok()?;
+            if self.words.try_reserve_exact(wanted - self.words.len()).is_err() {
+                self.lacked_bytes = wanted * size_of::<u64>();
+                return None;
+            }
         }
         self.words.resize(words, 0);
         Some(start as u32)
@@ -405,7 +423,7 @@ impl Heap {
         self.between_collections = self.used_bytes.max(MIN_BETWEEN_COLLECTIONS);
     }
 
-    /// The object of a host value has died.
+    /// The object of a host value has died. There is room for it: [`make_room_for_dead`](Heap::make_room_for_dead).
     fn bury(&mut self, number: u32) {
         self.dead.extend(self.hosts[number as usize].take());
         self.free_hosts.push(number);
@@ -413,7 +431,7 @@ impl Heap {
 
     /// The host values whose objects died: to be dropped where user code may run (invariant 3).
     pub(crate) fn take_dead(&mut self) -> Vec<HostValue> {
-        std::mem::take(&mut self.dead)
+        mem::take(&mut self.dead)
     }
 }
 

@@ -11,13 +11,15 @@ pub(crate) use block::{InstanceBox, InstanceVm};
 use super::host::HostFunc;
 use super::racing;
 use super::shared::{MemoryVm, SharedLinear};
-use super::store::StoreVm;
+use super::store::{StoreVm, TagEntry};
 use super::vmctx::{VMFuncRef, VMImportedFunc, VMMemoryRef, VMTable, ValRaw};
 use crate::error::{Error, Result};
 use crate::module::Module;
+use crate::room;
 use crate::trap::Trap;
 use selvedge_compiler::{
-    ConstExpr, DataMode, ElementItems, ElementMode, ExternIndex, FuncType, GlobalType, evaluate_const,
+    ConstExpr, DataMode, ElementItems, ElementMode, ExternIndex, FuncType, GlobalType, ModuleInfo,
+    evaluate_const,
 };
 use std::mem;
 use std::ptr::NonNull;
@@ -135,20 +137,38 @@ impl InstanceVm {
     }
 }
 
-/// `table.init`: copies `length` references of a segment into a table.
+/// Whether `table.init` of `length` references, from `src` of a segment to `dst` of a table, stays inside of both.
+///
+/// # Errors
+/// It does not.
+pub(crate) fn check_table_init(
+    store: &StoreVm,
+    instance: &InstanceVm,
+    table: u32,
+    segment: u32,
+    [dst, src, length]: [u64; 3],
+) -> std::result::Result<(), Trap> {
+    let table = &store.tables[instance.tables()[table as usize] as usize];
+    let end = src.checked_add(length);
+    let fits = end.is_some_and(|end| end <= instance.element_count(segment));
+    match fits && table.range(dst, length).is_some() {
+        true => Ok(()),
+        false => Err(Trap::TableOutOfBounds),
+    }
+}
+
+/// `table.init`.
+///
+/// # Errors
+/// As for [`check_table_init`]; nothing was written then.
 pub(crate) fn table_init(
     store: &mut StoreVm,
     instance: &InstanceVm,
     table: u32,
     segment: u32,
-    dst: u64,
-    src: u64,
-    length: u64,
+    [dst, src, length]: [u64; 3],
 ) -> std::result::Result<(), Trap> {
-    let end = src.checked_add(length).ok_or(Trap::TableOutOfBounds)?;
-    if end > instance.element_count(segment) {
-        return Err(Trap::TableOutOfBounds);
-    }
+    check_table_init(store, instance, table, segment, [dst, src, length])?;
     let table = &mut store.tables[instance.tables()[table as usize] as usize];
     let elements = table.range_mut(dst, length).ok_or(Trap::TableOutOfBounds)?;
     for (element, index) in elements.iter_mut().zip(src as usize..) {
@@ -183,7 +203,7 @@ impl StoreVm {
     /// the specification says, and the instance stays too: its functions may be in tables.
     pub(crate) fn instantiate(&mut self, module: &Module, imports: Vec<Linked>) -> Result<u32> {
         let info = module.info();
-        let (mut memories, mut tables) = self.split(&imports);
+        let (mut memories, mut tables) = self.split(info, &imports)?;
         // All are made before one is added, so that a failure leaves nothing in the store.
         let style = self.engine.memory_style();
         let pool = self.engine.memories().clone();
@@ -192,22 +212,29 @@ impl StoreVm {
             .iter()
             .zip(0..)
             .skip(info.imported_memories as usize);
-        let own_memories = own
-            .map(|(ty, index)| MemoryVm::new(ty, style, &pool, module.image(index)))
-            .collect::<Result<Vec<_>>>()?;
+        let own_memories = own.map(|(ty, index)| MemoryVm::new(ty, style, &pool, module.image(index)));
+        let own_memories = room::collect(own_memories, "an instance's memories")?;
         let own = info.tables[info.imported_tables as usize..].iter();
-        let own_tables = own.map(|ty| self.new_table(*ty, 0)).collect::<Result<Vec<_>>>()?;
+        let own_tables = room::collect(own.map(|ty| self.new_table(*ty, 0)), "an instance's tables")?;
+        let own = info.imported_tags..info.tags.len() as u32;
+        let own_tags = own.map(|tag| TagEntry::new(info.tag_type(tag).clone()));
+        let own_tags = room::collect(own_tags, "an instance's tags")?;
         let is_host = |import: &&Linked| matches!(import, Linked::Func(_, Some(_)) | Linked::Host(_));
         let host_records = imports.iter().filter(is_host).count() as u32;
         let mut instance = InstanceBox::new(module.clone(), self.this(), host_records)?;
-        memories.extend(own_memories.into_iter().map(|memory| self.add_memory(memory)));
-        tables.extend(own_tables.into_iter().map(|table| self.add_table(table)));
+        self.reserve(own_memories.len(), own_tables.len(), own_tags.len())?;
+        for memory in own_memories {
+            memories.push(self.add_memory(memory)?);
+        }
+        for table in own_tables {
+            tables.push(self.add_table(table)?);
+        }
         instance.set_objects(&memories, &tables);
         for (index, id) in module.type_ids().iter().enumerate() {
             instance.write(info.layout.type_id(index as u32), *id);
         }
         self.link_funcs(&mut instance, &imports);
-        self.link_objects(&instance, &imports);
+        self.link_objects(&instance, &imports, own_tags)?;
         self.write_func_refs(&instance);
         self.fill_tables(&instance);
         for (index, init) in info.global_inits.iter().enumerate() {
@@ -220,18 +247,20 @@ impl StoreVm {
         Ok(index)
     }
 
-    /// The memories and tables among the imports, for the front of the instance's index spaces.
-    fn split(&mut self, imports: &[Linked]) -> (Vec<u32>, Vec<u32>) {
+    /// The memories and tables among the imports, for the front of the instance's index spaces, and room for its own.
+    fn split(&mut self, info: &ModuleInfo, imports: &[Linked]) -> Result<(Vec<u32>, Vec<u32>)> {
         let (mut memories, mut tables) = (Vec::new(), Vec::new());
+        room::reserve(&mut memories, info.memories.len(), "an instance's memories")?;
+        room::reserve(&mut tables, info.tables.len(), "an instance's tables")?;
         for import in imports {
             match import {
                 Linked::Memory(index) => memories.push(*index),
-                Linked::Shared(memory) => memories.push(self.add_shared(memory)),
+                Linked::Shared(memory) => memories.push(self.add_shared(memory)?),
                 Linked::Table(index) => tables.push(*index),
                 _ => {}
             }
         }
-        (memories, tables)
+        Ok((memories, tables))
     }
 
     /// Writes the imported functions' code and contexts.
@@ -269,8 +298,16 @@ impl StoreVm {
         }
     }
 
-    /// Writes where memories, tables and imported globals are.
-    fn link_objects(&mut self, instance: &InstanceVm, imports: &[Linked]) {
+    /// Writes where memories, tables and imported globals are, and the tags.
+    ///
+    /// # Errors
+    /// No room in the store for its tags.
+    fn link_objects(
+        &mut self,
+        instance: &InstanceVm,
+        imports: &[Linked],
+        own_tags: Vec<TagEntry>,
+    ) -> Result<()> {
         let layout = instance.layout();
         for (index, memory) in instance.memories().iter().enumerate() {
             let memory = &self.memories[*memory as usize];
@@ -282,17 +319,16 @@ impl StoreVm {
             let def: *mut VMTable = self.tables[*table as usize].vm();
             instance.write(layout.table(index as u32), def);
         }
-        let info = instance.info();
         let imported = imports.iter().filter_map(|import| match import {
             Linked::Tag(tag) => Some(*tag),
             _ => None,
         });
-        let mut tags: Vec<u32> = imported.collect();
-        tags.extend(
-            (info.imported_tags..info.tags.len() as u32).map(|tag| self.add_tag(info.tag_type(tag).clone())),
-        );
-        for (index, tag) in tags.iter().enumerate() {
-            instance.write(layout.tag_id(index as u32), *tag);
+        for (index, tag) in imported.enumerate() {
+            instance.write(layout.tag_id(index as u32), tag);
+        }
+        for (index, tag) in (instance.info().imported_tags..).zip(own_tags) {
+            let tag = self.add_tag(tag)?;
+            instance.write(layout.tag_id(index), tag);
         }
         let globals = imports.iter().filter_map(|import| match import {
             Linked::Global(global) => Some(*global),
@@ -302,6 +338,7 @@ impl StoreVm {
             let cell = self.globals[global as usize].cell;
             instance.write(layout.imported_global(index as u32), cell);
         }
+        Ok(())
     }
 
     /// Writes the records of the functions that escape.
@@ -360,7 +397,7 @@ impl StoreVm {
                 let is_64 = module.info().tables[table as usize].is_64;
                 let offset = instance.address(offset, is_64);
                 let length = element.items.len() as u64;
-                table_init(self, instance, table, segment, offset, 0, length).map_err(|trap| {
+                table_init(self, instance, table, segment, [offset, 0, length]).map_err(|trap| {
                     Error::from(trap).context(format!(
                         "element segment {segment} does not fit: {length} elements from {offset} on"
                     ))

@@ -1,11 +1,15 @@
 //! A value on the heap whose address others hold: [`Kept`].
 
+use crate::error::Result;
+use crate::room::refused;
+use std::alloc::{Layout, alloc};
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
 /// Owns a `T` that stays where it is. Unlike a `Box`, moving it claims nothing about what it points to: vmctxs, records and
 /// generated code hold the address of the `T` meanwhile.
+#[derive(Debug)]
 pub(crate) struct Kept<T> {
     place: NonNull<T>,
     _owns: PhantomData<T>,
@@ -17,6 +21,24 @@ impl<T> Kept<T> {
             place: NonNull::from(Box::leak(Box::new(value))),
             _owns: PhantomData,
         }
+    }
+
+    /// As [`new`](Kept::new), for what a module decides the number of; `what` says in an error what it is.
+    ///
+    /// # Errors
+    /// No memory.
+    pub(crate) fn try_new(value: T, what: &str) -> Result<Kept<T>> {
+        let layout = Layout::new::<T>();
+        const { assert!(size_of::<T>() > 0) };
+        // SAFETY: the size is not zero, as just said.
+        let place = unsafe { alloc(layout) }.cast::<T>();
+        let place = NonNull::new(place).ok_or_else(|| refused(layout.size(), what))?;
+        // SAFETY: just allocated, for a `T`.
+        unsafe { place.write(value) };
+        Ok(Kept {
+            place,
+            _owns: PhantomData,
+        })
     }
 
     /// The address, valid as long as this lives.
@@ -43,7 +65,7 @@ impl<T> DerefMut for Kept<T> {
 
 impl<T> Drop for Kept<T> {
     fn drop(&mut self) {
-        // SAFETY: came out of a box in `new`, taken back once.
+        // SAFETY: came out of a box in `new`, or from the allocator that boxes are from in `try_new`; taken back once.
         drop(unsafe { Box::from_raw(self.place.as_ptr()) });
     }
 }

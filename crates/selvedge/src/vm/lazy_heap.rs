@@ -80,10 +80,12 @@ impl LazyHeap {
             .is_some_and(|heap| heap.is_collection_worthwhile())
     }
 
-    pub(crate) fn set_refused(&mut self, refused: bool) {
-        if let Some(heap) = &mut self.heap {
-            heap.set_refused(refused);
-        }
+    pub(crate) fn set_refused(&mut self, refused: bool) -> usize {
+        self.heap.as_mut().map_or(0, |heap| heap.set_refused(refused))
+    }
+
+    pub(crate) fn make_room_for_dead(&mut self) -> bool {
+        self.heap.as_mut().is_none_or(|heap| heap.make_room_for_dead())
     }
 
     pub(crate) fn new_external(&mut self, value: HostValue) -> Result<u32, HostValue> {

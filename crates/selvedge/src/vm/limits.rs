@@ -16,6 +16,8 @@ use super::arch::{DONE, SUSPEND};
 use super::block::StoreContextMut;
 use super::builtins;
 use super::call::{CallFuture, Target};
+pub(crate) use super::grow::Grow;
+use super::grow::{FAILED, of_memory, of_table};
 use super::host::HostFunc;
 use super::instance::InstanceVm;
 use super::kept::Kept;
@@ -28,6 +30,7 @@ use crate::module::Module;
 use crate::trap::Trap;
 use selvedge_compiler::{Builtin, MemoryType, TableType};
 use std::panic::resume_unwind;
+use std::slice;
 use std::sync::Arc;
 
 /// What errors call the limiter.
@@ -56,72 +59,51 @@ pub(crate) struct Limiter {
     is_told: bool,
 }
 
-/// What a guest asked for: by its store's index.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Grow {
-    Memory { index: usize, pages: u64 },
-    Table { index: usize, elements: u64, init: u64 },
+/// What is about to be made or to grow.
+#[derive(Clone, Copy)]
+pub(crate) enum Asked<'a> {
+    /// A memory of the host's.
+    Memory(&'a MemoryType),
+    /// A table of the host's.
+    Table(&'a TableType),
+    /// By the host. What its type does not allow is not asked about.
+    Growth(Grow),
+    /// An instance, with its memories and tables.
+    Instance(&'a Module),
 }
 
-/// The answer of an operation that failed without a trap: -1, in 32 or 64 bits.
-const FAILED: u64 = u64::MAX;
-
-fn of_memory(ty: &MemoryType, current_pages: u64, desired_pages: u64) -> Growth {
-    let bytes = |pages: u64| pages.saturating_mul(ty.page_size());
-    Growth {
-        kind: GrowthKind::Memory,
-        current: bytes(current_pages),
-        desired: bytes(desired_pages),
-        maximum: ty.maximum.map(bytes),
-    }
-}
-
-fn of_table(ty: &TableType, current: u64, desired: u64) -> Growth {
-    Growth {
-        kind: GrowthKind::Table,
-        current,
-        desired,
-        maximum: ty.maximum,
-    }
-}
-
-impl Grow {
-    /// What it means, if the type allows it.
-    fn growth(self, store: &StoreVm) -> Option<Growth> {
+impl<'a> Asked<'a> {
+    /// The memories and tables that it makes.
+    fn made(self) -> (&'a [MemoryType], &'a [TableType]) {
         match self {
-            Grow::Memory { index, pages } => {
-                let memory = &store.memories[index];
-                let (ty, current) = (memory.ty(), memory.size_pages());
-                let desired = current.checked_add(pages)?;
-                let most = ty.maximum.unwrap_or(u64::MAX).min(ty.most_pages());
-                (desired <= most).then(|| of_memory(&ty, current, desired))
-            }
-            Grow::Table { index, elements, .. } => {
-                let table = &store.tables[index];
-                Some(of_table(&table.ty, table.len(), table.grown(elements)?))
+            Asked::Memory(ty) => (slice::from_ref(ty), &[]),
+            Asked::Table(ty) => (&[], slice::from_ref(ty)),
+            Asked::Growth(_) => (&[], &[]),
+            Asked::Instance(module) => {
+                let info = module.info();
+                (
+                    &info.memories[info.imported_memories as usize..],
+                    &info.tables[info.imported_tables as usize..],
+                )
             }
         }
     }
 
-    /// Does it; the old size, or -1. Growing a table costs fuel.
+    /// What the limiter is asked, in this order.
     ///
     /// # Errors
-    /// No fuel for it.
-    pub(crate) fn run(self, store: &mut StoreVm) -> std::result::Result<u64, Trap> {
-        match self {
-            Grow::Memory { index, pages } => Ok(store.memories[index].grow(pages).unwrap_or(FAILED)),
-            Grow::Table {
-                index,
-                elements,
-                init,
-            } => {
-                if store.tables[index].grown(elements).is_none() {
-                    return Ok(FAILED);
-                }
-                store.charge(elements)?;
-                Ok(store.tables[index].grow(elements, init).unwrap_or(FAILED))
-            }
-        }
+    /// There are as many as there may be.
+    fn growths(self, store: &StoreVm) -> Result<impl Iterator<Item = Growth> + use<'a>> {
+        let (memories, tables) = self.made();
+        let instances = usize::from(matches!(self, Asked::Instance(_)));
+        store.check_counts(instances, memories.len(), tables.len())?;
+        let grown = match self {
+            Asked::Growth(grow) => grow.growth(store),
+            _ => None,
+        };
+        let memories = memories.iter().map(|ty| of_memory(ty, 0, ty.minimum));
+        let tables = tables.iter().map(|ty| of_table(ty, 0, ty.minimum));
+        Ok(memories.chain(tables).chain(grown))
     }
 }
 
@@ -161,7 +143,15 @@ impl StoreVm {
         }));
     }
 
-    /// A parked growth was answered in `slots`: does it, or refuses it, and puts the result there.
+    /// Whom to ask whether something of the guest's may grow, and what; none if it cannot be. Nothing is collected until the answer.
+    fn question(&mut self, grow: Grow) -> Option<(*mut HostRecord, Growth)> {
+        let growth = grow.growth(self)?;
+        let record = self.limiter.as_ref().map(|limiter| limiter.record.as_ptr());
+        self.heap.forbid_collections();
+        Some((record.expect("the store has a limiter"), growth))
+    }
+
+    /// A growth of the guest's was answered in `slots`: does it, or refuses it, and puts the result there.
     ///
     /// # Errors
     /// No fuel for it.
@@ -198,40 +188,18 @@ unsafe fn call(record: *mut HostRecord, slots: &mut [ValRaw; 4], growth: RawGrow
 ///
 /// # Safety
 /// As for [`builtins::dispatch`]; no reference into the store is held.
-pub(crate) unsafe fn run(
-    vmctx: *mut u8,
-    slots: *mut ValRaw,
-    builtin: Builtin,
-    [a, b, c, ..]: [u64; 5],
-) -> u64 {
+pub(crate) unsafe fn run(vmctx: *mut u8, slots: *mut ValRaw, builtin: Builtin, operands: [u64; 5]) -> u64 {
     let instance = InstanceVm::from_vmctx(vmctx);
     // SAFETY: the caller's promise; the instance lives as long as the store. The reference ends with this statement.
     let vm = unsafe { &*instance }.store();
-    let (record, grow, growth) = {
-        // SAFETY: the caller's promise; the reference ends with this block.
-        let store = unsafe { &mut *vm };
-        // SAFETY: as above; an instance and its store are separate allocations.
-        let instance = unsafe { &*instance };
-        let grow = match builtin {
-            Builtin::MemoryGrow => Grow::Memory {
-                index: instance.memories()[a as usize] as usize,
-                pages: b,
-            },
-            _ => Grow::Table {
-                index: instance.tables()[a as usize] as usize,
-                init: b,
-                elements: c,
-            },
-        };
-        let record = store.limiter.as_ref().map(|limiter| limiter.record.as_ptr());
-        let record = record.expect("the store has a limiter");
-        let Some(growth) = grow.growth(store) else {
-            // SAFETY: the caller's promise: there is at least one slot.
-            unsafe { slots.write(ValRaw::from_u64(FAILED)) };
-            return DONE;
-        };
-        store.heap.forbid_collections();
-        (record, grow, growth)
+    // SAFETY: as above.
+    let grow = Grow::of_guest(unsafe { &*instance }, builtin, operands);
+    // SAFETY: the caller's promise.
+    let question = unsafe { &mut *vm }.question(grow);
+    let Some((record, growth)) = question else {
+        // SAFETY: the caller's promise: there is at least one slot.
+        unsafe { slots.write(ValRaw::from_u64(FAILED)) };
+        return DONE;
     };
     let mut answer = [ValRaw::ZERO; 4];
     // SAFETY: the caller's promise, and the references above are over.
@@ -239,42 +207,45 @@ pub(crate) unsafe fn run(
     // SAFETY: as above; user code is over.
     let store = unsafe { &mut *vm };
     store.heap.allow_collections(); // while it is parked, its activation forbids them: `waits_for_answer`
-    if word == SUSPEND {
-        // The answer goes where the guest expects the result, which outlives this frame.
-        // SAFETY: parked just now, so `top` is the guest's activation.
-        let act: &mut Activation = unsafe { &mut *store.top };
-        let pending = act.pending.as_mut().expect("what is parked waits for something");
-        (pending.slots, pending.grow) = (slots, Some(grow));
-        return SUSPEND;
-    }
-    if word != DONE {
-        return word; // the reason is in the store
-    }
-    let is_granted = answer[0].u32() != 0;
-    let result = match is_granted {
-        false => Ok(FAILED),
-        true => grow.run(store),
-    };
-    if is_granted && result == Ok(FAILED) && store.is_limiter_told() {
-        store.heap.forbid_collections();
-        // SAFETY: the caller's promise, and nothing refers into the store: `store` is made anew below.
-        let word = unsafe { call(record, &mut answer, growth.to_raw_failure()) };
-        // SAFETY: as above; user code is over.
-        unsafe { &mut *vm }.heap.allow_collections();
-        if word != DONE {
-            return word; // the reason is in the store
+    match word {
+        DONE => {}
+        SUSPEND => {
+            // The answer goes where the guest expects the result, which outlives this frame.
+            // SAFETY: parked just now, so `top` is the guest's activation.
+            let act: &mut Activation = unsafe { &mut *store.top };
+            let pending = act.pending.as_mut().expect("what is parked waits for something");
+            (pending.slots, pending.grow) = (slots, Some(grow));
+            return SUSPEND;
         }
+        other => return other, // the reason is in the store
     }
-    // SAFETY: the caller's promise; user code is over.
-    let store = unsafe { &mut *vm };
-    match result {
-        Ok(result) => {
-            // SAFETY: the caller's promise: there is at least one slot.
-            unsafe { slots.write(ValRaw::from_u64(result)) };
-            DONE
-        }
-        Err(trap) => builtins::leave(store, trap),
+    // SAFETY: the caller's promise: there is at least one slot.
+    unsafe { slots.write(answer[0]) };
+    if let Err(trap) = store.settle_growth(grow, slots) {
+        return builtins::leave(store, trap);
     }
+    // SAFETY: as above: the result is there now.
+    let has_failed = unsafe { slots.read() }.u64() == FAILED;
+    if answer[0].u32() == 0 || !has_failed || !store.is_limiter_told() {
+        return DONE;
+    }
+    // SAFETY: the caller's promise, and nothing refers into the store any more.
+    unsafe { tell(vm, record, growth) }
+}
+
+/// Tells the limiter that what a guest wanted, and it granted, has failed; the word for the swap.
+///
+/// # Safety
+/// As for [`call`], of this store and its limiter's record.
+unsafe fn tell(vm: *mut StoreVm, record: *mut HostRecord, growth: Growth) -> u64 {
+    // SAFETY: the caller's promise; the reference ends with this statement.
+    unsafe { &mut *vm }.heap.forbid_collections();
+    let mut answer = [ValRaw::ZERO; 4];
+    // SAFETY: the caller's promise.
+    let word = unsafe { call(record, &mut answer, growth.to_raw_failure()) };
+    // SAFETY: as above; user code is over.
+    unsafe { &mut *vm }.heap.allow_collections();
+    word
 }
 
 /// Calls the limiter, if there is one, for a growth that the host asks for: what it answers. It must answer at once.
@@ -361,102 +332,30 @@ impl Drop for AtOnce {
 }
 
 impl<T> StoreContextMut<'_, T> {
-    /// Asks whether a memory of the host's may be made.
+    /// Asks whether something may be made or grow.
     ///
     /// # Errors
     /// Refused, or as many as there may be.
-    pub(crate) fn check_new_memory(&mut self, ty: &MemoryType) -> Result<()> {
-        self.vm().check_counts(0, 1, 0)?;
-        self.ask(of_memory(ty, 0, ty.minimum))
-    }
-
-    /// Asks whether a table of the host's may be made.
-    ///
-    /// # Errors
-    /// Refused, or as many as there may be.
-    pub(crate) fn check_new_table(&mut self, ty: &TableType) -> Result<()> {
-        self.vm().check_counts(0, 0, 1)?;
-        self.ask(of_table(ty, 0, ty.minimum))
-    }
-
-    /// Asks whether the host may grow something. What its type does not allow is not asked about.
-    ///
-    /// # Errors
-    /// Refused.
-    pub(crate) fn check_growth(&mut self, grow: Grow) -> Result<()> {
-        match grow.growth(self.vm()) {
-            Some(growth) => self.ask(growth),
-            None => Ok(()),
-        }
-    }
-
-    /// Asks whether an instance may be made, with its memories and tables.
-    ///
-    /// # Errors
-    /// Refused, or as many as there may be.
-    pub(crate) fn check_instance(&mut self, module: &Module) -> Result<()> {
-        if self.vm().limiter.is_none() {
+    pub(crate) fn check(&mut self, asked: Asked<'_>) -> Result<()> {
+        if !self.has_limiter() {
             return Ok(());
         }
-        let info = module.info();
-        let memories = &info.memories[info.imported_memories as usize..];
-        let tables = &info.tables[info.imported_tables as usize..];
-        self.vm().check_counts(1, memories.len(), tables.len())?;
-        for ty in memories {
-            self.ask(of_memory(ty, 0, ty.minimum))?;
-        }
-        for ty in tables {
-            self.ask(of_table(ty, 0, ty.minimum))?;
+        for growth in asked.growths(self.vm())? {
+            self.ask(growth)?;
         }
         Ok(())
     }
 
-    /// As [`check_new_memory`](StoreContextMut::check_new_memory); the limiter may wait.
+    /// As [`check`](StoreContextMut::check); the limiter may wait.
     ///
     /// # Errors
     /// As there.
-    pub(crate) async fn check_new_memory_async(&mut self, ty: &MemoryType) -> Result<()> {
-        self.vm().check_counts(0, 1, 0)?;
-        self.ask_async(of_memory(ty, 0, ty.minimum)).await
-    }
-
-    /// As [`check_new_table`](StoreContextMut::check_new_table); the limiter may wait.
-    ///
-    /// # Errors
-    /// As there.
-    pub(crate) async fn check_new_table_async(&mut self, ty: &TableType) -> Result<()> {
-        self.vm().check_counts(0, 0, 1)?;
-        self.ask_async(of_table(ty, 0, ty.minimum)).await
-    }
-
-    /// As [`check_growth`](StoreContextMut::check_growth); the limiter may wait.
-    ///
-    /// # Errors
-    /// As there.
-    pub(crate) async fn check_growth_async(&mut self, grow: Grow) -> Result<()> {
-        match grow.growth(self.vm()) {
-            Some(growth) => self.ask_async(growth).await,
-            None => Ok(()),
-        }
-    }
-
-    /// As [`check_instance`](StoreContextMut::check_instance); the limiter may wait.
-    ///
-    /// # Errors
-    /// As there.
-    pub(crate) async fn check_instance_async(&mut self, module: &Module) -> Result<()> {
+    pub(crate) async fn check_async(&mut self, asked: Asked<'_>) -> Result<()> {
         if !self.has_limiter() {
             return Ok(());
         }
-        let info = module.info();
-        let memories = &info.memories[info.imported_memories as usize..];
-        let tables = &info.tables[info.imported_tables as usize..];
-        self.vm().check_counts(1, memories.len(), tables.len())?;
-        for ty in memories {
-            self.ask_async(of_memory(ty, 0, ty.minimum)).await?;
-        }
-        for ty in tables {
-            self.ask_async(of_table(ty, 0, ty.minimum)).await?;
+        for growth in asked.growths(self.vm())? {
+            self.ask_async(growth).await?;
         }
         Ok(())
     }

@@ -32,13 +32,14 @@ mod slab;
 pub(crate) use image::Image;
 pub(crate) use pool::MemoryPool;
 
+use super::kept::Kept;
 use crate::error::{Context, Error, Result};
 use mapping::{Access, Mapping};
 use pool::Slot;
 use selvedge_compiler::{MemoryStyle, MemoryType, layout};
 use slab::{Block, Slab};
 use std::mem::{self, offset_of};
-use std::ptr::{self, NonNull};
+use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -64,8 +65,8 @@ const RESERVATION_BYTES: u64 = MemoryStyle::RESERVED_BYTES + MemoryStyle::GUARD_
 /// A linear memory. Dropping it gives its addresses to the next one, or back to the kernel.
 #[derive(Debug)]
 pub(crate) struct LinearMemory {
-    /// From `Box::into_raw`; a raw pointer because generated code holds copies of it.
-    def: NonNull<VMMemory>,
+    /// Generated code holds copies of its address.
+    def: Kept<VMMemory>,
     ty: MemoryType,
     layout: MemoryLayout,
     backing: Backing,
@@ -197,8 +198,15 @@ impl LinearMemory {
             length_bytes: length.into(),
             reservation_bytes,
         };
+        let def = match Kept::try_new(def, "a memory's definition") {
+            Ok(def) => def,
+            Err(error) => {
+                backing.give_back(pool, length);
+                return Err(error);
+            }
+        };
         Ok(LinearMemory {
-            def: NonNull::from(Box::leak(Box::new(def))),
+            def,
             ty: *ty,
             layout,
             backing,
@@ -222,11 +230,11 @@ impl LinearMemory {
 
     /// Where the bytes are. The address stays what it is but for [`grow`](LinearMemory::grow) of a bounded memory.
     pub(crate) fn base(&self) -> *mut u8 {
-        self.def().base
+        self.def.base
     }
 
     pub(crate) fn length_bytes(&self) -> u64 {
-        self.def().length_bytes.load(Ordering::SeqCst)
+        self.def.length_bytes.load(Ordering::SeqCst)
     }
 
     /// The type as it is now: its minimum is the present size.
@@ -239,13 +247,13 @@ impl LinearMemory {
     }
 
     pub(crate) fn as_slice(&self) -> &[u8] {
-        let def = self.def();
+        let def = &*self.def;
         // SAFETY: invariant 1; the guest does not run while this is borrowed (the head).
         unsafe { std::slice::from_raw_parts(def.base, self.length_bytes() as usize) }
     }
 
     pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
-        let def = self.def();
+        let def = &*self.def;
         // SAFETY: invariant 1; the guest does not run while this is borrowed (the head), and the borrow is unique.
         unsafe { std::slice::from_raw_parts_mut(def.base, self.length_bytes() as usize) }
     }
@@ -280,7 +288,7 @@ impl LinearMemory {
                 Backing::Own(mapping) => mapping.open(old, new - old).ok()?,
                 Backing::Nothing | Backing::Block(_) => return None, // has no room
             }
-            self.def().length_bytes.store(new, Ordering::SeqCst);
+            self.def.length_bytes.store(new, Ordering::SeqCst);
         }
         Some(old_pages)
     }
@@ -309,7 +317,7 @@ impl LinearMemory {
             _ => self.move_to(Backing::bounded(new, &self.pool).ok()?, old),
         }
         let (base, reservation_bytes) = self.backing.place();
-        *self.def_mut() = VMMemory {
+        *self.def = VMMemory {
             base,
             length_bytes: new.into(),
             reservation_bytes,
@@ -325,24 +333,13 @@ impl LinearMemory {
         let old = mem::replace(&mut self.backing, backing);
         old.give_back(&self.pool, length);
     }
-
-    fn def(&self) -> &VMMemory {
-        // SAFETY: `def` lives as long as `self`; generated code does not write to it.
-        unsafe { self.def.as_ref() }
-    }
-
-    fn def_mut(&mut self) -> &mut VMMemory {
-        // SAFETY: `def` lives as long as `self`, and the guest does not run while this is borrowed (the head).
-        unsafe { self.def.as_mut() }
-    }
 }
 
 impl Drop for LinearMemory {
     fn drop(&mut self) {
-        // SAFETY: `def` came out of a box in `new`, and nobody uses a memory after its store.
-        let def = unsafe { Box::from_raw(self.def.as_ptr()) };
+        let length = self.length_bytes();
         let backing = mem::replace(&mut self.backing, Backing::Nothing);
-        backing.give_back(&self.pool, def.length_bytes.into_inner());
+        backing.give_back(&self.pool, length);
     }
 }
 

@@ -6,11 +6,13 @@
 //!
 //! Invariants
 //! 1. An entry has a serial number that no other entry of the store has had before it, so a handle that has ended finds none.
-//!    There are 2^64 - 1 of them; a store that has used them up gives handles that refer to nothing, and says so.
+//!    There are 2^64 - 2 of them; a store that has used them up gives handles that refer to nothing, and says so; and so does one
+//!    that finds no memory for an entry.
 //! 2. Serial numbers ascend along the stack.
 
 use super::store::StoreVm;
 use crate::error::{Error, Result};
+use crate::room::{self, refused};
 use std::sync::Arc;
 
 /// A scoped handle.
@@ -27,8 +29,12 @@ pub(crate) struct OwnedRoot {
     reference: Arc<u32>,
 }
 
-/// The serial number of no entry.
+/// The serial number of no entry: of a store that has used all up; and where there was no memory for one.
 const NO_SERIAL: u64 = 0;
+const NO_ROOM: u64 = 1;
+
+/// What errors call the lists.
+const WHAT: &str = "the host's references";
 
 /// The handles of one store. Most stores have none, and there may be a million.
 #[derive(Default)]
@@ -56,13 +62,14 @@ impl Lists {
         self.prune_at = (2 * self.owned.len()).max(64);
     }
 
-    fn own(&mut self, reference: u32) -> Arc<u32> {
-        let shared = Arc::new(reference);
+    fn own(&mut self, reference: u32) -> Result<Arc<u32>> {
         if self.owned.len() >= self.prune_at {
             self.prune();
         }
+        room::reserve(&mut self.owned, 1, WHAT)?;
+        let shared = Arc::new(reference);
         self.owned.push(shared.clone());
-        shared
+        Ok(shared)
     }
 }
 
@@ -92,9 +99,12 @@ impl Roots {
     /// A new entry: its serial number.
     fn add(&mut self, reference: u32) -> u64 {
         let lists = self.lists.get_or_insert_default();
-        let Some(serial) = lists.last.checked_add(1) else {
+        let Some(serial) = lists.last.max(NO_ROOM).checked_add(1) else {
             return NO_SERIAL;
         };
+        if lists.scoped.try_reserve(1).is_err() {
+            return NO_ROOM;
+        }
         lists.last = serial;
         lists.scoped.push((serial, reference));
         self.count = lists.scoped.len();
@@ -139,20 +149,34 @@ impl StoreVm {
         match self.roots.find(root.serial) {
             Some(reference) => Ok(reference),
             None if root.serial == NO_SERIAL => Err(Error::msg(
-                "the store has made all 2^64 - 1 references that it has numbers for: use another store",
+                "the store has made all 2^64 - 2 references that it has numbers for: use another store",
             )),
+            None if root.serial == NO_ROOM => {
+                Err(refused((self.roots.count + 1) * size_of::<(u64, u32)>(), WHAT))
+            }
             None => Err(Error::msg(
                 "a reference was used after its scope: make it an owned one in time (`to_owned`)",
             )),
         }
     }
 
+    /// Makes room for so many scoped handles: the next ones are no failures.
+    ///
+    /// # Errors
+    /// No memory.
+    pub(crate) fn reserve_roots(&mut self, more: usize) -> Result<()> {
+        room::reserve(&mut self.roots.lists.get_or_insert_default().scoped, more, WHAT)
+    }
+
     /// An owned handle of a reference.
-    pub(crate) fn own(&mut self, reference: u32) -> OwnedRoot {
-        OwnedRoot {
+    ///
+    /// # Errors
+    /// No memory.
+    pub(crate) fn own(&mut self, reference: u32) -> Result<OwnedRoot> {
+        Ok(OwnedRoot {
             store: self.id,
-            reference: self.roots.lists.get_or_insert_default().own(reference),
-        }
+            reference: self.roots.lists.get_or_insert_default().own(reference)?,
+        })
     }
 
     /// What an owned handle refers to.
@@ -203,7 +227,7 @@ mod tests {
         for _ in 0..3 {
             let refused = vm.root(3);
             let error = vm.rooted(refused).unwrap_err().to_string();
-            assert!(error.contains("2^64 - 1"), "{error}");
+            assert!(error.contains("2^64 - 2"), "{error}");
         }
         assert_eq!((vm.rooted(first).unwrap(), vm.rooted(second).unwrap()), (1, 2));
         assert_eq!(vm.roots.mark(), 2);

@@ -17,6 +17,7 @@ use super::trap;
 use super::vmctx::{Answer, HostRecord, ValRaw};
 use crate::error::{Error, Result};
 use crate::host_fn::{HostAsyncFn, HostFn, HostValsAsyncFn, HostValsFn};
+use crate::room::{self, refused};
 use crate::value::{RawList, Ret, Val};
 use selvedge_compiler::FuncType;
 use selvedge_compiler::layout::MAX_REGISTERS;
@@ -291,7 +292,8 @@ impl<'a, V: Values> Call<'a, V> {
         Fut: Future<Output = R>,
         R: Ret,
     {
-        let (place, mark) = self.store().arena.push(Layout::new::<Fut>());
+        let room = self.store().arena.push(Layout::new::<Fut>());
+        let (place, mark) = room.ok_or_else(|| refused(size_of::<Fut>(), "a host function's future"))?;
         let place = place.cast::<Fut>().as_ptr();
         // SAFETY: `push` made room for a `Fut` here, aligned.
         unsafe { place.write(fut) };
@@ -651,18 +653,13 @@ fn read_vals(call: &mut Call<'_, InSlots>) -> Result<(Vec<Val>, Vec<Val>)> {
     // SAFETY: an import trampoline has a slot for each parameter.
     let slots = unsafe { slice::from_raw_parts(call.slots, params.len()) };
     let store = call.store();
-    let params = params
-        .iter()
-        .zip(slots)
-        .map(|(ty, raw)| Val::from_raw(*raw, *ty, store))
-        .collect();
-    let results = func
-        .ty
-        .results()
-        .iter()
-        .map(|ty| Val::placeholder_for(*ty))
-        .collect::<Result<_>>()?;
-    Ok((params, results))
+    let params = params.iter().zip(slots);
+    let params = params.map(|(ty, raw)| Ok(Val::from_raw(*raw, *ty, store)));
+    let results = func.ty.results().iter().map(|ty| Val::placeholder_for(*ty));
+    Ok((
+        room::collect(params, "a host function's parameters")?,
+        room::collect(results, "a host function's results")?,
+    ))
 }
 
 unsafe extern "C" fn vals_shim<T: 'static, F: HostValsFn<T>>(

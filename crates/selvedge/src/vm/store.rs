@@ -31,6 +31,7 @@ use super::thin::Thin;
 use super::vmctx::{HostRecord, VMFuncRef, ValRaw};
 use crate::engine::{Engine, HostCode};
 use crate::error::{Error, Result};
+use crate::room::{self, refused};
 use selvedge_compiler::{FuncType, GlobalType, HeapType, TableType, ValType};
 use smallvec::SmallVec;
 use std::any::Any;
@@ -105,17 +106,19 @@ pub(crate) struct FuncEntry {
 pub(crate) struct TagEntry {
     pub(crate) ty: FuncType,
     /// Which of its values are references into the heap.
-    references: Box<[u32]>,
+    references: Vec<u32>,
 }
 
 impl TagEntry {
-    pub(crate) fn new(ty: FuncType) -> TagEntry {
+    /// # Errors
+    /// No memory.
+    pub(crate) fn new(ty: FuncType) -> Result<TagEntry> {
         let values = ty.params().iter().zip(0..);
-        let references = values.filter(|(ty, _)| is_in_heap(**ty)).map(|(_, field)| field);
-        TagEntry {
-            references: references.collect(),
-            ty,
-        }
+        let references = values
+            .filter(|(ty, _)| is_in_heap(**ty))
+            .map(|(_, field)| Ok(field));
+        let references = room::collect(references, "an exception tag")?;
+        Ok(TagEntry { references, ty })
     }
 
     pub(crate) fn references(&self) -> &[u32] {
@@ -182,6 +185,35 @@ pub struct StoreVm {
 #[allow(clippy::box_collection)]
 type Index = Box<HashMap<usize, u32>>;
 
+/// The index of no handle: there was no memory to make one. Who uses it finds nothing at this index.
+pub(crate) const NO_HANDLE: u32 = u32::MAX;
+/// What errors call handles.
+const HANDLES: &str = "a store's handles";
+
+/// The index of an address, which is `next` if it is new; or [`NO_HANDLE`] without memory for that.
+fn index_in(indices: &mut Option<Index>, address: usize, next: u32) -> u32 {
+    let indices = indices.get_or_insert_default();
+    if let Some(index) = indices.get(&address) {
+        return *index;
+    }
+    if indices.try_reserve(1).is_err() {
+        return NO_HANDLE;
+    }
+    indices.insert(address, next);
+    next
+}
+
+/// The index of an address whose entry was pushed; forgets it again where there was no memory for that.
+fn or_forget(pushed: Result<()>, indices: &mut Option<Index>, address: usize, index: u32) -> u32 {
+    if pushed.is_ok() {
+        return index;
+    }
+    if let Some(indices) = indices {
+        indices.remove(&address);
+    }
+    NO_HANDLE
+}
+
 static NEXT_STORE: AtomicU64 = AtomicU64::new(1);
 
 impl StoreVm {
@@ -241,10 +273,27 @@ impl StoreVm {
         }
     }
 
-    /// A new exception tag.
-    pub(crate) fn add_tag(&mut self, ty: FuncType) -> u32 {
-        self.tags.push(TagEntry::new(ty));
-        self.tags.len() as u32 - 1
+    /// Adds an exception tag.
+    ///
+    /// # Errors
+    /// No memory, or more tags than there are numbers.
+    pub(crate) fn add_tag(&mut self, tag: TagEntry) -> Result<u32> {
+        self.tags.push(tag, "a store's tags")?;
+        Ok(self.tags.len() as u32 - 1)
+    }
+
+    /// Makes room for what an instance adds: so that adding it, however much it is, is no failure.
+    ///
+    /// # Errors
+    /// No memory.
+    pub(crate) fn reserve(&mut self, memories: usize, tables: usize, tags: usize) -> Result<()> {
+        self.reserve_memories(memories)?;
+        self.tags.reserve(tags, "a store's tags")?;
+        let bytes = |held: usize, more: usize| (held + more) * size_of::<usize>();
+        let reserved = self.tables.try_reserve(tables);
+        reserved.map_err(|_| refused(bytes(self.tables.len(), tables), "a store's tables"))?;
+        let reserved = self.instances.try_reserve(1);
+        reserved.map_err(|_| refused(bytes(self.instances.len(), 1), "a store's instances"))
     }
 
     /// The pointer generated code carries.
@@ -271,20 +320,34 @@ impl StoreVm {
         }
     }
 
-    /// Adds a memory and tells the signal handler of it.
-    pub(crate) fn add_memory(&mut self, memory: MemoryVm) -> u32 {
-        self.memory_list.push(memory.vm());
-        self.memories.push(memory);
+    /// As [`reserve`](StoreVm::reserve). The list that the signal handler reads may move.
+    fn reserve_memories(&mut self, more: usize) -> Result<()> {
+        self.memories.reserve(more, "a store's memories")?;
+        let reserved = self.memory_list.reserve(more, "a store's memories");
         self.cx.memories = self.memory_list.as_ptr();
+        reserved
+    }
+
+    /// Adds a memory and tells the signal handler of it.
+    ///
+    /// # Errors
+    /// No memory for the lists.
+    pub(crate) fn add_memory(&mut self, memory: MemoryVm) -> Result<u32> {
+        self.reserve_memories(1)?;
+        self.memory_list.push(memory.vm(), "a store's memories")?;
+        self.memories.push(memory, "a store's memories")?;
         self.cx.memory_count = self.memory_list.len();
-        self.memories.len() as u32 - 1
+        Ok(self.memories.len() as u32 - 1)
     }
 
     /// The index of a shared memory, the same one each time.
-    pub(crate) fn add_shared(&mut self, memory: &Arc<SharedLinear>) -> u32 {
+    ///
+    /// # Errors
+    /// As for [`add_memory`](StoreVm::add_memory).
+    pub(crate) fn add_shared(&mut self, memory: &Arc<SharedLinear>) -> Result<u32> {
         let is_known = |held: &MemoryVm| matches!(held, MemoryVm::Shared(held) if Arc::ptr_eq(held, memory));
         match self.memories.iter().position(is_known) {
-            Some(index) => index as u32,
+            Some(index) => Ok(index as u32),
             None => self.add_memory(MemoryVm::Shared(memory.clone())),
         }
     }
@@ -297,12 +360,15 @@ impl StoreVm {
         self.engine.tables().take(ty, init)
     }
 
-    pub(crate) fn add_table(&mut self, table: Kept<TableVm>) -> u32 {
+    /// # Errors
+    /// No memory for the list.
+    pub(crate) fn add_table(&mut self, table: Kept<TableVm>) -> Result<u32> {
+        self.reserve(0, 1, 0)?;
         self.tables.push(table);
-        self.tables.len() as u32 - 1
+        Ok(self.tables.len() as u32 - 1)
     }
 
-    /// The handle index of a function record, the same one each time.
+    /// The handle index of a function record, the same one each time; or [`NO_HANDLE`] where there is no memory for one.
     ///
     /// `ty` and `host` are only asked for when the record is new.
     pub(crate) fn func_index(
@@ -311,16 +377,19 @@ impl StoreVm {
         describe: impl FnOnce() -> (FuncType, Option<Arc<HostFunc>>),
     ) -> u32 {
         let next = self.funcs.len() as u32;
-        let index = *self
-            .func_by_ref
-            .get_or_insert_default()
-            .entry(func_ref.as_ptr() as usize)
-            .or_insert(next);
+        let index = index_in(&mut self.func_by_ref, func_ref.as_ptr().addr(), next);
         if index == next {
             let (ty, host) = describe();
-            self.funcs.push(FuncEntry { func_ref, ty, host });
+            let pushed = self.funcs.push(FuncEntry { func_ref, ty, host }, HANDLES);
+            return or_forget(pushed, &mut self.func_by_ref, func_ref.as_ptr().addr(), index);
         }
         index
+    }
+
+    /// The error of using a handle that there was no memory for.
+    #[cold]
+    pub(crate) fn no_handle(&self) -> Error {
+        refused((self.funcs.len() + 1) * size_of::<FuncEntry>(), HANDLES)
     }
 
     /// The handle index behind a `funcref`; none for null.
@@ -337,38 +406,42 @@ impl StoreVm {
         Some(self.func_index(func_ref, describe))
     }
 
-    /// The handle index of a global's cell, the same one each time.
+    /// The handle index of a global's cell, the same one each time; or [`NO_HANDLE`] as for functions.
     pub(crate) fn global_index(&mut self, cell: *mut ValRaw, ty: GlobalType) -> u32 {
         let next = self.globals.len() as u32;
-        let index = *self
-            .global_by_cell
-            .get_or_insert_default()
-            .entry(cell as usize)
-            .or_insert(next);
+        let index = index_in(&mut self.global_by_cell, cell.addr(), next);
         if index == next {
-            self.globals.push(GlobalEntry { cell, ty });
+            let pushed = self.globals.push(GlobalEntry { cell, ty }, HANDLES);
+            return or_forget(pushed, &mut self.global_by_cell, cell.addr(), index);
         }
         index
     }
 
     /// Keeps the signature that a type of the host's names, if there is still one: so that modules that name an equal one can import what is
     /// of that type, whoever had it when it was made.
-    pub(crate) fn keep_type(&mut self, ty: ValType) {
+    ///
+    /// # Errors
+    /// No memory for the list.
+    pub(crate) fn keep_type(&mut self, ty: ValType) -> Result<()> {
         let named = ty.as_ref().and_then(|ty| match ty.heap_type() {
             HeapType::ConcreteFunc(id) => id.get(),
             _ => None,
         });
-        if let Some(ty) = named {
-            self.host_types.push(ty);
+        match named {
+            Some(ty) => self.host_types.push(ty, "a store's types"),
+            None => Ok(()),
         }
     }
 
     /// Makes a cell for a global of the host.
-    pub(crate) fn new_cell(&mut self, value: ValRaw) -> *mut ValRaw {
+    ///
+    /// # Errors
+    /// No memory for the list.
+    pub(crate) fn new_cell(&mut self, value: ValRaw) -> Result<*mut ValRaw> {
         let cell = Kept::new(value);
         let address = cell.as_ptr();
-        self.host_cells.push(cell);
-        address
+        self.host_cells.push(cell, "a store's globals")?;
+        Ok(address)
     }
 
     /// The context with which generated code calls `func` for `instance` (null: for no instance).
@@ -413,8 +486,11 @@ impl StoreVm {
         ));
         kept.1.ctx = ptr::from_mut(&mut kept.0).cast();
         let func_ref = NonNull::from(&mut kept.1);
-        self.host_refs.push(kept);
-        Ok(self.func_index(func_ref, || (func.ty.clone(), Some(func))))
+        self.host_refs.push(kept, "a store's host functions")?;
+        match self.func_index(func_ref, || (func.ty.clone(), Some(func))) {
+            NO_HANDLE => Err(self.no_handle()),
+            index => Ok(index),
+        }
     }
 }
 

@@ -60,9 +60,13 @@ impl Idle {
         if room > MAX_POOLED_ELEMENTS || self.count == MAX_IDLE || self.elements + room > MAX_IDLE_ELEMENTS {
             return;
         }
+        let class = &mut self.classes[class_of(room)];
+        if class.try_reserve(1).is_err() {
+            return;
+        }
+        class.push(IdleTable(table));
         self.count += 1;
         self.elements += room;
-        self.classes[class_of(room)].push(IdleTable(table));
     }
 }
 
@@ -89,7 +93,7 @@ impl TablePool {
             table.reset(ty, elements, init);
             return Ok(table);
         }
-        Ok(Kept::new(TableVm::new(ty, init)?))
+        Kept::try_new(TableVm::new(ty, init)?, "a table")
     }
 
     fn take_idle(&self, elements: usize) -> Option<Kept<TableVm>> {

@@ -12,7 +12,9 @@
 //!    an element does not ask first whether there is a block.
 //! 2. The first `length` elements are initialised, and `length <= capacity`.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error, realloc};
+use crate::error::Result;
+use crate::room::refused;
+use std::alloc::{Layout, alloc, dealloc, realloc};
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr;
@@ -72,23 +74,37 @@ impl<T> Thin<T> {
         self.place.wrapping_byte_add(Self::START).cast()
     }
 
-    /// Adds an element; what was there may move.
-    pub(crate) fn push(&mut self, value: T) {
-        let (length, capacity) = self.head();
-        if length == capacity {
-            self.grow(length, capacity);
-        }
+    /// Adds an element; what was there may move. `what` says in an error what it is.
+    ///
+    /// # Errors
+    /// No memory.
+    pub(crate) fn push(&mut self, value: T, what: &str) -> Result<()> {
+        self.reserve(1, what)?;
+        let (length, _) = self.head();
         let end = self.elements().wrapping_add(length);
         // SAFETY: invariant 2, and there is room for one more: inside the block, aligned.
         unsafe { end.write(value) };
         // SAFETY: invariant 1; a block was just made if there was none.
         unsafe { (*self.place).length = length + 1 };
+        Ok(())
     }
 
-    /// Room for one element, and then for twice as many.
+    /// Makes room for so many more elements; what is there may move.
+    ///
+    /// # Errors
+    /// No memory.
+    pub(crate) fn reserve(&mut self, more: usize, what: &str) -> Result<()> {
+        let (length, capacity) = self.head();
+        match capacity - length < more {
+            true => self.grow(length, capacity, length + more, what),
+            false => Ok(()),
+        }
+    }
+
+    /// Room for `least` elements, and from the second on for twice as many as there was room for.
     #[cold]
-    fn grow(&mut self, length: usize, old: usize) {
-        let capacity = if old == 0 { 1 } else { 2 * old };
+    fn grow(&mut self, length: usize, old: usize, least: usize, what: &str) -> Result<()> {
+        let capacity = least.max(2 * old);
         let layout = Self::layout(capacity);
         let place = if old == 0 {
             // SAFETY: the layout has at least the head, so its size is not zero.
@@ -98,11 +114,12 @@ impl<T> Thin<T> {
             unsafe { realloc(self.place.cast(), Self::layout(old), layout.size()) }
         };
         if place.is_null() {
-            handle_alloc_error(layout);
+            return Err(refused(layout.size(), what));
         }
         self.place = place.cast();
         // SAFETY: the block begins with the head, which is aligned.
         unsafe { self.place.write(Head { length, capacity }) };
+        Ok(())
     }
 }
 
@@ -154,7 +171,7 @@ mod tests {
         let mut list = Thin::new();
         assert!(list.is_empty());
         for number in 0..100_u64 {
-            list.push((number, counted.clone()));
+            list.push((number, counted.clone()), "numbers").unwrap();
             assert_eq!(Rc::strong_count(&counted), list.len() + 1);
         }
         list[7].0 = 70;
@@ -170,7 +187,7 @@ mod tests {
         let mut wide = Thin::<u128>::new();
         assert!(wide.iter().next().is_none());
         for number in 0..9 {
-            wide.push(number);
+            wide.push(number, "numbers").unwrap();
             assert_eq!(wide.as_ptr().addr() % align_of::<u128>(), 0);
         }
         assert_eq!(&*wide, [0, 1, 2, 3, 4, 5, 6, 7, 8]);

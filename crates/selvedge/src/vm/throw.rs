@@ -88,7 +88,11 @@ impl StoreVm {
     /// A new exception; references among the values have no other root. The caller drops what died.
     pub(crate) fn make_exception(&mut self, tag: u32, values: &[ValRaw]) -> crate::error::Result<u32> {
         let mark = self.roots.mark();
-        for index in 0..self.tags[tag as usize].references().len() {
+        let references = self.tags[tag as usize].references().len();
+        if references > 0 {
+            self.reserve_roots(references)?;
+        }
+        for index in 0..references {
             let field = self.tags[tag as usize].references()[index];
             self.root(values[field as usize].u32());
         }
@@ -102,8 +106,11 @@ impl StoreVm {
         if self.find_handler(reference) {
             return UNWIND;
         }
-        let root = self.own(reference);
-        self.stop = Some(Stop::Error(Error::new(Exception { root })));
+        let error = match self.own(reference) {
+            Ok(root) => Error::new(Exception { root }),
+            Err(error) => error,
+        };
+        self.stop = Some(Stop::Error(error));
         EXIT
     }
 

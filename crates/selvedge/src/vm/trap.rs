@@ -140,7 +140,8 @@ impl Frames {
         if !code::is_guest_code(pc) {
             return;
         }
-        if self.kept.len() == self.cap {
+        if self.kept.len() == self.cap || self.kept.try_reserve(1).is_err() {
+            self.cap = self.kept.len(); // what comes after it would not be next to it
             self.omitted += 1;
         } else if let Some(frame) = frame_at(pc, is_return) {
             self.kept.push(frame);

@@ -18,9 +18,10 @@ use super::store::{Stop, StoreVm};
 use super::vmctx::ValRaw;
 use super::waiters::{WaitResult, Waiter};
 use crate::error::Error;
+use crate::room::refused;
 use crate::trap::Trap;
 use selvedge_compiler::Builtin;
-use std::alloc::Layout;
+use std::alloc::{Layout, handle_alloc_error};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -49,6 +50,12 @@ enum Failure {
 impl From<Trap> for Failure {
     fn from(trap: Trap) -> Failure {
         Failure::Trap(trap)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Stop(Stop::Error(error))
     }
 }
 
@@ -181,24 +188,25 @@ impl Wait {
     }
 
     /// Queues a new waiter, or says how the wait ends at once.
-    fn join(&self, waiter: &Arc<Waiter>) -> Option<WaitResult> {
+    ///
+    /// # Errors
+    /// No memory for its place.
+    fn join(&self, waiter: &Arc<Waiter>) -> Result<Option<WaitResult>, Error> {
         if self.timeout == Some(Duration::ZERO) {
-            return Some(match self.is_expected() {
+            return Ok(Some(match self.is_expected() {
                 true => WaitResult::TimedOut,
                 false => WaitResult::Mismatch,
-            });
+            }));
         }
-        let joined = self
-            .shared
-            .waiters
-            .join(self.address, waiter, || self.is_expected());
-        (!joined).then_some(WaitResult::Mismatch)
+        let waiters = &self.shared.waiters;
+        let joined = waiters.join(self.address, waiter, || self.is_expected())?;
+        Ok((!joined).then_some(WaitResult::Mismatch))
     }
 
     /// Blocks this thread.
-    fn block(&self, store: &StoreVm) -> Result<WaitResult, Trap> {
+    fn block(&self, store: &StoreVm) -> Result<WaitResult, Failure> {
         let waiter = Arc::default();
-        if let Some(end) = self.join(&waiter) {
+        if let Some(end) = self.join(&waiter)? {
             return Ok(end);
         }
         let limit = store.engine.config().max_blocking_wait;
@@ -212,7 +220,7 @@ impl Wait {
             .waiters
             .block(self.address, &waiter, until, slice, give_up)?
         {
-            WaitResult::TimedOut if is_cut => Err(Trap::Interrupt),
+            WaitResult::TimedOut if is_cut => Err(Trap::Interrupt.into()),
             end => Ok(end),
         }
     }
@@ -231,7 +239,7 @@ impl Wait {
             .map_or_else(|| Waker::noop().clone(), |context| context.waker().clone());
         let waiter = Arc::<Waiter>::default();
         waiter.set_task(waker);
-        if let Some(end) = self.join(&waiter) {
+        if let Some(end) = self.join(&waiter)? {
             return Ok(End::Value(end as u32));
         }
         let until = self
@@ -245,13 +253,14 @@ impl Wait {
             wake_up: None,
         };
         if let Some(at) = until {
-            let wake_up =
-                WakeUp::new(at, &waiting.waiter).map_err(|error| Failure::Stop(Stop::Error(error)))?;
-            waiting.wake_up = Some(wake_up);
+            waiting.wake_up = Some(WakeUp::new(at, &waiting.waiter)?);
         }
         // SAFETY: the caller's promise; no user code runs while this lives.
         let store = unsafe { &mut *vm };
-        let (place, mark) = store.arena.push(Layout::new::<Waiting>());
+        let layout = Layout::new::<Waiting>();
+        let Some((place, mark)) = store.arena.push(layout) else {
+            return Err(refused(layout.size(), "a guest that waits").into());
+        };
         // SAFETY: `push` made room for it here, aligned.
         unsafe { place.cast::<Waiting>().as_ptr().write(waiting) };
         let pending = Pending {
@@ -342,7 +351,7 @@ impl SharedLinear {
         Ok(count)
     }
 
-    /// The host's wait: blocks the thread.
+    /// The host's wait: blocks the thread. Ends the process where there is no memory for it: as many as the host blocks.
     pub(crate) fn wait(
         self: &Arc<Self>,
         address: u64,
@@ -359,8 +368,10 @@ impl SharedLinear {
             timeout,
         };
         let waiter = Arc::default();
-        if let Some(end) = wait.join(&waiter) {
-            return Ok(end);
+        match wait.join(&waiter) {
+            Ok(None) => {}
+            Ok(Some(end)) => return Ok(end),
+            Err(_) => handle_alloc_error(Layout::new::<Waiter>()),
         }
         let until = timeout.and_then(|time| Instant::now().checked_add(time));
         self.waiters.block(address, &waiter, until, None, || None)
@@ -394,7 +405,7 @@ mod tests {
         let shared = Arc::new(shared);
         for nanos in 0..20_000 {
             let waiter = Arc::<Waiter>::default();
-            shared.waiters.join(8, &waiter, || true);
+            shared.waiters.join(8, &waiter, || true).unwrap();
             let mut waiting = Waiting {
                 shared: shared.clone(),
                 address: 8,

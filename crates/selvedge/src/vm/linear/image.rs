@@ -192,7 +192,7 @@ impl Drop for Image {
     }
 }
 
-/// Addresses and bytes of the active segments of a memory, if all are at constant addresses inside `length`.
+/// Addresses and bytes of the active segments of a memory, if all are at constant addresses inside `length`, and there is room for the list.
 fn constant_segments(info: &ModuleInfo, memory: u32, length: u64) -> Option<Vec<(u64, &[u8])>> {
     let mut segments = Vec::new();
     for data in &info.data {
@@ -209,6 +209,7 @@ fn constant_segments(info: &ModuleInfo, memory: u32, length: u64) -> Option<Vec<
         if address + data.bytes.len() as u64 > length {
             return None;
         }
+        segments.try_reserve(1).ok()?;
         segments.push((address, &*data.bytes));
     }
     Some(segments)

@@ -23,7 +23,7 @@ use super::image::{Image, ImageFile};
 use super::mapping::{Access, Mapping};
 use super::slab::Slab;
 use crate::error::{Context, Result};
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How many reserved memories an address space of 2^47 bytes was seen to hold beside everything else.
@@ -108,7 +108,7 @@ impl Slot {
 /// Slots that nobody uses, by the image they name (0: none, or one that is no more), the hottest last.
 #[derive(Debug, Default)]
 struct Idle {
-    by_image: BTreeMap<u64, Vec<Slot>>,
+    by_image: HashMap<u64, Vec<Slot>>,
     count: usize,
 }
 
@@ -126,10 +126,35 @@ impl Idle {
         Some(list.remove(0))
     }
 
-    fn put(&mut self, slot: Slot) {
+    /// Keeps a slot, or gives it back where there is no memory for its place in the list.
+    fn put(&mut self, slot: Slot) -> Option<Slot> {
         let image = slot.placed.map_or(0, |image| image.id);
-        self.by_image.entry(image).or_default().push(slot);
+        let Some(list) = self.list(image, 1) else {
+            return Some(slot);
+        };
+        list.push(slot);
         self.count += 1;
+        None
+    }
+
+    /// The slots that name an image, with room for more; none without memory for that.
+    fn list(&mut self, image: u64, more: usize) -> Option<&mut Vec<Slot>> {
+        self.by_image.try_reserve(1).ok()?;
+        let list = self.by_image.entry(image).or_default();
+        list.try_reserve(more).ok()?;
+        Some(list)
+    }
+
+    /// An image is no more: slots that name it are like any other. Those that there is no room for among the others.
+    fn forget(&mut self, image: u64) -> Vec<Slot> {
+        let Some(mut slots) = self.by_image.remove(&image) else {
+            return Vec::new();
+        };
+        match self.list(0, slots.len()) {
+            Some(others) => others.append(&mut slots),
+            None => self.count -= slots.len(),
+        }
+        slots
     }
 }
 
@@ -183,19 +208,20 @@ impl MemoryPool {
         let image = slot.image.take();
         if self.max_idle > 0 && slot.clean(length) {
             let mut idle = self.idle();
-            if idle.count < self.max_idle {
-                idle.put(slot);
-            }
+            let left = match idle.count < self.max_idle {
+                true => idle.put(slot),
+                false => Some(slot),
+            };
+            drop(idle);
+            drop(left); // unmapped without the lock
         }
         drop(image); // after the slot was put: if it was the last, the slot is moved to the others
     }
 
     /// An image is no more: slots that name it are like any other.
     pub(super) fn forget_image(&self, image: u64) {
-        let mut idle = self.idle();
-        if let Some(slots) = idle.by_image.remove(&image) {
-            idle.by_image.entry(0).or_default().extend(slots);
-        }
+        let left = self.idle().forget(image);
+        drop(left); // unmapped without the lock
     }
 
     /// How many reserved memories wait for reuse.

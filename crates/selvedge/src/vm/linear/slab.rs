@@ -9,6 +9,7 @@
 
 use super::mapping::{Access, Mapping};
 use crate::error::Result;
+use crate::room;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The largest block: a larger memory has a mapping of its own.
@@ -25,7 +26,7 @@ const MAX_CHUNK_BYTES: u64 = 1 << 30;
 struct Chunk {
     mapping: Mapping,
     /// Blocks that came back, the hottest last.
-    free: Vec<u32>,
+    free: Vec<u32>, // with room for all that are taken
     /// The first block that was never given out.
     fresh: u32,
     used: u32,
@@ -49,10 +50,19 @@ impl Class {
             None => self.add_chunk()?,
         };
         let chunk = &mut self.chunks[index];
-        let block = chunk.free.pop().unwrap_or_else(|| {
-            chunk.fresh += 1;
-            chunk.fresh - 1
-        });
+        let block = match chunk.free.pop() {
+            Some(block) => block,
+            None => {
+                // Room for it in the list, for when it comes back: that must not fail.
+                room::reserve(
+                    &mut chunk.free,
+                    chunk.fresh as usize + 1,
+                    "the list of free blocks",
+                )?;
+                chunk.fresh += 1;
+                chunk.fresh - 1
+            }
+        };
         chunk.used += 1;
         Ok(chunk
             .mapping
@@ -61,6 +71,7 @@ impl Class {
     }
 
     fn add_chunk(&mut self) -> Result<usize> {
+        room::reserve(&mut self.chunks, 1, "the list of chunks of memory")?;
         let bytes = FIRST_CHUNK_BYTES << self.chunks.len().min(16);
         let mapping = Mapping::new(bytes.min(MAX_CHUNK_BYTES), Access::ReadWrite)?;
         self.chunks.push(Chunk {
