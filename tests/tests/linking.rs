@@ -622,3 +622,66 @@ fn tables_are_filled_and_copied_within_their_bounds() -> Result<()> {
     assert!(Table::copy(elsewhere, &one, 0, &one, 0, 1).is_err());
     Ok(())
 }
+
+/// Of several definitions at once, one whose name is taken leaves the linker as it was; and nothing runs for them.
+#[test]
+fn what_is_defined_together_is_defined_as_a_whole_or_not_at_all() -> Result<()> {
+    let engine = Engine::default();
+    let functions = r#"(func (export "a")) (func (export "b")) (func (export "c"))"#;
+    let reactor = format!(
+        r#"(module (import "host" "runs" (func $runs)) {functions} (func (export "_initialize") (call $runs)) (start $runs))"#
+    );
+    let reactor = Module::new(&engine, reactor)?;
+    let command = Module::new(
+        &engine,
+        format!(r#"(module {functions} (func (export "_start")))"#),
+    )?;
+    let mut store = Store::new(&engine, 0);
+    let mut linker = Linker::<u32>::new(&engine);
+    linker.func_wrap("host", "runs", |mut caller: Caller<'_, u32>| {
+        *caller.data_mut() += 1
+    })?;
+    let instance = linker.instantiate(&mut store, &reactor)?;
+    linker.instance(&mut store, "whole", instance)?;
+    linker.func_wrap("taken", "b", || ())?;
+    let names = |linker: &Linker<u32>, store: &mut Store<u32>| -> Vec<(String, String)> {
+        let all = linker.iter(store).expect("room for trampolines");
+        all.map(|(module, name, _)| (module.to_owned(), name.to_owned()))
+            .collect()
+    };
+    let before = (names(&linker, &mut store), *store.data());
+    let errors = [
+        error_of(linker.instance(&mut store, "taken", instance).map(drop)),
+        error_of(linker.alias_module("whole", "taken")),
+        error_of(linker.module(&mut store, "taken", &reactor).map(drop)),
+        error_of(linker.module(&mut store, "taken", &command).map(drop)),
+        error_of(
+            drive(linker.module_async(&mut store, "taken", &reactor))
+                .0
+                .map(drop),
+        ),
+        error_of(
+            drive(linker.module_async(&mut store, "taken", &command))
+                .0
+                .map(drop),
+        ),
+    ];
+    for error in errors {
+        assert!(error.contains("`taken::b` is defined already"), "{error}");
+    }
+    assert_eq!((names(&linker, &mut store), *store.data()), before);
+    linker
+        .allow_shadowing(true)
+        .module(&mut store, "taken", &reactor)?;
+    assert_eq!(
+        names(&linker, &mut store).len(),
+        before.0.len() + 3,
+        "`a`, `c`, `_initialize`"
+    );
+    assert_eq!(
+        *store.data(),
+        before.1 + 2,
+        "its start function and `_initialize`"
+    );
+    Ok(())
+}

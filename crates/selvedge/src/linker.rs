@@ -127,14 +127,23 @@ impl<T: 'static> Linker<T> {
         let names = self.definitions.entry(module.to_owned()).or_default();
         match names.entry(name.to_owned()) {
             Entry::Occupied(_) if !self.allow_shadowing => {
-                return Err(Error::msg(format!(
-                    "`{module}::{name}` is defined already: see `allow_shadowing`"
-                )));
+                return Err(defined_already(module, name));
             }
             Entry::Occupied(mut entry) => drop(entry.insert(definition)),
             Entry::Vacant(entry) => drop(entry.insert(definition)),
         }
         Ok(self)
+    }
+
+    /// Checks that names may be defined under `module`: so that either all of them are defined, or none.
+    fn check_free<'a>(&self, module: &str, names: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        if self.allow_shadowing {
+            return Ok(());
+        }
+        match names.into_iter().find(|name| self.find(module, name).is_some()) {
+            Some(name) => Err(defined_already(module, name)),
+            None => Ok(()),
+        }
     }
 
     fn insert_host(&mut self, module: &str, name: &str, func: HostFunc) -> Result<&mut Linker<T>> {
@@ -215,7 +224,7 @@ impl<T: 'static> Linker<T> {
     /// Defines every export of an instance under `module`. Cost: a handle and an entry for each.
     ///
     /// # Errors
-    /// An instance of another store, and as for [`define`](Linker::define).
+    /// An instance of another store, and as for [`define`](Linker::define); nothing is defined then.
     pub fn instance(
         &mut self,
         mut store: impl AsContextMut,
@@ -223,7 +232,9 @@ impl<T: 'static> Linker<T> {
         instance: Instance,
     ) -> Result<&mut Linker<T>> {
         instance.check(store.as_context_mut().vm())?;
-        for (name, item) in instance.exports(store) {
+        let exports = instance.exports(store);
+        self.check_free(module, exports.iter().map(|(name, _)| name.as_str()))?;
+        for (name, item) in exports {
             self.insert(module, &name, Definition::Held(item))?;
         }
         Ok(self)
@@ -232,9 +243,10 @@ impl<T: 'static> Linker<T> {
     /// Defines everything that is under `from` under `to` as well.
     ///
     /// # Errors
-    /// As for [`define`](Linker::define).
+    /// As for [`define`](Linker::define); nothing is defined then.
     pub fn alias_module(&mut self, from: &str, to: &str) -> Result<()> {
         let names = self.definitions.get(from).cloned().unwrap_or_default();
+        self.check_free(to, names.keys().map(String::as_str))?;
         for (name, definition) in names {
             self.insert(to, &name, definition)?;
         }
@@ -344,6 +356,13 @@ impl<T: 'static> Linker<Local<T>> {
     {
         self.insert_host(module, name, HostFunc::wait_local(f, full_name(module, name)))
     }
+}
+
+#[cold]
+fn defined_already(module: &str, name: &str) -> Error {
+    Error::msg(format!(
+        "`{module}::{name}` is defined already: see `allow_shadowing`"
+    ))
 }
 
 fn full_name(module: &str, name: &str) -> Option<String> {

@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// `ENOSPC` of Linux and macOS (errno(3)): what a guest sees when the pipe is full.
 const NO_SPACE: i32 = 28;
+/// `ENOMEM`, as above: the pipe is not full, but the host's memory is.
+const NO_MEMORY: i32 = 12;
 
 /// Collects what a guest writes to a standard stream, up to a number of bytes.
 ///
 /// Clones share the bytes. A write that does not fit is cut; one into a full pipe fails for the guest
-/// with `ENOSPC`, so that a guest cannot fill the host's memory.
+/// with `ENOSPC`, so that a guest cannot fill the host's memory; and with `ENOMEM` where that is full already.
 #[derive(Debug, Clone)]
 pub struct OutputPipe {
     bytes: Arc<Mutex<Vec<u8>>>,
@@ -38,6 +40,8 @@ impl Write for OutputPipe {
         if taken == 0 && !buf.is_empty() {
             return Err(io::Error::from_raw_os_error(NO_SPACE));
         }
+        let reserved = bytes.try_reserve(taken);
+        reserved.map_err(|_| io::Error::from_raw_os_error(NO_MEMORY))?;
         bytes.extend_from_slice(&buf[..taken]);
         Ok(taken)
     }

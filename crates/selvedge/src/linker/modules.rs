@@ -38,7 +38,7 @@ impl<T: 'static> Linker<T> {
     ///
     /// # Errors
     /// An import that is not defined; a command that exports what is no function; what instantiating or initialising a reactor ends with; and as for
-    /// [`define`](Linker::define).
+    /// [`define`](Linker::define). Nothing is defined then; an instance that was made before stays in the store, without a handle.
     pub fn module(
         &mut self,
         mut store: impl AsContextMut<Data = T>,
@@ -50,6 +50,8 @@ impl<T: 'static> Linker<T> {
                 linker.func_new(name, export, ty, call(pre, export)).map(drop)
             });
         }
+        // Nothing runs whose exports cannot be defined.
+        self.check_free(name, module.exports().map(|export| export.name()))?;
         let instance = self.instantiate(&mut store.as_context_mut(), module)?;
         if let Some(initialize) = initializer(&mut store, instance)? {
             initialize
@@ -93,6 +95,8 @@ impl<T: 'static> Linker<T> {
                 linker.func_new_async(name, &export, ty, call).map(drop)
             });
         }
+        // Nothing runs whose exports cannot be defined.
+        self.check_free(name, module.exports().map(|export| export.name()))?;
         let instance = self
             .instantiate_async(&mut store.as_context_mut(), module)
             .await?;
@@ -127,6 +131,7 @@ impl<T: 'static> Linker<T> {
                 }
             }
         }
+        self.check_free(name, functions.iter().map(|(export, _)| *export))?;
         for (export, ty) in functions {
             define(self, export, ty, pre.clone())?;
         }
