@@ -4,7 +4,7 @@
 //! In builds with debug assertions each such call also compares what lies on its stack with what it was told.
 
 use selvedge::{Caller, Config, Engine, Error, Instance, Linker, Module, Result, Store, Trap};
-use selvedge_tests::poll_once;
+use selvedge_tests::{in_child, poll_once};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::mpsc::channel;
@@ -452,5 +452,216 @@ fn a_store_told_to_keep_its_stack_after_a_call_keeps_one_of_its_own() -> Result<
     assert_eq!(in_use(&engine), 0);
     guest.add();
     assert_eq!(in_use(&engine), 0);
+    Ok(())
+}
+
+/// A fiber of the host's that calls its own guest, and waits each time in the host function that the guest calls.
+fn waiting_in_calls(engine: &Engine, calls: i32) -> fibers::Fiber<(), (), i32> {
+    let engine = engine.clone();
+    let body = move |suspender: &fibers::Suspender<(), ()>, ()| {
+        let mut guest = Guest::new(&engine).expect("a guest");
+        let suspender = std::ptr::from_ref(suspender).expose_provenance();
+        let mut sum = 0;
+        for n in 0..calls {
+            guest.add();
+            let wait = move |_: Caller<'_, Data>, n: i32| {
+                let suspender = std::ptr::with_exposed_provenance::<fibers::Suspender<(), ()>>(suspender);
+                // SAFETY: the fiber's own, which runs this and has not ended.
+                let suspender = unsafe { &*suspender };
+                suspender.suspend(());
+                Ok(n)
+            };
+            sum += guest.host(n, wait).expect("it returns");
+            guest.overflow();
+        }
+        sum
+    };
+    fibers::Fiber::new(body).expect("a fiber")
+}
+
+#[test]
+fn fibers_of_the_host_that_wait_in_calls_go_on_in_any_order() -> Result<()> {
+    const CALLS: i32 = 4;
+    let engine = Engine::default();
+    let mut here = Guest::new(&engine)?;
+    here.add();
+    let mut fibers: Vec<_> = (0..3).map(|_| waiting_in_calls(&engine, CALLS)).collect();
+    let orders = [[0, 1, 2], [2, 0, 1], [1, 2, 0], [2, 1, 0], [0, 2, 1]];
+    for (round, order) in orders.into_iter().enumerate() {
+        for at in order {
+            match fibers[at].resume(()) {
+                fibers::FiberResult::Yield(()) => assert!(round < CALLS as usize),
+                fibers::FiberResult::Return(sum) => assert_eq!((round, sum), (CALLS as usize, 6 + CALLS)),
+            }
+            here.add();
+            here.overflow();
+            here.host(1, |_, n| Ok(n))?;
+        }
+        if round < CALLS as usize {
+            assert_eq!(in_use(&engine), 3);
+        }
+        engine.trim_stacks();
+    }
+    drop(fibers);
+    assert_eq!(in_use(&engine), 0);
+    here.add();
+    Ok(())
+}
+
+#[test]
+fn a_fiber_of_the_host_that_is_dropped_in_a_call_gives_the_stack_back() -> Result<()> {
+    let engine = Engine::default();
+    let mut here = Guest::new(&engine)?;
+    for _ in 0..5 {
+        let mut fibers = [waiting_in_calls(&engine, 2), waiting_in_calls(&engine, 2)];
+        for fiber in &mut fibers {
+            fiber.resume(());
+            here.add();
+        }
+        assert_eq!(in_use(&engine), 2);
+        drop(fibers);
+        assert_eq!(in_use(&engine), 0);
+        here.add();
+        here.overflow();
+    }
+    Ok(())
+}
+
+#[test]
+fn an_engine_may_go_while_a_fiber_that_waits_in_a_call_is_forgotten() -> Result<()> {
+    let thread = std::thread::spawn(|| -> Result<()> {
+        let engine = Engine::new(Config::new().max_guest_stacks(2))?;
+        let mut fiber = waiting_in_calls(&engine, 2);
+        fiber.resume(());
+        std::mem::forget(fiber);
+        let mut other = Guest::new(&engine)?;
+        other.add();
+        other.overflow();
+        drop(other);
+        engine.trim_stacks();
+        let stats = engine.stack_stats();
+        assert_eq!((stats.in_use, stats.created), (1, 2));
+        Ok(())
+    });
+    thread.join().expect("it ends well")?;
+    let mut later = Guest::new(&Engine::default())?;
+    later.add();
+    Ok(())
+}
+
+/// Calls its guest when it is dropped, as a thread-local is when the thread ends.
+struct CallsAtEnd(Guest, std::sync::mpsc::Sender<Result<i32>>);
+
+impl Drop for CallsAtEnd {
+    fn drop(&mut self) {
+        let CallsAtEnd(guest, results) = self;
+        let call = |guest: &mut Guest| guest.instance.call(&mut guest.store, "add", (20, 22));
+        let first = call(guest);
+        let second = call(guest);
+        results.send(first).expect("somebody waits");
+        results.send(second).expect("somebody waits");
+    }
+}
+
+#[test]
+fn calls_by_destructors_of_thread_locals_return_or_say_that_the_thread_ends() -> Result<()> {
+    thread_local! {
+        static BEFORE: std::cell::RefCell<Option<CallsAtEnd>> = const { std::cell::RefCell::new(None) };
+        static AFTER: std::cell::RefCell<Option<CallsAtEnd>> = const { std::cell::RefCell::new(None) };
+    }
+    let engine = Engine::new(Config::new().max_guest_stacks(1))?;
+    for _ in 0..5 {
+        let (send, receive) = channel();
+        let (mut first, second) = (Guest::new(&engine)?, Guest::new(&engine)?);
+        let thread = std::thread::spawn(move || {
+            BEFORE.with(|_| ()); // its destructor is known before anything of ours is
+            first.add();
+            AFTER.set(Some(CallsAtEnd(second, send.clone())));
+            BEFORE.set(Some(CallsAtEnd(first, send)));
+        });
+        thread.join().expect("it ends well");
+        let results: Vec<_> = receive.iter().collect();
+        assert_eq!(results.len(), 4);
+        for result in results {
+            match result {
+                Ok(sum) => assert_eq!(sum, 42),
+                Err(error) => assert!(format!("{error:#}").contains("thread ends"), "{error:#}"),
+            }
+        }
+        assert_eq!(in_use(&engine), 0);
+        let mut next = Guest::new(&engine)?;
+        next.overflow();
+        next.add();
+    }
+    Ok(())
+}
+
+#[test]
+fn a_fiber_that_a_thread_local_keeps_in_a_call_gives_its_stack_back_at_the_end() -> Result<()> {
+    thread_local! {
+        static KEPT: std::cell::RefCell<Option<fibers::Fiber<(), (), i32>>> = const { std::cell::RefCell::new(None) };
+    }
+    let engine = Engine::default();
+    for _ in 0..3 {
+        let theirs = engine.clone();
+        let thread = std::thread::spawn(move || {
+            KEPT.with(|_| ());
+            let mut fiber = waiting_in_calls(&theirs, 2);
+            fiber.resume(());
+            KEPT.set(Some(fiber));
+        });
+        thread.join().expect("it ends well");
+        let mut next = Guest::new(&engine)?;
+        next.add();
+        next.overflow();
+    }
+    assert_eq!(in_use(&engine), 0);
+    Ok(())
+}
+
+#[test]
+fn the_fork_of_a_process_with_leases_takes_those_of_threads_that_it_has_not() {
+    // In a process of its own, as a child has the locks of all threads as they were.
+    let child = in_child(
+        "the_fork_of_a_process_with_leases_takes_those_of_threads_that_it_has_not",
+        || calls_in_a_fork().expect("it calls"),
+    );
+    assert!(child.status.success(), "{child:?}");
+}
+
+fn calls_in_a_fork() -> Result<()> {
+    let engine = Engine::new(Config::new().max_guest_stacks(2))?;
+    let [mut here, mut second, mut there] =
+        [Guest::new(&engine)?, Guest::new(&engine)?, Guest::new(&engine)?];
+    here.add();
+    let (turn, turns) = channel::<()>();
+    let (done, is_done) = channel();
+    let thread = std::thread::spawn(move || {
+        there.add();
+        done.send(()).expect("somebody waits");
+        turns.recv().expect("the other lives");
+        there.add();
+    });
+    is_done.recv().expect("it calls");
+    // SAFETY: the other threads wait and hold no lock; the child makes calls of guests, and leaves.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        here.add();
+        here.overflow();
+        let result = here.host(1, move |_, n| {
+            second.add(); // on the stack that waits with a thread of the parent's
+            Ok(n)
+        });
+        let is_well = matches!(result, Ok(2));
+        // SAFETY: ends the child at once, without destructors.
+        unsafe { libc::_exit(i32::from(!is_well)) };
+    }
+    let mut status = 0;
+    // SAFETY: our child, and a place for its status.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    turn.send(()).expect("the thread lives");
+    thread.join().expect("it ends well");
+    assert_eq!(status, 0);
+    here.add();
     Ok(())
 }

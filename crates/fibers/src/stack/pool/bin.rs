@@ -223,10 +223,15 @@ impl<P, T, const CAPACITY: usize> Bin<P, T, CAPACITY> {
         self.next_number.load(Ordering::Relaxed)
     }
 
-    /// Ends the use of a lease, which waits under its number from now on.
+    /// Ends the use of a lease, which waits under its number from now on; but gives its stack where the thread's bins have ended in the meantime.
     #[inline(always)]
-    pub(super) fn rest(&self) {
+    pub(super) fn rest(&self) -> Option<NonNull<T>> {
+        // By invariant 4 nothing else unbinds it, and after that nobody looks here any more.
+        if self.pool.load(Ordering::Relaxed).is_null() {
+            return self.take_leased();
+        }
         self.number.store(self.lease_number(), Ordering::Release);
+        None
     }
 
     /// Makes a lease, in use, of the stack that was leased before, whatever its number, or else of the hottest. As for `pop`.
@@ -267,7 +272,9 @@ impl<P, T, const CAPACITY: usize> Bin<P, T, CAPACITY> {
         }
     }
 
-    /// The stack of a lease that was seen not to be in use.
+    /// The stack of a lease that was seen not to be in use, or is no longer.
+    #[cold]
+    #[inline(never)]
     fn take_leased(&self) -> Option<NonNull<T>> {
         let stack = self.leased.load(Ordering::Relaxed);
         self.leased.store(ptr::null_mut(), Ordering::Relaxed);
@@ -297,7 +304,8 @@ impl<P, T, const CAPACITY: usize> Bin<P, T, CAPACITY> {
         stays
     }
 
-    /// As [`drain`](Bin::drain) when the thread ends. A lease that is in use then was forgotten, and its stack is lost.
+    /// As [`drain`](Bin::drain) when the thread ends. Where a lease is in use then, be it in a fiber that another thread-local keeps, its end gives
+    /// the stack ([`rest`](Bin::rest)).
     pub(super) fn drain_for_ever(&self, each: impl FnMut(NonNull<T>)) -> bool {
         self.take_all(each);
         self.pool.store(ptr::null_mut(), Ordering::Release);

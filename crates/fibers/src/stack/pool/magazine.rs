@@ -110,10 +110,10 @@ impl InUse {
         self.bin.as_bin().lease_number()
     }
 
-    /// Ends the use: the stack waits in its bin.
+    /// Ends the use: the stack waits in its bin. It is the answer when the thread has no bins any more.
     #[inline(always)]
-    pub(super) fn rest(self) {
-        self.bin.as_bin().rest();
+    pub(super) fn rest(self) -> Option<NonNull<SlotHeader>> {
+        self.bin.as_bin().rest()
     }
 }
 
