@@ -71,6 +71,75 @@ fn functions_are_in_the_map_that_perf_reads() {
 }
 
 #[test]
+fn what_lies_at_the_maps_place_is_replaced_and_never_written_to() {
+    let child = in_child(
+        "what_lies_at_the_maps_place_is_replaced_and_never_written_to",
+        || {
+            let map = format!("/tmp/perf-{}.map", std::process::id());
+            let victim = format!("{map}.victim");
+            std::fs::write(&victim, "mine").expect("/tmp can be written");
+            let name = std::ffi::CString::new(map.as_str()).expect("no zeros");
+            let _ = std::fs::remove_file(&map);
+            for what in 0..4 {
+                match what {
+                    0 => std::os::unix::fs::symlink(&victim, &map).expect("a link"),
+                    1 => std::fs::hard_link(&victim, &map).expect("a link"),
+                    // What an earlier process of this number has left.
+                    2 => std::fs::write(&map, "1000 10 old\n").expect("/tmp can be written"),
+                    // SAFETY: a string that ends with zero, for the time of the call.
+                    _ => assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o666) }, 0),
+                }
+                // SAFETY: this process has one thread that makes engines; its child makes one and leaves.
+                let child = unsafe { libc::fork() };
+                if child == 0 {
+                    // The child's map is another: it takes the place that was prepared for it.
+                    let own = format!("/tmp/perf-{}.map", std::process::id());
+                    std::fs::rename(&map, &own).expect("prepared above");
+                    let made = profiled().is_ok();
+                    let text = std::fs::read_to_string(&own).unwrap_or_default();
+                    std::fs::remove_file(&own).expect("made above");
+                    let is_well = made && text.is_empty();
+                    // SAFETY: ends the child at once, without destructors.
+                    unsafe { libc::_exit(i32::from(!is_well)) };
+                }
+                let mut status = 0;
+                // SAFETY: our child, and a place for its status.
+                assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+                assert_eq!(status, 0, "{what}");
+                assert_eq!(
+                    std::fs::read_to_string(&victim).expect("it is there"),
+                    "mine",
+                    "{what}"
+                );
+            }
+            std::fs::remove_file(&victim).expect("it is there");
+        },
+    );
+    assert!(child.status.success(), "{child:?}");
+}
+
+#[test]
+fn names_of_guests_neither_forge_lines_nor_fill_the_disk() {
+    const FUNCTIONS: usize = 2_000;
+    let child = in_child("names_of_guests_neither_forge_lines_nor_fill_the_disk", || {
+        // A name that is long wherever it is repeated, and one that would be a line of its own.
+        let long = "m".repeat(4096);
+        let forged = r#"(func $"f\n1000 10 forged\r\1b[31m\c2\85")"#;
+        let module = format!("(module ${long} {forged} {})", "(func)".repeat(FUNCTIONS));
+        let engine = profiled().expect("an engine");
+        let module = Module::new(&engine, module).expect("a module");
+        let path = format!("/tmp/perf-{}.map", std::process::id());
+        let text = std::fs::read_to_string(&path).expect("the engine made it");
+        std::fs::remove_file(&path).expect("it is there");
+        assert_eq!(text.lines().count(), module.functions().len());
+        assert!(!text.chars().any(|c| c.is_control() && c != '\n'));
+        let bytes = text.len() / FUNCTIONS;
+        assert!(bytes < 500, "{bytes} bytes for each function");
+    });
+    assert!(child.status.success(), "{child:?}");
+}
+
+#[test]
 fn engines_make_no_map_unless_they_are_told_to() {
     let child = in_child("engines_make_no_map_unless_they_are_told_to", || {
         Module::new(&Engine::default(), GUEST).expect("a module");

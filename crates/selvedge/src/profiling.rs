@@ -11,9 +11,13 @@ use crate::source::text;
 use crate::vm::code::ModuleCode;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// How much of a module's name, and of a function's, a line has: each of a million functions has one, and a guest chooses the names.
+const MODULE_NAME_BYTES: usize = 64;
+const FUNCTION_NAME_BYTES: usize = 256;
 
 /// Whom an engine tells where guests' code is: see [`Config::profiler`](crate::Config::profiler).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,17 +47,28 @@ fn map() -> Result<MutexGuard<'static, Option<Map>>> {
     let process = std::process::id();
     if map.as_ref().is_none_or(|map| map.process != process) {
         let path = format!("/tmp/perf-{process}.map");
-        let file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .mode(0o644)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&path)
+        let file = begin(&path)
             .with_context(|| format!("cannot write `{path}`, where `Config::profiler` has perf look"))?;
         *map = Some(Map { process, file });
     }
     Ok(map)
+}
+
+/// A new file at a place where anybody may have put something: what an earlier process of this number has left, a link to a file that is not to be
+/// overwritten, a pipe that nobody reads.
+///
+/// # Errors
+/// What is there is somebody else's, or the system refuses.
+fn begin(path: &str) -> io::Result<File> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    OpenOptions::new()
+        .append(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(path)
 }
 
 impl ProfilingStrategy {
@@ -95,13 +110,15 @@ fn lines(code: &ModuleCode) -> String {
         places.push((range.start, name));
         places.push((range.end, String::new()));
     };
-    let module = info.name.as_deref().map(text::cut).unwrap_or("<unnamed>");
+    let module = info.name.as_deref().unwrap_or("<unnamed>");
+    let module = &module[..module.floor_char_boundary(MODULE_NAME_BYTES)];
     for (defined, range) in image.functions.iter().enumerate() {
         let index = image.imported_functions + defined as u32;
         let function = match info.function_name(index) {
             Some(name) => text::demangled(&rustc_demangle::demangle(name)),
             None => format!("<wasm function {index}>"),
         };
+        let function = &function[..function.floor_char_boundary(FUNCTION_NAME_BYTES)];
         text_of(range, format!("{module}!{function}"));
     }
     let entries = image.entry_trampolines.iter().flatten();
