@@ -134,8 +134,9 @@ impl Memory {
         (self.get_mut(vm).as_mut_slice(), data)
     }
 
-    /// The address of the first byte, for who reads and writes by hand: right until the memory grows, or the store is dropped. Not null, also of a
-    /// memory of no bytes.
+    /// The address of the first byte, for who reads and writes by hand: right until the memory grows, be it by a guest, or the store is dropped. Not
+    /// null, also of a memory of no bytes. Who uses it keeps to the rules of references: none of [`data`](Memory::data) is alive while it is written
+    /// through, and no guest of the store runs on another thread meanwhile.
     ///
     /// # Panics
     /// With another store than the memory's.

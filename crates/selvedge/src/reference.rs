@@ -20,7 +20,8 @@ pub struct ExternRef(Root);
 impl ExternRef {
     /// A new reference to `value`, which is dropped when nothing refers to it any more, at the latest with the store.
     ///
-    /// Cost: a box and 16 bytes of the heap; may collect, which takes as long as the heap is large and the guest deep.
+    /// Cost: the value's box, 16 bytes of the heap and 16 of a list, and 16 for the handle until its scope ends; 0.16 us. May
+    /// collect, which takes as long as the heap is large and the guest deep.
     ///
     /// # Errors
     /// The heap is full: see [`Config::max_reference_heap_bytes`](crate::Config::max_reference_heap_bytes).

@@ -55,8 +55,8 @@ impl Module {
         Some(ModuleExport { module, index })
     }
 
-    /// What one instance makes, so that a host knows before it makes one. Besides, an instance is an allocation of some hundred bytes that grows with
-    /// what the module imports and exports.
+    /// What one instance makes, so that a host knows before it makes one. Besides, an instance is an allocation that grows with
+    /// what the module imports and exports: 144 bytes with one function of each.
     ///
     /// ```
     /// # use selvedge::{Engine, Module};
