@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::failure::Failure;
+use crate::proposals::Proposals;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -44,6 +45,8 @@ pub(crate) struct RunArgs {
     /// What to do about functions the module imports and nobody defines.
     #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
     pub(crate) unknown_imports: UnknownImports,
+    #[command(flatten)]
+    pub(crate) proposals: Proposals,
     /// The program, .wasm or .wat, and what it is given; all that follows FILE is the guest's.
     #[arg(required = true, num_args = 1.., trailing_var_arg = true, value_names = ["FILE", "ARGS"])]
     pub(crate) program: Vec<OsString>,
@@ -51,6 +54,8 @@ pub(crate) struct RunArgs {
 
 #[derive(clap::Args)]
 pub(crate) struct WastArgs {
+    #[command(flatten)]
+    pub(crate) proposals: Proposals,
     /// Scripts, and directories that are searched for `.wast` files.
     #[arg(required = true, value_name = "FILE|DIR")]
     pub(crate) paths: Vec<PathBuf>,

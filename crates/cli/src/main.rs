@@ -13,6 +13,7 @@ mod args;
 mod demo;
 mod entry;
 mod failure;
+mod proposals;
 mod run;
 mod values;
 mod wast;

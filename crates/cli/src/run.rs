@@ -61,6 +61,7 @@ fn read(file: &Path) -> Result<Vec<u8>, Failure> {
 
 fn engine(args: &RunArgs) -> Result<Engine, Failure> {
     let mut config = Config::new();
+    args.proposals.switch(&mut config);
     config.fuel(args.fuel.is_some());
     config.wasm_backtrace_details(WasmBacktraceDetails::Enable);
     if let Some(bytes) = args.stack_bytes {

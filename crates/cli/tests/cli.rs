@@ -169,6 +169,34 @@ fn a_binary_module_runs_as_the_text_does() {
 }
 
 #[test]
+fn proposals_are_switched_for_programs_and_scripts() {
+    let wide = r#"(module (memory 3 (pagesize 1)) (func (export "wide") (result i64 i64) (i64.mul_wide_u (i64.const -1) (i64.const 2))))"#;
+    let files = Files::with("wide.wat", wide);
+    files.add(
+        "wide.wast",
+        format!(r#"{wide} (assert_return (invoke "wide") (i64.const -2) (i64.const 1))"#),
+    );
+    let run =
+        |switches: &[&str]| files.run(&[&["run", "--invoke", "wide"][..], switches, &["wide.wat"]].concat());
+    run(&[]).assert_bad_input("custom page sizes not supported");
+    run(&["-W", "custom-page-sizes"]).assert_bad_input("wide arithmetic not supported");
+    run(&["-Wcustom-page-sizes,wide-arithmetic=y"]).assert_success("-2\n1\n");
+    run(&["--wasm", "custom-page-sizes", "--wasm=wide-arithmetic"]).assert_success("-2\n1\n");
+    run(&["-W", "custom-page-sizes,wide-arithmetic,multi-value=n"])
+        .assert_bad_input("multiple values not supported");
+    run(&["-W", "wide"]).assert_bad_input("unknown proposal");
+    run(&["-W", "simd=perhaps"]).assert_bad_input("expected y or n");
+    // A script's module that is not supported is skipped.
+    let skipped = files.run(&["wast", "wide.wast"]);
+    let ended = files.run(&["wast", "-W", "custom-page-sizes,wide-arithmetic", "wide.wast"]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    assert!(
+        ended.stdout.contains("0 skipped") && !skipped.stdout.contains("0 skipped"),
+        "{skipped:?}, {ended:?}"
+    );
+}
+
+#[test]
 fn the_guests_exit_code_is_handed_on() {
     for (code, handed_on) in [
         (0, 0),

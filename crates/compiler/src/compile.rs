@@ -11,7 +11,7 @@ use crate::parse::{Body, Parsed, parse};
 use crate::threads::Threads;
 use crate::translate::Env;
 use crate::{
-    CompileError, CompiledModule, FuncType, HostTrampolines, Image, Settings, features, trampolines,
+    CompileError, CompiledModule, FuncType, HostTrampolines, Image, Proposal, Settings, features, trampolines,
 };
 
 /// Compiles a module.
@@ -24,7 +24,25 @@ use crate::{
 /// supported; `TooLarge` beyond the limits of this crate; `Processor` or `Target` as in [`Settings::host`].
 /// Of several errors, the one of the first function is told; what is outside of functions comes before them.
 pub fn compile(wasm: &[u8], settings: &Settings) -> Result<CompiledModule, CompileError> {
-    compile_valid(wasm, settings).map_err(|error| features::explain(wasm, settings.features, error))
+    compile_valid(wasm, settings).map_err(|error| {
+        let error = features::explain(wasm, settings.features, error);
+        what_is_missing_first(wasm, settings, error)
+    })
+}
+
+/// What is not supported even with the function references that `error` asks for, if that comes no later.
+fn what_is_missing_first(wasm: &[u8], settings: &Settings, error: CompileError) -> CompileError {
+    let references = Proposal::FunctionReferences;
+    match &error {
+        CompileError::Unsupported { feature, .. } if *feature == references.name() => {}
+        _ => return error,
+    }
+    let mut features = settings.features;
+    features.set(references, true);
+    match compile_valid(wasm, &settings.clone().features(features)) {
+        Err(other @ CompileError::Unsupported { .. }) if other.offset() <= error.offset() => other,
+        _ => error,
+    }
 }
 
 fn compile_valid(wasm: &[u8], settings: &Settings) -> Result<CompiledModule, CompileError> {

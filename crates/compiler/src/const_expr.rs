@@ -27,6 +27,23 @@ pub enum ConstExpr {
     Extended(u32, u32),
 }
 
+impl ConstExpr {
+    /// Whether it is a number, or a vector of numbers, whatever the instance.
+    pub(crate) fn is_number(self) -> bool {
+        match self {
+            ConstExpr::I32(_)
+            | ConstExpr::I64(_)
+            | ConstExpr::F32(_)
+            | ConstExpr::F64(_)
+            | ConstExpr::V128(_) => true,
+            ConstExpr::GlobalGet(_)
+            | ConstExpr::RefNull
+            | ConstExpr::RefFunc(_)
+            | ConstExpr::Extended(..) => false,
+        }
+    }
+}
+
 /// An operator of an extended constant expression. Integers wrap around.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

@@ -4,24 +4,32 @@ use wasmparser::{Operator, Parser, ValidPayload, Validator, WasmFeatures};
 
 use crate::CompileError;
 
-/// What is compiled whatever the settings: version 2 of WebAssembly without vectors.
-const ALWAYS: WasmFeatures = WasmFeatures::MVP
-    .union(WasmFeatures::MUTABLE_GLOBAL)
-    .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
-    .union(WasmFeatures::SIGN_EXTENSION)
-    .union(WasmFeatures::MULTI_VALUE)
-    .union(WasmFeatures::BULK_MEMORY)
-    .union(WasmFeatures::REFERENCE_TYPES);
+/// What is compiled whatever the settings: version 1 of WebAssembly, without what was a proposal then.
+const ALWAYS: WasmFeatures = WasmFeatures::MVP;
 
 /// A proposal that can be switched on and off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Proposal {
+    /// Globals that can be set, imported and exported.
+    MutableGlobal,
+    /// Conversions of floats to integers that never trap.
+    NontrappingFloatToInt,
+    /// Sign extension of the low bits of an integer.
+    SignExtension,
+    /// More than one result, and blocks that take parameters.
+    MultiValue,
+    /// Copying, filling and initializing ranges of memories and tables; passive segments.
+    BulkMemory,
+    /// References as values, in locals, globals and tables; more than one table in a module.
+    ReferenceTypes,
     /// Calls that take the place of their caller.
     TailCall,
-    /// References to functions of one signature, and calls of them.
+    /// References to functions of one signature, and calls of them; types that contain each other. Nothing without
+    /// [`Proposal::ReferenceTypes`].
     FunctionReferences,
-    /// Arithmetic in constant expressions.
+    /// Arithmetic in constant expressions, and earlier globals of the same module in them: the latter as version 3 has it, so not without
+    /// [`Proposal::FunctionReferences`].
     ExtendedConst,
     /// Exceptions: tags, `throw`, `try_table` and references to exceptions. The older form of the proposal is refused.
     Exceptions,
@@ -43,8 +51,15 @@ pub enum Proposal {
 }
 
 impl Proposal {
-    /// Every proposal that can be switched, with whether it is on by default: those of version 3 are, and those that others have on too.
+    /// Every proposal that can be switched, with whether it is on by default: those of versions 2 and 3 are, and those that others have on
+    /// too.
     const DEFAULTS: &[(Proposal, bool)] = &[
+        (Proposal::MutableGlobal, true),
+        (Proposal::NontrappingFloatToInt, true),
+        (Proposal::SignExtension, true),
+        (Proposal::MultiValue, true),
+        (Proposal::BulkMemory, true),
+        (Proposal::ReferenceTypes, true),
         (Proposal::TailCall, true),
         (Proposal::FunctionReferences, true),
         (Proposal::ExtendedConst, true),
@@ -67,6 +82,12 @@ impl Proposal {
     /// What embedders switch it by.
     fn setting(self) -> &'static str {
         match self {
+            Proposal::MutableGlobal => "wasm_mutable_global",
+            Proposal::NontrappingFloatToInt => "wasm_nontrapping_float_to_int",
+            Proposal::SignExtension => "wasm_sign_extension",
+            Proposal::MultiValue => "wasm_multi_value",
+            Proposal::BulkMemory => "wasm_bulk_memory",
+            Proposal::ReferenceTypes => "wasm_reference_types",
             Proposal::TailCall => "wasm_tail_call",
             Proposal::FunctionReferences => "wasm_function_references",
             Proposal::ExtendedConst => "wasm_extended_const",
@@ -81,8 +102,28 @@ impl Proposal {
         }
     }
 
+    /// What is said of the module that asks for it while it is off.
+    fn switched_off(self) -> String {
+        format!("switched off by the setting `{}`", self.setting())
+    }
+
+    /// What it is called where it is refused.
+    pub(crate) fn name(self) -> &'static str {
+        let mut names = NAMES.iter();
+        let (_, name) = names
+            .find(|(flag, _)| *flag == self.flag())
+            .expect("each that can be switched has a name");
+        name
+    }
+
     fn flag(self) -> WasmFeatures {
         match self {
+            Proposal::MutableGlobal => WasmFeatures::MUTABLE_GLOBAL,
+            Proposal::NontrappingFloatToInt => WasmFeatures::SATURATING_FLOAT_TO_INT,
+            Proposal::SignExtension => WasmFeatures::SIGN_EXTENSION,
+            Proposal::MultiValue => WasmFeatures::MULTI_VALUE,
+            Proposal::BulkMemory => WasmFeatures::BULK_MEMORY,
+            Proposal::ReferenceTypes => WasmFeatures::REFERENCE_TYPES,
             Proposal::TailCall => WasmFeatures::TAIL_CALL,
             Proposal::FunctionReferences => WasmFeatures::FUNCTION_REFERENCES,
             Proposal::ExtendedConst => WasmFeatures::EXTENDED_CONST,
@@ -121,21 +162,34 @@ impl Features {
             .collect()
     }
 
+    /// Whether a proposal is on, or the refusal of what asked for it, by its name.
+    pub(crate) fn require(self, proposal: Proposal) -> Result<(), CompileError> {
+        match self.has(proposal) {
+            true => Ok(()),
+            false => Err(CompileError::unsupported(
+                proposal.name(),
+                proposal.switched_off(),
+            )),
+        }
+    }
+
     /// As the validator wants to know it.
     ///
-    /// It takes constant expressions that ask for an earlier global of the same module, which version 3 allows, only together
-    /// with garbage collection: so it lets pass that too, and what else belongs to it is refused where it is read
-    /// ([`CompileError::garbage_collection`]).
+    /// Version 3 has types that contain each other, and constant expressions that ask for an earlier global of the same module: the validator
+    /// takes them for garbage collection. So that is on where function references are, and what else belongs to it is refused where it is
+    /// read ([`CompileError::garbage_collection`]), or, if it is one of those globals without extended constant expressions, by their name.
     pub(crate) fn flags(self) -> WasmFeatures {
         let mut flags = self.0;
-        // It implies function references.
-        if self.has(Proposal::ExtendedConst) && self.has(Proposal::FunctionReferences) {
+        if !self.has(Proposal::ReferenceTypes) {
+            flags.remove(WasmFeatures::FUNCTION_REFERENCES);
+        }
+        if flags.contains(WasmFeatures::FUNCTION_REFERENCES) {
             flags |= WasmFeatures::GC;
         }
-        match flags.contains(WasmFeatures::SIMD) {
-            true => flags,
-            false => flags.difference(WasmFeatures::RELAXED_SIMD),
+        if !self.has(Proposal::Simd) {
+            flags.remove(WasmFeatures::RELAXED_SIMD);
         }
+        flags
     }
 }
 
@@ -151,7 +205,19 @@ impl Default for Features {
 }
 
 /// The proposals that are refused by name if they are off or not supported. Where one needs another, the needed one comes first.
-const NAMES: [(WasmFeatures, &str); 20] = [
+const NAMES: [(WasmFeatures, &str); 25] = [
+    (
+        WasmFeatures::MUTABLE_GLOBAL,
+        "imported and exported mutable globals",
+    ),
+    (
+        WasmFeatures::SATURATING_FLOAT_TO_INT,
+        "non-trapping conversions of floats to integers",
+    ),
+    (WasmFeatures::SIGN_EXTENSION, "sign extension"),
+    (WasmFeatures::MULTI_VALUE, "multiple values"),
+    (WasmFeatures::BULK_MEMORY, "bulk memory operations"),
+    (WasmFeatures::REFERENCE_TYPES, "reference types"),
     (WasmFeatures::SIMD, "SIMD"),
     (WasmFeatures::RELAXED_SIMD, "relaxed SIMD"),
     (WasmFeatures::THREADS, "threads"),
@@ -174,7 +240,6 @@ const NAMES: [(WasmFeatures, &str); 20] = [
     (WasmFeatures::CUSTOM_DESCRIPTORS, "custom descriptors"),
     (WasmFeatures::COMPACT_IMPORTS, "compact imports"),
     (WasmFeatures::ACQUIRE_RELEASE_ATOMICS, "acquire-release atomics"),
-    (WasmFeatures::COMPONENT_MODEL, "the component model"),
 ];
 
 /// Whether an operator is of the garbage collection proposal, which validation lets pass.
@@ -195,14 +260,24 @@ pub(crate) fn is_garbage_collection(operator: &Operator<'_>) -> bool {
 ///
 /// Validates anew, of the functions at most the one that the error is in. The names are searched by halves, since
 /// what is valid stays so with one more proposal: seven times in all.
+///
+/// With function references the validator takes garbage collection too: what is blamed on them may need that.
 pub(crate) fn explain(wasm: &[u8], given: Features, error: CompileError) -> CompileError {
     let CompileError::Invalid { offset, message } = error else {
         return error;
     };
     let helps = |count: usize| {
         let more = NAMES[..count].iter().map(|(feature, _)| *feature);
-        is_valid_up_to(wasm, more.fold(given.flags(), WasmFeatures::union), offset)
+        let features = Features(more.fold(given.0, WasmFeatures::union));
+        is_valid_up_to(wasm, features.flags(), offset)
     };
+    if is_component(wasm) {
+        return CompileError::Unsupported {
+            feature: "components",
+            offset,
+            message,
+        };
+    }
     if helps(0) || !helps(NAMES.len()) {
         return CompileError::Invalid { offset, message };
     }
@@ -217,7 +292,7 @@ pub(crate) fn explain(wasm: &[u8], given: Features, error: CompileError) -> Comp
     let (flag, feature) = NAMES[enough - 1];
     let mut all = Proposal::DEFAULTS.iter();
     let message = match all.find(|(proposal, _)| proposal.flag() == flag) {
-        Some((proposal, _)) => format!("switched off by the setting `{}`", proposal.setting()),
+        Some((proposal, _)) => proposal.switched_off(),
         None => message,
     };
     CompileError::Unsupported {
@@ -225,6 +300,11 @@ pub(crate) fn explain(wasm: &[u8], given: Features, error: CompileError) -> Comp
         offset,
         message,
     }
+}
+
+/// Whether these are a component's bytes. Component model, binary format: after the magic number and a version, the layer is 1.
+fn is_component(wasm: &[u8]) -> bool {
+    wasm.starts_with(b"\0asm") && wasm.get(6..8) == Some(&[1, 0])
 }
 
 /// Whether validation with these features gets beyond `offset`. The functions' bodies before it are taken

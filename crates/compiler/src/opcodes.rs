@@ -34,7 +34,7 @@ impl Translator<'_> {
             CallRef { type_index } => self.call_ref(*type_index),
             ReturnCall { function_index } => self.return_call(*function_index),
             ReturnCallIndirect { type_index, table_index } => self.return_call_indirect(*type_index, *table_index),
-            ReturnCallRef { type_index } => self.return_call_ref(*type_index),
+            ReturnCallRef { type_index } => self.return_call_ref(*type_index)?,
             BrOnNull { relative_depth } => self.br_on_null(*relative_depth),
             BrOnNonNull { relative_depth } => self.br_on_non_null(*relative_depth),
 

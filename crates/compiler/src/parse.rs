@@ -10,8 +10,8 @@ use wasmparser::{
 use crate::layout::{VmCounts, VmLayout};
 use crate::{
     CompileError, ConstExpr, ConstOp, DataMode, DataSegment, ElementItems, ElementMode, ElementSegment,
-    Export, ExternIndex, ExternType, FuncType, GlobalType, HeapType, Import, MemoryType, ModuleInfo, RefType,
-    Settings, TableType, TagType, ValType, const_expr, limits, rec_group,
+    Export, ExternIndex, ExternType, Features, FuncType, GlobalType, HeapType, Import, MemoryType,
+    ModuleInfo, Proposal, RefType, Settings, TableType, TagType, ValType, const_expr, limits, rec_group,
 };
 
 /// A module, its functions still in Wasm.
@@ -53,6 +53,7 @@ pub(crate) fn parse<'a>(wasm: &'a [u8], settings: &Settings) -> Result<Parsed<'a
     limits::module_bytes(wasm.len())?;
     let features = settings.features;
     let mut reader = Reader {
+        features,
         info: ModuleInfo::default(),
         bodies: Vec::new(),
         escaping: BTreeSet::new(),
@@ -74,6 +75,7 @@ pub(crate) fn parse<'a>(wasm: &'a [u8], settings: &Settings) -> Result<Parsed<'a
 }
 
 struct Reader<'a> {
+    features: Features,
     info: ModuleInfo,
     bodies: Vec<Body<'a>>,
     /// The functions that get a record in the vmctx.
@@ -331,7 +333,7 @@ impl<'a> Reader<'a> {
             Op::F32Const { value } => ConstExpr::F32(value.bits()),
             Op::F64Const { value } => ConstExpr::F64(value.bits()),
             Op::V128Const { value } => ConstExpr::V128(u128::from_le_bytes(*value.bytes())),
-            Op::GlobalGet { global_index } => ConstExpr::GlobalGet(global_index),
+            Op::GlobalGet { global_index } => self.const_global(global_index)?,
             Op::RefNull { .. } => ConstExpr::RefNull,
             Op::RefFunc { function_index } => {
                 self.escaping.insert(function_index);
@@ -343,6 +345,18 @@ impl<'a> Reader<'a> {
                     format!("constant {operator:?}"),
                 ));
             }
+        })
+    }
+
+    /// The value of an earlier global that cannot be set: if it is known now, that.
+    fn const_global(&self, global: u32) -> Result<ConstExpr, CompileError> {
+        let Some(defined) = global.checked_sub(self.info.imported_globals) else {
+            return Ok(ConstExpr::GlobalGet(global));
+        };
+        self.features.require(Proposal::ExtendedConst)?;
+        Ok(match self.info.global_inits[defined as usize] {
+            value if value.is_number() => value,
+            _ => ConstExpr::GlobalGet(global),
         })
     }
 

@@ -250,6 +250,7 @@ impl<'a> Translator<'a> {
             Operator::TryTable { try_table } => of_block(try_table.ty),
             Operator::TypedSelect { ty } => parse::val_type(types, *ty).map(drop),
             Operator::RefNull { hty } => parse::heap_type(types, *hty).map(drop),
+            Operator::ReturnCallRef { .. } => self.require_tail_calls(),
             _ if features::is_garbage_collection(operator) => Err(self.not_supported(operator)),
             _ => Ok(()),
         }

@@ -263,12 +263,129 @@ fn functions_whose_types_contain_each_other_are_compiled() {
     assert!(image.entry_trampolines[0].is_some());
     assert_eq!(image.entry_trampolines[0], image.entry_trampolines[2]);
     assert_ne!(image.entry_trampolines[4], image.entry_trampolines[5]);
+}
+
+#[test]
+fn what_is_supported_is_refused_by_the_switch_that_is_off() {
     let off = switched(Proposal::FunctionReferences, false);
-    is_refused(
-        "garbage collection",
-        "(module (rec (type (func)) (type (func))))",
+    let references = "typed function references";
+    for (name, wat) in [
+        (references, "(module (rec (type (func)) (type (func))))"),
+        (references, "(module (func (param nullfuncref)))"),
+        (
+            references,
+            "(module (global i32 (i32.const 1)) (global i32 (global.get 0)))",
+        ),
+        ("garbage collection", "(module (type (struct)))"),
+        ("garbage collection", "(module (func (param (ref null struct))))"),
+        (
+            "garbage collection",
+            "(module (func (drop (ref.i31 (i32.const 1)))))",
+        ),
+        (
+            "garbage collection",
+            "(module (func) (func (unreachable) (drop (ref.null eq))))",
+        ),
+    ] {
+        is_refused(name, wat, &off);
+    }
+    let off = switched(Proposal::ExtendedConst, false);
+    let wat = "(module (global i32 (i32.const 1)) (global i32 (global.get 0)))";
+    is_refused("extended constant expressions", wat, &off);
+    compiled(wat, &settings());
+    compiled(
+        "(module (global (import \"\" \"g\") i32) (global i32 (global.get 0)) (rec (type (func)) (type (func))))",
         &off,
     );
+}
+
+#[test]
+fn what_version_2_has_is_on_and_can_be_switched_off() {
+    use Proposal::*;
+    for (proposal, name, wat) in [
+        (
+            MutableGlobal,
+            "imported and exported mutable globals",
+            "(module (global (export \"g\") (mut i32) (i32.const 0)))",
+        ),
+        (
+            NontrappingFloatToInt,
+            "non-trapping conversions of floats to integers",
+            "(module (func (drop (i32.trunc_sat_f32_s (f32.const 1)))))",
+        ),
+        (
+            SignExtension,
+            "sign extension",
+            "(module (func (drop (i32.extend8_s (i32.const 1)))))",
+        ),
+        (
+            MultiValue,
+            "multiple values",
+            "(module (type (func (result i32 i32))))",
+        ),
+        (
+            MultiValue,
+            "multiple values",
+            "(module (func (i32.const 0) (block (param i32) (drop))))",
+        ),
+        (
+            BulkMemory,
+            "bulk memory operations",
+            "(module (memory 1) (func (memory.fill (i32.const 0) (i32.const 0) (i32.const 0))))",
+        ),
+        (
+            BulkMemory,
+            "bulk memory operations",
+            "(module (memory 1) (data \"passive\"))",
+        ),
+        (
+            ReferenceTypes,
+            "reference types",
+            "(module (func (param externref)))",
+        ),
+        (
+            ReferenceTypes,
+            "reference types",
+            "(module (table 1 funcref) (table 1 funcref))",
+        ),
+        (
+            ReferenceTypes,
+            "reference types",
+            "(module (type $t (func)) (func (param (ref $t))))",
+        ),
+    ] {
+        is_refused(name, wat, &switched(proposal, false));
+        compiled(wat, &settings());
+    }
+}
+
+#[test]
+fn tail_calls_of_references_need_both_switches() {
+    let off = switched(Proposal::TailCall, false);
+    for wat in [
+        "(module (type $t (func)) (func (param (ref null $t)) (return_call_ref $t (local.get 0))))",
+        "(module (type $t (func)) (func (unreachable) (return_call_ref $t)))",
+    ] {
+        is_refused("tail calls", wat, &off);
+        is_refused(
+            "typed function references",
+            wat,
+            &switched(Proposal::FunctionReferences, false),
+        );
+        compiled(wat, &settings());
+    }
+}
+
+#[test]
+fn components_are_refused_as_such() {
+    let error = compile(b"\0asm\x0d\0\x01\0", &settings()).unwrap_err();
+    let CompileError::Unsupported { feature, .. } = &error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(*feature, "components");
+    // Some other version of a module is no component.
+    let error = compile(b"\0asm\x02\0\0\0", &settings()).unwrap_err();
+    assert!(matches!(error, CompileError::Invalid { .. }), "{error:?}");
 }
 
 #[test]

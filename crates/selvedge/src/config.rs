@@ -287,17 +287,50 @@ impl Config {
         self
     }
 
+    /// Whether modules may import and export globals that can be set. Default: yes.
+    pub fn wasm_mutable_global(&mut self, on: bool) -> &mut Config {
+        self.proposal(Proposal::MutableGlobal, on)
+    }
+
+    /// Whether modules may convert floats to integers so that it never traps (`i32.trunc_sat_f32_s` and its sisters). Default: yes.
+    pub fn wasm_nontrapping_float_to_int(&mut self, on: bool) -> &mut Config {
+        self.proposal(Proposal::NontrappingFloatToInt, on)
+    }
+
+    /// Whether modules may extend the sign of an integer's low bits (`i32.extend8_s` and its sisters). Default: yes.
+    pub fn wasm_sign_extension(&mut self, on: bool) -> &mut Config {
+        self.proposal(Proposal::SignExtension, on)
+    }
+
+    /// Whether functions and blocks may have more than one result, and blocks parameters. Default: yes.
+    pub fn wasm_multi_value(&mut self, on: bool) -> &mut Config {
+        self.proposal(Proposal::MultiValue, on)
+    }
+
+    /// Whether modules may copy, fill and initialize ranges of memories and tables, and have passive segments. Default: yes.
+    pub fn wasm_bulk_memory(&mut self, on: bool) -> &mut Config {
+        self.proposal(Proposal::BulkMemory, on)
+    }
+
+    /// Whether modules may have references as values, and more than one table; without them, references to functions of one signature neither.
+    /// Default: yes.
+    pub fn wasm_reference_types(&mut self, on: bool) -> &mut Config {
+        self.proposal(Proposal::ReferenceTypes, on)
+    }
+
     /// Whether modules may make tail calls. Default: yes.
     pub fn wasm_tail_call(&mut self, on: bool) -> &mut Config {
         self.proposal(Proposal::TailCall, on)
     }
 
-    /// Whether modules may have references to functions of one signature, and references that are never null. Default: yes.
+    /// Whether modules may have references to functions of one signature, references that are never null, and types that contain each
+    /// other. Default: yes.
     pub fn wasm_function_references(&mut self, on: bool) -> &mut Config {
         self.proposal(Proposal::FunctionReferences, on)
     }
 
-    /// Whether modules may compute in constant expressions. Default: yes.
+    /// Whether modules may compute in constant expressions, and ask there for their own earlier globals, as version 3 has it: the latter needs
+    /// [`Config::wasm_function_references`] too. Default: yes.
     pub fn wasm_extended_const(&mut self, on: bool) -> &mut Config {
         self.proposal(Proposal::ExtendedConst, on)
     }

@@ -7,13 +7,13 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{FuncRef, InstBuilder, SigRef, Value, types};
 
 use super::exceptions::Results;
-use crate::TrapCode;
 use crate::abi::POINTER;
 use crate::layout::{
     FUNC_REF_CODE, FUNC_REF_CONTEXT, FUNC_REF_TYPE_ID, IMPORTED_FUNC_CODE, IMPORTED_FUNC_CONTEXT,
 };
 use crate::regions::{self, Region};
 use crate::translate::Translator;
+use crate::{CompileError, Proposal, TrapCode};
 
 /// What is called, found and checked already.
 pub(crate) struct Callee {
@@ -67,9 +67,16 @@ impl Translator<'_> {
     }
 
     /// `return_call_ref x`
-    pub(crate) fn return_call_ref(&mut self, ty: u32) {
+    pub(crate) fn return_call_ref(&mut self, ty: u32) -> Result<(), CompileError> {
+        self.require_tail_calls()?;
         let callee = self.callee_reference(ty);
         self.return_call_callee(callee);
+        Ok(())
+    }
+
+    /// The validator asks of `return_call_ref` only that function references are on.
+    pub(crate) fn require_tail_calls(&self) -> Result<(), CompileError> {
+        self.env.settings.features.require(Proposal::TailCall)
     }
 }
 
