@@ -1,5 +1,7 @@
 //! Why a module was not compiled.
 
+use crate::limits;
+
 /// Why a module was not compiled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -105,6 +107,9 @@ impl CompileError {
 
 impl From<wasmparser::Error> for CompileError {
     fn from(error: wasmparser::Error) -> CompileError {
+        if error.message().starts_with(limits::TYPE_SIZE_MESSAGE) {
+            return limits::type_size(error.offset());
+        }
         CompileError::Invalid {
             offset: error.offset(),
             message: error.message().to_owned(),

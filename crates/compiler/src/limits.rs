@@ -10,13 +10,17 @@
 //!     100 000 bytes of a name                                         10 000 clauses of a try_table
 //! ```
 //!
+//! One more of its limits is not on that list: imports and exports together have less than 1 000 000 of types, where a function's counts for 1,
+//! its parameters and its results, and any other for 1. It is told as ours are.
+//!
 //! Ours are below. Compiling uses the heap for nesting, never the host's stack; what is
 //! left is work that grows with a product: a local is looked up through every loop around it, and each of
 //! them may get a parameter for it; a call or a branch of two bytes may carry a thousand values, and a call's stack map names every
 //! reference that is held across it. A local also has a place in a table for each block, and a value where two paths meet before
 //! it is read.
 //!
-//! Branches to one label grow with the square too, and are bounded in pairs. Chains of operators are linear: 40 000 additions took 0.9 s,
+//! Branches to one label grow with the square too, calls that may go on at one clause of a `try_table`, and parameters of blocks: they are bounded
+//! in pairs, all together. Chains of operators are linear: 40 000 additions took 0.9 s,
 //! 80 000 some 2.3 s.
 //!
 //! How large a memory or a table gets is the runtime's to say. `tests/adversaries.rs` compiles modules that meet each of these.
@@ -49,6 +53,10 @@ const LOCALS_TIMES_LOOPS: u64 = 1 << 22;
 
 /// The most locals, times the blocks of code: 4 bytes each.
 const LOCALS_TIMES_BLOCKS: u64 = 1 << 27;
+/// The most blocks of code and calls in a function, together, those included that a trap takes: they decide how much memory it takes while it is
+/// compiled. 800 000 `if`s, three blocks each, took 1.75 GB; a million calls 1.6 GB; 40 000 divisions, four blocks and two calls of traps each,
+/// 0.4 GB.
+const PLACES: u64 = 1 << 20;
 /// The most values in a function, those included that only say that two paths bring the same.
 const VALUES: u64 = 1 << 22;
 /// The most values that the calls and branches of a function carry, all together.
@@ -62,6 +70,11 @@ const HELD: u64 = 1 << 23;
 const TYPES_VALUES: u64 = 1 << 24;
 /// For how many more a type counts.
 const TYPE_VALUES: usize = 8;
+
+/// The validator's limit on the types of imports and exports: this is the first size that is too large,
+const TYPE_SIZE: u64 = 1_000_000;
+/// and so begins what it says then. `adversaries.rs` has a module that meets it.
+pub(crate) const TYPE_SIZE_MESSAGE: &str = "effective type size exceeds the limit";
 
 /// What the functions of a module may carry, declare and return together: so many values, whatever its size,
 const SHARED_BASE: u64 = 1 << 17;
@@ -78,9 +91,18 @@ const PAIRS_BASE: u64 = 1 << 24;
 const PAIRS_PER_BYTE: u64 = 1 << 10;
 /// As [`SHARED_STEP`], of pairs.
 const PAIRS_STEP: u64 = 1 << 14;
+/// How many pairs of a function's block parameters and the values that branches bring them count for a pair of branches: each takes some 0.5 ns.
+/// The allocator of registers looks through the values of all parameters again for each parameter that keeps its register.
+/// 40 000 `try_table`s with a call in each, two parameters each, took 4.7 s; 80 000 `if`s with a result 5 s.
+const PARAMETER_PAIRS: u64 = 1 << 4;
+
+/// For how many pairs of branches a function counts whose blocks have so many parameters, which branches bring so many values.
+pub(crate) fn parameter_pairs(parameters: u64, brought: u64) -> u64 {
+    parameters * brought / PARAMETER_PAIRS
+}
 
 /// What the functions of a module share: parameters, results, locals, and values that calls and branches carry; and pairs of branches to
-/// one label.
+/// one label, to one clause of a `try_table`, and of block parameters.
 ///
 /// Functions are compiled in any order, but each of them takes what it takes at the same operators, up to its
 /// end or its own error. So whether all of them together take too much does not depend on the order: if they do,
@@ -204,6 +226,15 @@ pub(crate) fn blocks(locals: usize, blocks: usize, offset: u32) -> Result<(), Co
     )
 }
 
+pub(crate) fn places(count: usize, offset: u32) -> Result<(), CompileError> {
+    check(
+        "blocks of code and calls in a function",
+        count as u64,
+        PLACES,
+        offset,
+    )
+}
+
 pub(crate) fn values(count: usize, offset: u32) -> Result<(), CompileError> {
     check("values in a function", count as u64, VALUES, offset)
 }
@@ -219,6 +250,16 @@ pub(crate) fn carried(count: usize, offset: u32) -> Result<(), CompileError> {
 
 pub(crate) fn held(count: usize, offset: u32) -> Result<(), CompileError> {
     check("references held across calls", count as u64, HELD, offset)
+}
+
+/// The validator has met [`TYPE_SIZE`].
+pub(crate) fn type_size(offset: u64) -> CompileError {
+    CompileError::TooLarge {
+        what: "parameters and results of imports and exports, and of these themselves",
+        count: TYPE_SIZE,
+        limit: TYPE_SIZE - 1,
+        offset,
+    }
 }
 
 /// Takes what a type of so many parameters and results counts for from what the types of its module may have.
@@ -254,5 +295,103 @@ fn check(what: &'static str, count: u64, limit: u64, offset: u32) -> Result<(), 
             offset: offset.into(),
         }),
         false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A number as LIMITS.md writes it: 16 777 216, but 4096.
+    fn written(number: u64) -> String {
+        let digits = number.to_string();
+        if digits.len() < 5 {
+            return digits;
+        }
+        let groups = digits.as_bytes().rchunks(3).rev();
+        let groups = groups.map(|group| std::str::from_utf8(group).unwrap());
+        groups.collect::<Vec<_>>().join(" ")
+    }
+
+    /// What is beside a row's first words in the table.
+    fn row<'a>(table: &'a str, what: &str) -> &'a str {
+        let start = format!("| {what} |");
+        let mut rows = table.lines().filter_map(|line| line.strip_prefix(&start));
+        let row = rows.next().unwrap_or_else(|| panic!("no row `{what}`"));
+        assert_eq!(rows.next(), None, "two rows `{what}`");
+        row.split('|').next().unwrap().trim()
+    }
+
+    #[test]
+    fn the_table_for_users_has_these_numbers() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../selvedge/LIMITS.md");
+        let table = std::fs::read_to_string(path).unwrap();
+        let per_byte = |base, each| {
+            format!(
+                "{}, and {} for each byte of the module",
+                written(base),
+                written(each)
+            )
+        };
+        for (what, most) in [
+            ("bytes of a module", format!("{} GiB", (MODULE_BYTES + 1) >> 30)),
+            (
+                "imports and exports, and parameters and results of the functions among them, together",
+                written(TYPE_SIZE - 1),
+            ),
+            (
+                "parameters and results of a module's types, together",
+                format!(
+                    "{}, each type counting for {TYPE_VALUES} more",
+                    written(TYPES_VALUES)
+                ),
+            ),
+            (
+                "bytes of machine code of a module",
+                "1 GiB, on aarch64 128 MiB".to_owned(),
+            ),
+            ("targets of a `br_table`", written(BR_TABLE_TARGETS)),
+            (
+                "blocks, `if`s, loops inside each other",
+                [NESTING, IFS, LOOPS].map(written).join(", "),
+            ),
+            (
+                "locals times loops inside each other",
+                written(LOCALS_TIMES_LOOPS),
+            ),
+            ("locals times blocks of code", written(LOCALS_TIMES_BLOCKS)),
+            ("blocks of code and calls in a function", written(PLACES)),
+            (
+                "values of a function, and values that its calls and branches carry",
+                format!("{} each", written(VALUES)),
+            ),
+            (
+                "references that frames hold across calls, in a function",
+                written(HELD),
+            ),
+            (
+                "values that a module's functions carry, declare and return, together",
+                per_byte(SHARED_BASE, SHARED_PER_BYTE),
+            ),
+            (
+                "pairs of branches to one label, in a module",
+                per_byte(PAIRS_BASE, PAIRS_PER_BYTE),
+            ),
+            (
+                "pairs of blocks' parameters and the values that branches bring them",
+                format!("the same, {PARAMETER_PAIRS} counting for one of those"),
+            ),
+        ] {
+            assert_eq!(row(&table, what), most, "{what}");
+        }
+        assert_eq!(VALUES, CARRIED);
+        assert_eq!(
+            TEXT_BYTES,
+            if cfg!(target_arch = "aarch64") {
+                128 << 20
+            } else {
+                1 << 30
+            }
+        );
     }
 }

@@ -75,6 +75,8 @@ pub(crate) struct Translator<'a> {
     has_references: bool,
     /// How many references the calls so far may have left in the frame.
     held: usize,
+    /// How many calls there are so far.
+    calls: usize,
     locals: usize,
     loops: usize,
     ifs: usize,
@@ -122,6 +124,7 @@ pub(crate) fn translate(
         reference_locals: 0,
         has_references: false,
         held: 0,
+        calls: 0,
         locals: 0,
         loops: 0,
         ifs: 0,
@@ -146,6 +149,7 @@ pub(crate) fn translate(
         t.operator(&operator, offset as u32)?;
     }
     operators.finish()?;
+    t.check_parameters()?;
     let fuel_calls = std::mem::take(&mut t.fuel_calls);
     let stub = (!fuel_calls.is_empty()).then(|| t.imports.fuel_stub(t.b.func));
     t.b.finalize(env.isa.frontend_config());
@@ -223,11 +227,31 @@ impl<'a> Translator<'a> {
         let dfg = &self.b.func.dfg;
         limits::values(dfg.num_values(), self.offset)?;
         limits::blocks(self.locals, dfg.num_blocks(), self.offset)?;
+        limits::places(dfg.num_blocks() + self.calls, self.offset)?;
         limits::carried(self.carried, self.offset)?;
         limits::held(self.held, self.offset)?;
         let before = std::mem::replace(&mut self.shared_pairs, self.pairs);
         self.env.budget.take_pairs(before, self.pairs)?;
         self.share(self.carried + self.locals)
+    }
+
+    /// Takes the finished function's block parameters from the module's budget, by their pairs. All blocks are sealed, so they have all of theirs.
+    fn check_parameters(&mut self) -> Result<(), CompileError> {
+        let dfg = &self.b.func.dfg;
+        let (mut parameters, mut brought) = (0, 0);
+        for block in self.b.func.layout.blocks() {
+            parameters += dfg.num_block_params(block) as u64;
+            let branch = self.b.func.layout.last_inst(block).map(|inst| &dfg.insts[inst]);
+            let calls = branch.map_or(&[][..], |branch| {
+                branch.branch_destination(&dfg.jump_tables, &dfg.exception_tables)
+            });
+            brought += calls
+                .iter()
+                .map(|call| call.len(&dfg.value_lists) as u64)
+                .sum::<u64>();
+        }
+        let pairs = limits::parameter_pairs(parameters, brought);
+        self.env.budget.take_pairs(self.pairs, self.pairs + pairs)
     }
 
     /// Takes what is new from the module's budget: so many values in all.
@@ -378,8 +402,9 @@ impl<'a> Translator<'a> {
         }
     }
 
-    /// Counts what a call may leave in the frame: operands as if they were references, where there are any.
-    pub(crate) fn count_held(&mut self) {
+    /// Counts a call, and what it may leave in the frame: operands as if they were references, where there are any.
+    pub(crate) fn count_call(&mut self) {
+        self.calls += 1;
         if self.has_references {
             self.held += self.reference_locals + self.stack.len();
         }

@@ -3,14 +3,71 @@
 //! `ADVERSARIES=nested cargo test --test adversaries -- --nocapture` runs those whose names begin so, and prints what each took.
 #![cfg(all(target_arch = "x86_64", unix))]
 
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::time::Duration;
 
 use selvedge_compiler::{CompileError, Settings, compile};
 
 /// How long the processor may be at any of them, whatever runs beside it. Each takes a few seconds at most.
 const LIMIT: Duration = Duration::from_secs(120);
+/// How many bytes of the heap any of them may have at once: so many, and for each byte of the module so many more. LIMITS.md says what builds
+/// without debug assertions take, the half of this.
+const HEAP_BASE: usize = 64 << 20;
+const HEAP_PER_BYTE: usize = 9 << 10;
+/// And never more than this.
+const HEAP_MOST: usize = 3 << 30;
 /// What the thread that compiles has: a quarter of what a thread gets.
 const STACK_BYTES: usize = 512 << 10;
+
+/// The system's allocator, which counts what each thread has.
+struct Counting;
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+thread_local! {
+    /// How many bytes this thread has allocated and not freed; less than none if it frees what others allocated.
+    static HELD: Cell<isize> = const { Cell::new(0) };
+    /// The most there were.
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+}
+
+fn count(bytes: isize) {
+    let held = HELD.get() + bytes;
+    HELD.set(held);
+    PEAK.set(PEAK.get().max(held));
+}
+
+// SAFETY: every call is passed on as it came to the system's allocator, which keeps the promises. Counting neither allocates nor
+// unwinds: the cells are made when the thread is, and have nothing to drop.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        // SAFETY: our caller's promise, passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        // SAFETY: our caller's promise, passed on.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // Both at once: it may have to copy.
+        count(size as isize);
+        count(-(layout.size() as isize));
+        // SAFETY: our caller's promise, passed on.
+        unsafe { System.realloc(at, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        // SAFETY: our caller's promise, passed on.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
 
 const I32: u8 = 0x7f;
 const EXTERNREF: u8 = 0x6f;
@@ -128,18 +185,18 @@ fn nesting() {
     let carried = TooLarge("values that calls and branches carry");
     let dead = [vec![0], nested(&BLOCK, 1_000_000, &[])].concat();
     let ifs = nested(&IF, 20_000, &[]);
-    let value = [nested(&[0x02, I32], 65_000, &[0x41, 0]), vec![DROP]].concat();
+    let value = [nested(&[0x02, I32], 65_536, &[0x41, 0]), vec![DROP]].concat();
     let back = [0x41, 0, 0x0d, 0xa0, 0x1f, 0x20, 5, DROP];
     check(vec![
         ("nested-1e6", blocks, plain(0, &nested(&BLOCK, 1_000_000, &[]))),
         ("nested-dead-1e6", blocks, plain(0, &dead)),
-        ("nested-65000", Compiled, plain(0, &nested(&BLOCK, 65_000, &[]))),
+        ("nested-65536", Compiled, plain(0, &nested(&BLOCK, 65_536, &[]))),
         ("nested-values", Compiled, plain(0, &value)),
         ("nested-loops-65000", loops, plain(0, &nested(&LOOP, 65_000, &[]))),
         (
-            "nested-loops-4000",
+            "nested-loops-4096",
             Compiled,
-            plain(10, &nested(&LOOP, 4_000, &back)),
+            plain(10, &nested(&LOOP, 4_096, &back)),
         ),
         (
             "nested-loops-locals",
@@ -149,14 +206,35 @@ fn nesting() {
         (
             "nested-ifs",
             Compiled,
-            plain(10, &nested(&IF, 2_000, &[0x41, 1, 0x21, 5])),
+            plain(10, &nested(&IF, 16_384, &[0x41, 1, 0x21, 5])),
+        ),
+        (
+            "nested-ifs-global",
+            Compiled,
+            plain(10, &nested(&[0x23, 0, 0x04, 0x40], 16_384, &[0x41, 1, 0x21, 5])),
+        ),
+        (
+            "nested-branches",
+            Compiled,
+            plain(
+                0,
+                &[BLOCK.repeat(65_536), [0x23, 0, 0x0d, 0, END].repeat(65_536)].concat(),
+            ),
+        ),
+        (
+            "nested-loops-global",
+            Compiled,
+            plain(
+                10,
+                &[LOOP.repeat(4_096), [0x23, 0, 0x0d, 0, END].repeat(4_096)].concat(),
+            ),
         ),
         (
             "nested-ifs-20000",
             TooLarge("ifs inside each other"),
             plain(1, &ifs),
         ),
-        ("nested-tries", Compiled, plain(0, &nested(&TRY, 65_000, &CALL))),
+        ("nested-tries", Compiled, plain(0, &nested(&TRY, 65_536, &CALL))),
         (
             "nested-tries-calls",
             carried,
@@ -206,6 +284,35 @@ fn branches() {
 }
 
 #[test]
+fn exceptions() {
+    let pairs = TooLarge("pairs of branches to one label");
+    let one_try = |calls: usize| plain(0, &nested(&TRY, 1, &CALL.repeat(calls)));
+    let own = [&BLOCK, &TRY[..], &CALL, &[END, END]].concat();
+    let tries = |count: usize| plain(0, &own.repeat(count));
+    check(vec![
+        ("exceptions-calls", pairs, one_try(200_000)),
+        ("exceptions-calls-some", Compiled, one_try(7_000)),
+        ("exceptions-tries", pairs, tries(200_000)),
+        ("exceptions-tries-some", Compiled, tries(10_000)),
+    ]);
+}
+
+#[test]
+fn parameters_of_blocks() {
+    // `if (result i32)`, whose result is the only thing kept.
+    let chosen = [0x20, 0, 0x04, I32, 0x23, 0, 0x05, 0x20, 1, END, 0x24, 0];
+    let ifs = |count: usize| plain(2, &chosen.repeat(count));
+    check(vec![
+        (
+            "parameters-more",
+            TooLarge("pairs of branches to one label"),
+            ifs(300_000),
+        ),
+        ("parameters-some", Compiled, ifs(20_000)),
+    ]);
+}
+
+#[test]
 fn values() {
     let three = || func(&[I32; 3], &[]);
     let depth = 10_000;
@@ -245,7 +352,22 @@ fn values() {
             one(three(), 0, I32, &chain(&[0x20, 1, 0x6d])),
         ),
         ("values-nops", Compiled, plain(0, &vec![1; 7_600_000])),
+        (
+            "values-divisions-more",
+            TooLarge("blocks of code and calls in a function"),
+            one(
+                three(),
+                0,
+                I32,
+                &[&[0x20, 0], &[0x20, 1, 0x6d].repeat(500_000)[..], &[0x21, 0]].concat(),
+            ),
+        ),
         ("values-calls", Compiled, plain(0, &CALL.repeat(depth))),
+        (
+            "values-calls-more",
+            TooLarge("blocks of code and calls in a function"),
+            plain(0, &CALL.repeat(1_100_000)),
+        ),
         (
             "values-grows",
             Compiled,
@@ -517,7 +639,17 @@ fn sections() {
         (
             "exports",
             Compiled,
-            module(&[ty(), (3, vec![1, 0]), (7, list(100_000, exports)), code()]),
+            module(&[ty(), (3, vec![1, 0]), (7, list(100_000, &exports)), code()]),
+        ),
+        (
+            "exports-wide",
+            TooLarge("parameters and results of imports and exports, and of these themselves"),
+            module(&[
+                (1, list(1, func(&[I32; 20], &[]))),
+                (3, vec![1, 0]),
+                (7, list(50_000, &exports[..50_000 * 9])),
+                code(),
+            ]),
         ),
         (
             "exports-same",
@@ -598,10 +730,27 @@ fn time_of_this_thread() -> Duration {
 fn attempt(name: &str, expected: Answer, wasm: &[u8], fuel: bool) {
     let settings = Settings::host().unwrap().fuel(fuel).parallel(false).verify(false);
     let start = time_of_this_thread();
+    let held = HELD.get();
+    PEAK.set(held);
     let result = compile(wasm, &settings).map(|module| module.image.text.len());
+    let heap = (PEAK.get() - held) as usize;
     let took = time_of_this_thread() - start;
-    println!("{name}, {} bytes, fuel {fuel}: {took:?}, {result:?}", wasm.len());
-    let is_right = match (expected, &result) {
+    println!(
+        "{name}, {} bytes, fuel {fuel}: {took:?}, {heap} bytes of heap, {} each, {result:?}",
+        wasm.len(),
+        heap / wasm.len()
+    );
+    assert!(is_right(expected, &result, wasm), "{name}: {result:?}");
+    assert!(took < LIMIT, "{name} took {took:?}");
+    let most = HEAP_MOST.min(HEAP_BASE + HEAP_PER_BYTE * wasm.len());
+    assert!(
+        heap <= most,
+        "{name} took {heap} bytes of heap, at most {most} were expected"
+    );
+}
+
+fn is_right(expected: Answer, result: &Result<usize, CompileError>, wasm: &[u8]) -> bool {
+    match (expected, result) {
         (Compiled, Ok(_)) => true,
         (
             TooLarge(wanted),
@@ -613,7 +762,5 @@ fn attempt(name: &str, expected: Answer, wasm: &[u8], fuel: bool) {
             message.starts_with(words) && *offset <= wasm.len() as u64
         }
         _ => false,
-    };
-    assert!(is_right, "{name}: {result:?}");
-    assert!(took < LIMIT, "{name} took {took:?}");
+    }
 }

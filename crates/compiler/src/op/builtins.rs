@@ -26,7 +26,7 @@ impl Translator<'_> {
         }
         let sig = self.imports.builtin(self.b.func);
         let code = self.builtin_code();
-        self.count_held();
+        self.count_call();
         let id = self.b.ins().iconst(types::I32, builtin as i64);
         self.b.ins().call_indirect(sig, code, &[self.vmctx, args, id]);
     }

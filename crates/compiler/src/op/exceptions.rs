@@ -61,6 +61,8 @@ struct Clause {
     label: usize,
     /// Where it goes on with the exception, once a call has asked for that.
     block: Option<Block>,
+    /// How many calls go there.
+    calls: u64,
 }
 
 impl<'a> Translator<'a> {
@@ -85,6 +87,7 @@ impl<'a> Translator<'a> {
                 takes_exception,
                 label: labels - 1 - depth as usize,
                 block: None,
+                calls: 0,
             }
         });
         self.exceptions.tries.push(Try {
@@ -157,7 +160,7 @@ impl<'a> Translator<'a> {
 
     /// A call of what may throw: the operators' own way to call.
     pub(crate) fn emit_call(&mut self, callee: Code, args: &[Value]) -> Results {
-        self.count_held();
+        self.count_call();
         if !self.exceptions.tries.is_empty() {
             return self.try_call(callee, args);
         }
@@ -182,6 +185,23 @@ impl<'a> Translator<'a> {
             returned.push(BlockArg::TryCallRet(index as u32));
         }
         let normal = self.b.func.dfg.block_call(next, &returned);
+        let (items, blocks) = self.exception_items();
+        let table = ExceptionTableData::new(sig, normal, items);
+        let table = self.b.func.dfg.exception_tables.push(table);
+        match callee {
+            Code::Here(callee) => self.b.ins().try_call(callee, args, table),
+            Code::At(_, code) => self.b.ins().try_call_indirect(code, args, table),
+        };
+        for (level, index, block) in blocks {
+            self.resume(block);
+            self.jump_to_clause(level, index);
+        }
+        self.resume(next);
+        self.b.block_params(next).into()
+    }
+
+    /// What catches around a call: the items of its table, and for each clause, by its place in `tries`, the block that is the call's own.
+    fn exception_items(&mut self) -> (Vec<ExceptionTableItem>, Vec<(usize, usize, Block)>) {
         let mut items = vec![ExceptionTableItem::Context(self.vmctx)];
         let caught = self.caught();
         let mut blocks = Vec::with_capacity(caught.len());
@@ -196,31 +216,27 @@ impl<'a> Translator<'a> {
             });
             blocks.push((level, index, block));
         }
-        let table = ExceptionTableData::new(sig, normal, items);
-        let table = self.b.func.dfg.exception_tables.push(table);
-        match callee {
-            Code::Here(callee) => self.b.ins().try_call(callee, args, table),
-            Code::At(_, code) => self.b.ins().try_call_indirect(code, args, table),
-        };
-        for (level, index, block) in blocks {
-            self.resume(block);
-            let exception = BlockArg::Value(self.b.block_params(block)[0]);
-            match self.exceptions.tries[level].clauses[index].block {
-                Some(clause) => {
-                    self.b.ins().jump(clause, &[exception]);
-                }
-                None => {
-                    let clause = self.b.create_block();
-                    self.b.set_cold_block(clause);
-                    self.b.append_block_param(clause, types::I64);
-                    self.b.ins().jump(clause, &[exception]);
-                    self.exceptions.tries[level].clauses[index].block = Some(clause);
-                    self.fill_clause(level, index, clause);
-                }
-            }
+        (items, blocks)
+    }
+
+    /// Goes from the block in hand, whose parameter is the exception, to where a clause goes on with it.
+    fn jump_to_clause(&mut self, level: usize, index: usize) {
+        let block = self.b.current_block().expect("a block is being filled");
+        let exception = BlockArg::Value(self.b.block_params(block)[0]);
+        let clause = &mut self.exceptions.tries[level].clauses[index];
+        // One more way into it, as a branch is into a label: see `limits.rs`.
+        self.pairs += clause.calls;
+        clause.calls += 1;
+        if let Some(clause) = clause.block {
+            self.b.ins().jump(clause, &[exception]);
+            return;
         }
-        self.resume(next);
-        self.b.block_params(next).into()
+        let block = self.b.create_block();
+        clause.block = Some(block);
+        self.b.set_cold_block(block);
+        self.b.append_block_param(block, types::I64);
+        self.b.ins().jump(block, &[exception]);
+        self.fill_clause(level, index, block);
     }
 
     /// The block where a clause goes on, which takes the exception as a 64-bit word: it loads the values and goes to the label.
