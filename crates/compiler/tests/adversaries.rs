@@ -186,7 +186,7 @@ fn nesting() {
     let dead = [vec![0], nested(&BLOCK, 1_000_000, &[])].concat();
     let ifs = nested(&IF, 20_000, &[]);
     let value = [nested(&[0x02, I32], 65_536, &[0x41, 0]), vec![DROP]].concat();
-    let back = [0x41, 0, 0x0d, 0xa0, 0x1f, 0x20, 5, DROP];
+    let back = [0x41, 0, 0x0d, 0xf4, 0x03, 0x20, 5, DROP];
     check(vec![
         ("nested-1e6", blocks, plain(0, &nested(&BLOCK, 1_000_000, &[]))),
         ("nested-dead-1e6", blocks, plain(0, &dead)),
@@ -194,14 +194,14 @@ fn nesting() {
         ("nested-values", Compiled, plain(0, &value)),
         ("nested-loops-65000", loops, plain(0, &nested(&LOOP, 65_000, &[]))),
         (
-            "nested-loops-4096",
+            "nested-loops-512",
             Compiled,
-            plain(10, &nested(&LOOP, 4_096, &back)),
+            plain(10, &nested(&LOOP, 512, &back)),
         ),
         (
             "nested-loops-locals",
             TooLarge("locals times loops inside each other"),
-            plain(2_000, &nested(&LOOP, 4_000, &back)),
+            plain(10_000, &nested(&LOOP, 512, &back)),
         ),
         (
             "nested-ifs",
@@ -218,7 +218,7 @@ fn nesting() {
             Compiled,
             plain(
                 0,
-                &[BLOCK.repeat(65_536), [0x23, 0, 0x0d, 0, END].repeat(65_536)].concat(),
+                &[BLOCK.repeat(20_000), [0x23, 0, 0x0d, 0, END].repeat(20_000)].concat(),
             ),
         ),
         (
@@ -226,7 +226,7 @@ fn nesting() {
             Compiled,
             plain(
                 10,
-                &[LOOP.repeat(4_096), [0x23, 0, 0x0d, 0, END].repeat(4_096)].concat(),
+                &[LOOP.repeat(512), [0x23, 0, 0x0d, 0, END].repeat(512)].concat(),
             ),
         ),
         (
