@@ -97,6 +97,8 @@ fn link(mut linker: Linker, env: Env<'_>) -> Result<Image, CompileError> {
         if entries[index as usize].is_none() {
             let ty = &info.types[index as usize];
             let offset = once(&mut made, ty, || {
+                env.budget
+                    .take_trampoline(ty.params().len() + ty.results().len())?;
                 linker.trampoline(trampolines::entry(&mut worker, ty, index, settings.fuel, isa)?)
             })?;
             entries[index as usize] = Some(offset);
@@ -106,7 +108,11 @@ fn link(mut linker: Linker, env: Env<'_>) -> Result<Image, CompileError> {
     let mut made = HashMap::new();
     for index in &info.functions[..info.imported_functions as usize] {
         let ty = &info.types[*index as usize];
-        let make = || linker.trampoline(trampolines::import(&mut worker, ty, *index, isa)?);
+        let make = || {
+            env.budget
+                .take_trampoline(ty.params().len() + ty.results().len())?;
+            linker.trampoline(trampolines::import(&mut worker, ty, *index, isa)?)
+        };
         imports.push(once(&mut made, ty, make)?);
     }
     Ok(linker.finish(entries, imports, settings, isa))

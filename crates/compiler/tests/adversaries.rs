@@ -521,6 +521,33 @@ fn types() {
 }
 
 #[test]
+fn trampolines() {
+    // Signatures of 1000 parameters, no two alike, each of a function that a table may hold.
+    let signatures = |count: usize| {
+        let ty = |i: usize| {
+            let bits = (0..20).map(|bit| I32 - (i >> bit & 1) as u8);
+            func(&bits.chain([0x7b; 980]).collect::<Vec<_>>(), &[])
+        };
+        let indices = (0..count).flat_map(leb).collect::<Vec<_>>();
+        let types = (0..count).flat_map(ty).collect::<Vec<_>>();
+        module(&[
+            (1, list(count, types)),
+            (3, list(count, &indices)),
+            (9, [vec![1, 3, 0], list(count, &indices)].concat()),
+            (10, list(count, [2, 0, END].repeat(count))),
+        ])
+    };
+    check(vec![
+        (
+            "trampolines-more",
+            TooLarge("pairs of branches to one label"),
+            signatures(2_000),
+        ),
+        ("trampolines-some", Compiled, signatures(5)),
+    ]);
+}
+
+#[test]
 fn chains() {
     let get = |i: usize| [0x20, (i % 100) as u8];
     let set = |i: usize| [0x21, (i % 100) as u8];
