@@ -160,6 +160,26 @@ impl Activation {
             && returns == base_return()
     }
 
+    /// One that is created and has not run, on the stack below `base`.
+    #[inline(always)]
+    fn new(
+        entry: Entry,
+        base: usize,
+        parent: *mut Activation,
+        outer_guest_fp: usize,
+        is_async: bool,
+    ) -> Activation {
+        Activation {
+            entry: MaybeUninit::new(entry),
+            link: base - LINK_OFFSET,
+            parent,
+            outer_guest_fp,
+            poll_context: ptr::null_mut(),
+            is_async,
+            pending: None,
+        }
+    }
+
     /// What it was entered with.
     ///
     /// # Safety
@@ -258,63 +278,36 @@ pub(crate) unsafe fn push(
     args: Args,
     is_async: bool,
 ) -> Result<*mut Activation> {
-    let slots = args.own_slots();
     // SAFETY: the caller's promise; store invariant 1: nobody else refers to it, and this function runs no user code.
     let store = unsafe { &mut *vm };
     if store.top != owner {
         store.cut_to(owner);
     }
-    let host_sp = arch::stack_pointer();
-    host_stack::check(host_sp)?;
-    let start = if owner.is_null() {
-        store.outer_host_sp = host_sp;
-        let owner = store.context_ptr().cast();
-        store.stack.take(store.engine.stacks(), owner)?;
-        store.stack.base()
-    } else {
-        let outer = store.outer_host_sp;
-        // An outer call on another thread's stack says nothing of this thread's own, which has its floor. A stack of the host's
-        // making has none, and nobody knows where it ends: there the distance is all there is.
-        let is_measured = || host_stack::is_own(outer) || !host_stack::is_own(host_sp);
-        if outer > host_sp && outer - host_sp > store.max_host_stack && is_measured() {
-            return Err(Error::from(Trap::StackOverflow));
-        }
-        store.cx.guest_fp - arch::EXIT_BYTES
-    };
-    let base = (start - size_of::<Activation>() - slots * size_of::<ValRaw>()) & !15;
+    let slots = args.own_slots() * size_of::<ValRaw>();
+    let start = store.start_of_piece(owner)?;
+    let base = (start - size_of::<Activation>() - slots) & !15;
     if base < store.stack.guard_end() + ENTRY_BYTES {
         return Err(store.refuse_entry());
     }
-    let activation = (base + slots * size_of::<ValRaw>()) as *mut Activation;
-    let at = match args {
-        Args::At(at) => at,
-        _ => base as *mut ValRaw,
-    };
-    // SAFETY: one of the store's records, by the caller's promise; records live as long as the store.
-    let target = unsafe { func.read() };
-    let link = base - 16;
+    let activation = (base + slots) as *mut Activation;
     // SAFETY: `base` lies above the segment's limit with ENTRY_BYTES to spare, as just compared, and below everything
     // in use (invariant 2); the code where it starts expects what `init_entry` writes.
     let sp = unsafe { fibers::raw::init_entry(base, args.start() + PRELUDE_BYTES) };
+    // SAFETY: one of the store's records, by the caller's promise; records live as long as the store.
+    let target = unsafe { func.read() };
+    let entry = Entry {
+        entry: target.entry,
+        code: target.code,
+        ctx: target.ctx,
+        args: match args {
+            Args::At(at) => at,
+            _ => base as *mut ValRaw,
+        },
+        outer_link: store.cx.link,
+        sp,
+    };
     // SAFETY: inside the piece that was just reserved, aligned to 16.
-    unsafe {
-        activation.write(Activation {
-            entry: MaybeUninit::new(Entry {
-                entry: target.entry,
-                code: target.code,
-                ctx: target.ctx,
-                args: at,
-                outer_link: store.cx.link,
-                sp,
-            }),
-            link,
-            parent: owner,
-            outer_guest_fp: store.cx.guest_fp,
-            poll_context: ptr::null_mut(),
-            is_async,
-            pending: None,
-        });
-    }
+    unsafe { activation.write(Activation::new(entry, base, owner, store.cx.guest_fp, is_async)) };
     store.top = activation;
     Ok(activation)
 }
@@ -548,6 +541,41 @@ unsafe fn take_stop(vm: *mut StoreVm, act: *mut Activation, word: u64) -> Option
 }
 
 impl StoreVm {
+    /// Where the piece of stack begins, at its highest address, that the next activation gets: at the stack's base, or below the frames of
+    /// `owner`, the innermost one.
+    ///
+    /// # Errors
+    /// No stack to be had; [`Trap::StackOverflow`] when the host's stack is too deep.
+    #[inline(always)]
+    fn start_of_piece(&mut self, owner: *mut Activation) -> Result<usize> {
+        let host_sp = arch::stack_pointer();
+        host_stack::check(host_sp)?;
+        if owner.is_null() {
+            self.outer_host_sp = host_sp;
+            let context = self.context_ptr().cast();
+            self.stack.take(self.engine.stacks(), context)?;
+            return Ok(self.stack.base());
+        }
+        self.check_nesting(host_sp)?;
+        Ok(self.cx.guest_fp - arch::EXIT_BYTES)
+    }
+
+    /// Whether a call of a host function may go on with the host's stack at `host_sp`.
+    ///
+    /// # Errors
+    /// [`Trap::StackOverflow`] when that is too deep.
+    #[inline(always)]
+    fn check_nesting(&self, host_sp: usize) -> Result<()> {
+        let outer = self.outer_host_sp;
+        // An outer call on another thread's stack says nothing of this thread's own, which has its floor. A stack of the host's
+        // making has none, and nobody knows where it ends: there the distance is all there is.
+        let is_measured = || host_stack::is_own(outer) || !host_stack::is_own(host_sp);
+        match outer > host_sp && outer - host_sp > self.max_host_stack && is_measured() {
+            true => Err(Error::from(Trap::StackOverflow)),
+            false => Ok(()),
+        }
+    }
+
     /// Whether a poll of `act` has nothing to do before the guest goes on, if that waits for nothing: nobody may stop it, no yield is owed, and
     /// nothing above it was leaked.
     #[inline(always)]

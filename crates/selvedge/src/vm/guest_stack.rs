@@ -57,6 +57,7 @@ impl GuestStack {
         self.lease = KEPT;
     }
 
+    #[inline(always)]
     fn header(&self) -> Option<&SlotHeader> {
         // SAFETY: headers stay mapped as long as the process (invariant 1 of the pool).
         self.slot.map(|slot| unsafe { slot.as_ref() })
@@ -116,6 +117,7 @@ impl GuestStack {
     ///
     /// # Errors
     /// None is to be had.
+    #[inline]
     pub(crate) fn lease<'pool>(
         &mut self,
         pool: &'pool StackPool,

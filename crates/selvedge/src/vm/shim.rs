@@ -303,19 +303,14 @@ impl<'a, V: Values> Call<'a, V> {
             future: place,
             mark,
         };
-        // SAFETY: the activation has not ended; its context, if any, belongs to the poll that runs it. There is none when the host
-        // asks a limiter.
+        // SAFETY: the call's own activation, which has not ended; null when the host asks a limiter.
         let (context, is_async) = match unsafe { self.act.as_ref() } {
             Some(activation) => (activation.poll_context, activation.is_async),
             None => (std::ptr::null_mut(), false),
         };
         let mut noop = Context::from_waker(Waker::noop());
-        let context = if context.is_null() {
-            &mut noop
-        } else {
-            // SAFETY: as above: set for the time of the poll that we are in.
-            unsafe { &mut *context }
-        };
+        // SAFETY: null, or set for the time of the poll that we are in.
+        let context = unsafe { context.as_mut() }.unwrap_or(&mut noop);
         // SAFETY: written above, and nobody else refers to it.
         let future = unsafe { &mut *place };
         // SAFETY: an arena's bytes do not move, and are given back only after the drop.
@@ -332,19 +327,25 @@ impl<'a, V: Values> Call<'a, V> {
             }
             Poll::Pending => {
                 std::mem::forget(guard);
-                let pending = Pending {
-                    future: place.cast(),
-                    vtable: &Later::<Fut>::VTABLE,
-                    slots: self.slots,
-                    mark,
-                    roots: self.roots,
-                    grow: None,
-                };
-                // SAFETY: the activation has not ended.
-                unsafe { (*self.act).pending = Some(pending) };
+                self.park(place.cast(), &Later::<Fut>::VTABLE, mark);
                 Ok(Answer::of(SUSPEND))
             }
         }
+    }
+
+    /// Notes that the activation waits for a future, which stays where it is in the arena.
+    #[inline(always)]
+    fn park(&mut self, future: *mut u8, vtable: &'static PendingVTable, mark: ArenaMark) {
+        let pending = Pending {
+            future,
+            vtable,
+            slots: self.slots,
+            mark,
+            roots: self.roots,
+            grow: None,
+        };
+        // SAFETY: the activation has not ended; one that waits is not a limiter's, which has none.
+        unsafe { (*self.act).pending = Some(pending) };
     }
 }
 

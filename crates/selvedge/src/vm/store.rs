@@ -74,6 +74,31 @@ pub(crate) struct VMStoreContext {
     pub(crate) interrupt: *const InterruptState,
 }
 
+impl VMStoreContext {
+    fn new(builtin_call: *const u8, heap_base: *const u8) -> VMStoreContext {
+        VMStoreContext {
+            fuel: 0,
+            builtin_call,
+            heap_base,
+            link: 0,
+            guest_fp: 0,
+            trap_code: 0,
+            trap_is_fault: false,
+            trap_pc: 0,
+            trap_fp: 0,
+            fault_address: 0,
+            trap_fuel: 0,
+            unwind_pc: 0,
+            unwind_sp: 0,
+            unwind_fp: 0,
+            unwind_exception: 0,
+            memories: ptr::null(),
+            memory_count: 0,
+            interrupt: ptr::null(),
+        }
+    }
+}
+
 /// A global's cell, wherever it lives, and its type.
 pub(crate) struct GlobalEntry {
     pub(crate) cell: *mut ValRaw,
@@ -221,26 +246,7 @@ impl StoreVm {
         let fuel_on = engine.fuel();
         let heap = LazyHeap::new(engine.config().max_reference_heap_bytes);
         StoreVm {
-            cx: VMStoreContext {
-                fuel: 0,
-                builtin_call: arch::builtin_call(fuel_on),
-                heap_base: heap.base(),
-                link: 0,
-                guest_fp: 0,
-                trap_code: 0,
-                trap_is_fault: false,
-                trap_pc: 0,
-                trap_fp: 0,
-                fault_address: 0,
-                trap_fuel: 0,
-                unwind_pc: 0,
-                unwind_sp: 0,
-                unwind_fp: 0,
-                unwind_exception: 0,
-                memories: ptr::null(),
-                memory_count: 0,
-                interrupt: ptr::null(),
-            },
+            cx: VMStoreContext::new(arch::builtin_call(fuel_on), heap.base()),
             this: ptr::null_mut(),
             top: ptr::null_mut(),
             stack: GuestStack::none(),

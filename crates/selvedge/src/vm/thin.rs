@@ -8,8 +8,7 @@
 //! ```
 //!
 //! Invariants
-//! 1. `place` is [`NONE`], of capacity 0, or a block of [`layout`](Thin::layout)`(capacity)` bytes that begins with its [`Head`]. So that who reads
-//!    an element does not ask first whether there is a block.
+//! 1. `place` is null, or a block of [`layout`](Thin::layout)`(capacity)` bytes that begins with its [`Head`].
 //! 2. The first `length` elements are initialised, and `length <= capacity`.
 
 use crate::error::Result;
@@ -17,21 +16,15 @@ use crate::room::refused;
 use std::alloc::{Layout, alloc, dealloc, realloc};
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::slice;
 
 /// What lies before the elements.
-#[repr(C, align(16))]
+#[repr(C)]
 struct Head {
     length: usize,
     capacity: usize,
 }
-
-/// The head of every list without a block. Nobody writes to it.
-static NONE: Head = Head {
-    length: 0,
-    capacity: 0,
-};
 
 /// See the head of this file.
 pub(crate) struct Thin<T> {
@@ -50,7 +43,7 @@ impl<T> Thin<T> {
 
     pub(crate) const fn new() -> Thin<T> {
         Thin {
-            place: (&raw const NONE).cast_mut(),
+            place: ptr::null_mut(),
             _owns: PhantomData,
         }
     }
@@ -64,6 +57,9 @@ impl<T> Thin<T> {
 
     /// Length and capacity.
     fn head(&self) -> (usize, usize) {
+        if self.place.is_null() {
+            return (0, 0);
+        }
         // SAFETY: invariant 1.
         let head = unsafe { &*self.place };
         (head.length, head.capacity)
@@ -71,6 +67,9 @@ impl<T> Thin<T> {
 
     /// The elements' place: never null, aligned; of as many as there is capacity.
     fn elements(&self) -> *mut T {
+        if self.place.is_null() {
+            return NonNull::dangling().as_ptr();
+        }
         self.place.wrapping_byte_add(Self::START).cast()
     }
 
@@ -106,7 +105,7 @@ impl<T> Thin<T> {
     fn grow(&mut self, length: usize, old: usize, least: usize, what: &str) -> Result<()> {
         let capacity = least.max(2 * old);
         let layout = Self::layout(capacity);
-        let place = if old == 0 {
+        let place = if self.place.is_null() {
             // SAFETY: the layout has at least the head, so its size is not zero.
             unsafe { alloc(layout) }
         } else {
@@ -126,7 +125,7 @@ impl<T> Thin<T> {
 impl<T> Deref for Thin<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
-        // SAFETY: invariant 2; without a block there is no element, and the place behind the head is aligned for none.
+        // SAFETY: invariant 2; without a block there is no element.
         unsafe { slice::from_raw_parts(self.elements(), self.head().0) }
     }
 }
@@ -141,7 +140,7 @@ impl<T> DerefMut for Thin<T> {
 impl<T> Drop for Thin<T> {
     fn drop(&mut self) {
         let (length, capacity) = self.head();
-        if capacity == 0 {
+        if self.place.is_null() {
             return;
         }
         let elements = ptr::slice_from_raw_parts_mut(self.elements(), length);

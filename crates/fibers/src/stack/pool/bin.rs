@@ -235,6 +235,7 @@ impl<P, T, const CAPACITY: usize> Bin<P, T, CAPACITY> {
     }
 
     /// Makes a lease, in use, of the stack that was leased before, whatever its number, or else of the hottest. As for `pop`.
+    #[inline]
     pub(super) fn engage(&self, number: u64) -> Engaged<NonNull<T>> {
         let stack = match self.number.load(Ordering::Relaxed) {
             IN_USE => return Engaged::InUse,
@@ -257,6 +258,7 @@ impl<P, T, const CAPACITY: usize> Bin<P, T, CAPACITY> {
         is_vacant
     }
 
+    #[inline]
     fn use_leased(&self, stack: NonNull<T>, number: u64) {
         debug_assert!(number >= FIRST_LEASE);
         self.leased.store(stack.as_ptr(), Ordering::Relaxed);

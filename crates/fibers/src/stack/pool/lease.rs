@@ -64,13 +64,20 @@ impl StackPool {
     ///
     /// # Errors
     /// As for [`take`](StackPool::take).
+    #[inline]
     pub fn lease(&self) -> Result<Lent<'_>, PoolError> {
-        let shared = self.shared();
-        match magazine::engage(shared) {
-            Engaged::Stack(in_use) => return Ok(Lent::Leased(LeasedStack::new(in_use))),
-            Engaged::InUse => return self.take().map(Lent::Taken),
-            Engaged::Empty => {}
+        match magazine::engage(self.shared()) {
+            Engaged::Stack(in_use) => Ok(Lent::Leased(LeasedStack::new(in_use))),
+            Engaged::InUse => self.take().map(Lent::Taken),
+            Engaged::Empty => self.lease_new(),
         }
+    }
+
+    /// [`lease`](StackPool::lease) when this thread has no stack.
+    #[cold]
+    #[inline(never)]
+    fn lease_new(&self) -> Result<Lent<'_>, PoolError> {
+        let shared = self.shared();
         let slot = shared::take_slow(shared)?;
         Ok(match magazine::engage_new(shared, slot) {
             Some(in_use) => Lent::Leased(LeasedStack::new(in_use)),

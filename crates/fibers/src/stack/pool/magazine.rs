@@ -129,6 +129,7 @@ pub(super) fn renew(number: u64) -> Option<InUse> {
 }
 
 /// Leases the stack of this thread that was leased last, or else the hottest, under a new number.
+#[inline]
 pub(super) fn engage(pool: &'static Shared) -> Engaged<InUse> {
     if !sync::is_asymmetric() {
         return Engaged::InUse; // nobody makes leases
@@ -155,6 +156,7 @@ pub(super) fn engage_new(pool: &'static Shared, slot: NonNull<SlotHeader>) -> Op
 }
 
 /// The lease of a bin of this thread, which was made just now.
+#[inline]
 fn use_now(bin: &Bin) -> InUse {
     CURRENT.set(bin);
     InUse {
@@ -163,6 +165,7 @@ fn use_now(bin: &Bin) -> InUse {
 }
 
 /// A number that no lease had.
+#[inline]
 fn next_number() -> u64 {
     let (mut next, mut end) = NUMBERS.get();
     if next == end {

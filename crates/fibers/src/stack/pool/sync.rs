@@ -39,6 +39,7 @@ pub(super) fn light() {
 }
 
 /// Whether [`light`] costs nothing; known once there is a pool.
+#[inline]
 pub(super) fn is_asymmetric() -> bool {
     ASYMMETRIC.load(Ordering::Relaxed)
 }

@@ -212,20 +212,25 @@ unsafe fn poll_on(vm: *mut StoreVm, act: *mut Activation, cx: &mut Context<'_>) 
         if let Err(error) = unsafe { settle(vm, act, grow, slots) } {
             return Poll::Ready(Err(error));
         }
-    } else {
-        // SAFETY: the caller's promise; store invariant 1.
-        let store = unsafe { &mut *vm };
-        if store.top != act {
-            store.cut_to(act);
-        }
-        if store.fuel.take_owed_yield() {
-            // SAFETY: the caller's promise; the reference above is over.
-            unsafe { wake(vm, act, cx) };
-            return Poll::Pending;
-        }
+    // SAFETY: the caller's promise; store invariant 1; the reference ends with the statement.
+    } else if unsafe { &mut *vm }.owes_a_yield(act) {
+        // SAFETY: the caller's promise.
+        unsafe { wake(vm, act, cx) };
+        return Poll::Pending;
     }
     // SAFETY: the caller's promise, and nothing is pending.
     unsafe { resume(vm, act, cx) }
+}
+
+impl StoreVm {
+    /// Cuts off what lies above `act`, and takes one of the yields that it owes.
+    #[inline(always)]
+    fn owes_a_yield(&mut self, act: *mut Activation) -> bool {
+        if self.top != act {
+            self.cut_to(act);
+        }
+        self.fuel.take_owed_yield()
+    }
 }
 
 /// After a later poll of a host future, which is gone if it was ready with values: keep waiting, or say how to go on.
