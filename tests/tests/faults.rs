@@ -378,9 +378,9 @@ fn an_allocation_that_fails_is_an_error_or_ends_the_process_where_it_may() {
         allocations::check_reached(&reached);
     });
     println!("{}", String::from_utf8_lossy(&child.stdout));
-    assert!(
-        child.status.success(),
-        "{}",
-        String::from_utf8_lossy(&child.stderr)
-    );
+    let said = String::from_utf8_lossy(&child.stderr);
+    // Thousands of processes end as they may, and say so before the one that does not.
+    let mut last: Vec<&str> = said.lines().rev().take(12).collect();
+    last.reverse();
+    assert!(child.status.success(), "{}", last.join("\n"));
 }

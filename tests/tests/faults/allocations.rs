@@ -219,14 +219,25 @@ fn lead_here(ready: &Ready, (name, life): (&str, Life), n: u64) -> u8 {
     }
 }
 
-/// [`lead_here`], twice, in a process where the life was led twice before: the second leaves nothing that the first has not.
+/// How often a life is led at most, to see whether it leaves something.
+const TRIES: usize = 8;
+
+/// [`lead_here`] in a process where the life was led twice before, and then again: what a life leaves behind it leaves each time.
+///
+/// Growth that is seen once is another thread's: the one that keeps the time copies its name when it first runs, which may be in the midst of any life.
 fn lead_again(ready: &Ready, (name, life): (&str, Life), n: u64) -> u8 {
     (0..2).for_each(|_| life(ready).expect("nothing fails"));
     let code = lead_here(ready, (name, life), n);
-    let before = live_bytes();
-    lead_here(ready, (name, life), n);
-    let after = live_bytes();
-    assert!(after <= before, "{name}, {n}: {before} bytes, then {after}");
+    let mut grown = (0..TRIES).map(|_| {
+        let before = live_bytes();
+        lead_here(ready, (name, life), n);
+        live_bytes() - before
+    });
+    let is_given_back = grown.any(|bytes| bytes <= 0);
+    assert!(
+        is_given_back,
+        "{name}, {n}: each of {TRIES} lives leaves something"
+    );
     code
 }
 
