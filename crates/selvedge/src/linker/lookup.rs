@@ -10,8 +10,7 @@ use crate::store::AsContextMut;
 impl<T: 'static> Linker<T> {
     /// What a name stands for in a store.
     ///
-    /// Cost: hashes two names. Of a host function, looks through those that the host has in the store, and the first time adds it, as
-    /// [`Func::wrap`] does.
+    /// Cost: hashes two names, and the first time adds a host function to the store, as [`Func::wrap`] does.
     ///
     /// # Errors
     /// A name that is not defined, or no room for the trampolines of a new signature.

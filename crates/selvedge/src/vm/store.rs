@@ -187,6 +187,7 @@ pub struct StoreVm {
     pub(crate) id: u64,
     pub(crate) engine: Engine,
     pub(crate) funcs: Thin<FuncEntry>,
+    /// By the addresses of records, and of host functions that others keep.
     func_by_ref: Option<Index>,
     pub(crate) memories: Thin<MemoryVm>,
     memory_list: Thin<*const VMMemory>,
@@ -465,14 +466,19 @@ impl StoreVm {
 
     /// The handle's index of a host function that others keep, such as a linker: the same one each time.
     pub(crate) fn host_func_index(&mut self, func: &Arc<HostFunc>) -> Result<u32> {
-        let wanted = Arc::as_ptr(func);
-        let held = self.host_refs.iter().find(|kept| ptr::eq(kept.0.func, wanted));
-        match held {
-            Some(kept) => {
-                let func_ref = NonNull::from(&kept.1);
-                Ok(self.func_index(func_ref, || (func.ty.clone(), Some(func.clone()))))
-            }
-            None => self.add_host_func(func.clone()),
+        // The handle keeps the function, so nothing else comes to be at its address.
+        let address = Arc::as_ptr(func).addr();
+        let known = self
+            .func_by_ref
+            .as_ref()
+            .and_then(|indices| indices.get(&address));
+        if let Some(index) = known {
+            return Ok(*index);
+        }
+        let index = self.add_host_func(func.clone())?;
+        match index_in(&mut self.func_by_ref, address, index) {
+            NO_HANDLE => Err(self.no_handle()),
+            index => Ok(index),
         }
     }
 
