@@ -28,19 +28,9 @@ pub enum ConstExpr {
 }
 
 impl ConstExpr {
-    /// Whether it is a number, or a vector of numbers, whatever the instance.
-    pub(crate) fn is_number(self) -> bool {
-        match self {
-            ConstExpr::I32(_)
-            | ConstExpr::I64(_)
-            | ConstExpr::F32(_)
-            | ConstExpr::F64(_)
-            | ConstExpr::V128(_) => true,
-            ConstExpr::GlobalGet(_)
-            | ConstExpr::RefNull
-            | ConstExpr::RefFunc(_)
-            | ConstExpr::Extended(..) => false,
-        }
+    /// Whether it is known before there is an instance: all but what imported globals have a part in.
+    pub(crate) fn is_known(self) -> bool {
+        !matches!(self, ConstExpr::GlobalGet(_) | ConstExpr::Extended(..))
     }
 }
 

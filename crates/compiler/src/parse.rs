@@ -355,7 +355,7 @@ impl<'a> Reader<'a> {
         };
         self.features.require(Proposal::ExtendedConst)?;
         Ok(match self.info.global_inits[defined as usize] {
-            value if value.is_number() => value,
+            value if value.is_known() => value,
             _ => ConstExpr::GlobalGet(global),
         })
     }

@@ -44,11 +44,12 @@ impl Translator<'_> {
         self.b.ins().store(flags, value, base, offset);
     }
 
-    /// The value of a global that is a number known now and never set.
+    /// The value of a global that is known now and never set: a number, null, or a function's record.
     fn constant_global(&mut self, global: u32) -> Option<Value> {
         let info = self.env.info;
         let defined = global.checked_sub(info.imported_globals)?;
-        if info.globals[global as usize].mutable {
+        let ty = info.globals[global as usize];
+        if ty.mutable {
             return None;
         }
         match info.global_inits[defined as usize] {
@@ -57,7 +58,12 @@ impl Translator<'_> {
             ConstExpr::F32(bits) => self.f32_const(bits),
             ConstExpr::F64(bits) => self.f64_const(bits),
             ConstExpr::V128(bits) => self.v128_const(bits.to_le_bytes()),
-            _ => return None,
+            ConstExpr::RefNull => {
+                let null = self.zero(ty.content);
+                self.push(null);
+            }
+            ConstExpr::RefFunc(function) => self.ref_func(function),
+            ConstExpr::GlobalGet(_) | ConstExpr::Extended(..) => return None,
         }
         Some(self.pop())
     }
