@@ -8,6 +8,7 @@
 //!     100 000 of tables, data segments, element segments              50 000 locals of a function
 //!         100 memories                                             7 654 321 bytes of a function's body
 //!     100 000 bytes of a name                                         10 000 clauses of a try_table
+//!  10 000 000 elements of an element segment
 //! ```
 //!
 //! One more of its limits is not on that list: imports and exports together have less than 1 000 000 of types, where a function's counts for 1,
@@ -309,99 +310,4 @@ fn check(what: &'static str, count: u64, limit: u64, offset: u32) -> Result<(), 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A number as LIMITS.md writes it: 16 777 216, but 4096.
-    fn written(number: u64) -> String {
-        let digits = number.to_string();
-        if digits.len() < 5 {
-            return digits;
-        }
-        let groups = digits.as_bytes().rchunks(3).rev();
-        let groups = groups.map(|group| std::str::from_utf8(group).unwrap());
-        groups.collect::<Vec<_>>().join(" ")
-    }
-
-    /// What is beside a row's first words in the table.
-    fn row<'a>(table: &'a str, what: &str) -> &'a str {
-        let start = format!("| {what} |");
-        let mut rows = table.lines().filter_map(|line| line.strip_prefix(&start));
-        let row = rows.next().unwrap_or_else(|| panic!("no row `{what}`"));
-        assert_eq!(rows.next(), None, "two rows `{what}`");
-        row.split('|').next().unwrap().trim()
-    }
-
-    #[test]
-    fn the_table_for_users_has_these_numbers() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../selvedge/LIMITS.md");
-        let table = std::fs::read_to_string(path).unwrap();
-        let per_byte = |base, each| {
-            format!(
-                "{}, and {} for each byte of the module",
-                written(base),
-                written(each)
-            )
-        };
-        for (what, most) in [
-            ("bytes of a module", format!("{} GiB", (MODULE_BYTES + 1) >> 30)),
-            (
-                "imports and exports, and parameters and results of the functions among them, together",
-                written(TYPE_SIZE - 1),
-            ),
-            (
-                "parameters and results of a module's types, together",
-                format!(
-                    "{}, each type counting for {TYPE_VALUES} more",
-                    written(TYPES_VALUES)
-                ),
-            ),
-            (
-                "bytes of machine code of a module",
-                "1 GiB, on aarch64 128 MiB".to_owned(),
-            ),
-            ("targets of a `br_table`", written(BR_TABLE_TARGETS)),
-            (
-                "blocks, `if`s, loops inside each other",
-                [NESTING, IFS, LOOPS].map(written).join(", "),
-            ),
-            (
-                "locals times loops inside each other",
-                written(LOCALS_TIMES_LOOPS),
-            ),
-            ("locals times blocks of code", written(LOCALS_TIMES_BLOCKS)),
-            ("blocks of code and calls in a function", written(PLACES)),
-            (
-                "values of a function, and values that its calls and branches carry",
-                format!("{} each", written(VALUES)),
-            ),
-            (
-                "references that frames hold across calls, in a function",
-                written(HELD),
-            ),
-            (
-                "values that a module's functions carry, declare and return, together",
-                per_byte(SHARED_BASE, SHARED_PER_BYTE),
-            ),
-            (
-                "pairs of branches to one label, in a module",
-                per_byte(PAIRS_BASE, PAIRS_PER_BYTE),
-            ),
-            (
-                "pairs of blocks' parameters and the values that branches bring them",
-                format!("the same, {PARAMETER_PAIRS} counting for one of those"),
-            ),
-        ] {
-            assert_eq!(row(&table, what), most, "{what}");
-        }
-        assert_eq!(VALUES, CARRIED);
-        assert_eq!(
-            TEXT_BYTES,
-            if cfg!(target_arch = "aarch64") {
-                128 << 20
-            } else {
-                1 << 30
-            }
-        );
-    }
-}
+mod tests;
