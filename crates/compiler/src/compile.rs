@@ -97,8 +97,7 @@ fn link(mut linker: Linker, env: Env<'_>) -> Result<Image, CompileError> {
         if entries[index as usize].is_none() {
             let ty = &info.types[index as usize];
             let offset = once(&mut made, ty, || {
-                env.budget
-                    .take_trampoline(ty.params().len() + ty.results().len())?;
+                env.budget.take_trampoline(ty)?;
                 linker.trampoline(trampolines::entry(&mut worker, ty, index, settings.fuel, isa)?)
             })?;
             entries[index as usize] = Some(offset);
@@ -109,8 +108,7 @@ fn link(mut linker: Linker, env: Env<'_>) -> Result<Image, CompileError> {
     for index in &info.functions[..info.imported_functions as usize] {
         let ty = &info.types[*index as usize];
         let make = || {
-            env.budget
-                .take_trampoline(ty.params().len() + ty.results().len())?;
+            env.budget.take_trampoline(ty)?;
             linker.trampoline(trampolines::import(&mut worker, ty, *index, isa)?)
         };
         imports.push(once(&mut made, ty, make)?);
@@ -136,7 +134,7 @@ fn once<'a>(
 ///
 /// # Errors
 ///
-/// `Processor` or `Target` as in [`Settings::host`]; `Codegen` if the signature is out of all proportion (a
+/// `Processor` or `Target` as in [`Settings::host`]; `Trampoline` if the signature is out of all proportion (a
 /// module has at most 1 000 parameters and 1 000 results).
 pub fn compile_host_trampolines(ty: &FuncType, settings: &Settings) -> Result<HostTrampolines, CompileError> {
     let isa = settings.isa()?;

@@ -49,10 +49,20 @@ pub enum CompileError {
         target: String,
     },
     /// The code generator refused a valid function, most likely because it is larger than it takes.
-    #[error("function {function}: code generation failed: {message}")]
+    #[error("function {function}: code generation failed: {message} (at offset {offset:#x})")]
     Codegen {
-        /// The function's index (imports first), or a trampoline's type index.
+        /// The function's index, imports first.
         function: u32,
+        /// Where its body starts, in bytes from the start of the module.
+        offset: u64,
+        /// The code generator's words.
+        message: String,
+    },
+    /// The code generator refused the code that hosts call functions of a type by, or those call the host by.
+    #[error("trampoline of type {ty}: code generation failed: {message}")]
+    Trampoline {
+        /// The type's index.
+        ty: u32,
         /// The code generator's words.
         message: String,
     },
@@ -64,7 +74,8 @@ impl CompileError {
         match self {
             CompileError::Invalid { offset, .. }
             | CompileError::Unsupported { offset, .. }
-            | CompileError::TooLarge { offset, .. } => Some(*offset),
+            | CompileError::TooLarge { offset, .. }
+            | CompileError::Codegen { offset, .. } => Some(*offset),
             _ => None,
         }
     }
@@ -97,12 +108,27 @@ impl CompileError {
         self
     }
 
-    pub(crate) fn codegen(function: u32, message: impl ToString) -> CompileError {
-        CompileError::Codegen {
-            function,
-            message: message.to_string(),
+    /// The code generator has refused what was made of this.
+    pub(crate) fn codegen(origin: Origin, message: impl ToString) -> CompileError {
+        let message = message.to_string();
+        match origin {
+            Origin::Function { index, offset } => CompileError::Codegen {
+                function: index,
+                offset,
+                message,
+            },
+            Origin::Trampoline { ty } => CompileError::Trampoline { ty, message },
         }
     }
+}
+
+/// What code is made of, for errors.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Origin {
+    /// A function of the module, and where its body starts.
+    Function { index: u32, offset: u64 },
+    /// A signature, by its index.
+    Trampoline { ty: u32 },
 }
 
 impl From<wasmparser::Error> for CompileError {

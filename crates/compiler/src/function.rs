@@ -13,6 +13,7 @@ use cranelift_codegen::{
 use cranelift_frontend::FunctionBuilderContext;
 use wasmparser::FuncValidatorAllocations;
 
+use crate::error::Origin;
 use crate::fuel::Payments;
 use crate::limits::Budget;
 use crate::link::{CALLS, LOOP_ALIGNMENT};
@@ -105,11 +106,10 @@ impl Worker {
 
     /// Compiles a function of the module.
     pub(crate) fn function(&mut self, env: Env<'_>, body: Body<'_>) -> Result<Compiled, CompileError> {
-        let index = body.validate.index;
         self.translate(env, &body, Payments::FIRST)?;
         let budget = &Budget::taken_before();
         let again = Env { budget, ..env };
-        let Some(compiled) = self.compile(index, env.isa)? else {
+        let Some(compiled) = self.compile(body.origin(), env.isa)? else {
             return self.function_computing_payments(again, &body);
         };
         let lie = self.lie(&compiled);
@@ -122,7 +122,7 @@ impl Worker {
         }
         let padding = &lie.padding;
         self.translate(again, &body, Payments::InPlaces { padding })?;
-        let Some(moved) = self.compile(index, env.isa)? else {
+        let Some(moved) = self.compile(body.origin(), env.isa)? else {
             return Ok(compiled);
         };
         let after = self.lie(&moved);
@@ -160,7 +160,7 @@ impl Worker {
         body: &Body<'_>,
     ) -> Result<Compiled, CompileError> {
         self.translate(env, body, Payments::Computed)?;
-        self.compile_plain(body.validate.index, env.isa)
+        self.compile_plain(body.origin(), env.isa)
     }
 
     /// A fresh function in the context.
@@ -175,26 +175,26 @@ impl Worker {
     /// As [`Self::compile`], of CLIF that keeps no places.
     pub(crate) fn compile_plain(
         &mut self,
-        index: u32,
+        origin: Origin,
         isa: &dyn TargetIsa,
     ) -> Result<Compiled, CompileError> {
-        let compiled = self.compile(index, isa)?;
+        let compiled = self.compile(origin, isa)?;
         Ok(compiled.expect("no place is kept, so none is torn"))
     }
 
-    /// Compiles the CLIF in the context. `index` is for the error. None if a place for a payment was torn apart.
+    /// Compiles the CLIF in the context. `origin` is for the error. None if a place for a payment was torn apart.
     pub(crate) fn compile(
         &mut self,
-        index: u32,
+        origin: Origin,
         isa: &dyn TargetIsa,
     ) -> Result<Option<Compiled>, CompileError> {
         self.context
             .compile(isa, &mut ControlPlane::default())
-            .map_err(|error| CompileError::codegen(index, format!("{:?}", error.inner)))?;
+            .map_err(|error| CompileError::codegen(origin, format!("{:?}", error.inner)))?;
         let compiled = self.context.compiled_code().expect("just compiled");
         let unwind = compiled
             .create_unwind_info(isa)
-            .map_err(|error| CompileError::codegen(index, error))?;
+            .map_err(|error| CompileError::codegen(origin, error))?;
         let sites = SiteLookup {
             sites: &self.sites,
             ranges: compiled.buffer.get_srclocs_sorted(),
@@ -229,7 +229,7 @@ impl Worker {
             },
             shift: 0,
             relocations: relocations(&self.context.func, compiled)
-                .map_err(|what| CompileError::codegen(index, what))?,
+                .map_err(|what| CompileError::codegen(origin, what))?,
             fault_sites: sites.faults(compiled.buffer.traps()),
             call_sites: compiled
                 .buffer
@@ -237,7 +237,7 @@ impl Worker {
                 .map(|call| sites.call(call.ret_addr))
                 .collect(),
             stack_maps: stack_maps(compiled),
-            try_calls: try_calls(compiled).map_err(|what| CompileError::codegen(index, what))?,
+            try_calls: try_calls(compiled).map_err(|what| CompileError::codegen(origin, what))?,
             unwind,
         }))
     }
@@ -260,9 +260,13 @@ impl Worker {
     }
 
     /// The instructions of the CLIF in the context, as Cranelift prints them.
-    pub(crate) fn disassemble(&mut self, index: u32, isa: &dyn TargetIsa) -> Result<String, CompileError> {
+    pub(crate) fn disassemble(
+        &mut self,
+        origin: Origin,
+        isa: &dyn TargetIsa,
+    ) -> Result<String, CompileError> {
         self.context.set_disasm(true);
-        self.compile(index, isa)?;
+        self.compile(origin, isa)?;
         Ok(self
             .context
             .compiled_code()
@@ -525,7 +529,7 @@ mod tests {
                 for fence in fences_of_places(worker)[lost].1.clone() {
                     worker.context.func.set_srcloc(fence, SourceLoc::default());
                 }
-                let compiled = worker.compile(body.validate.index, env.isa);
+                let compiled = worker.compile(body.origin(), env.isa);
                 assert!(
                     compiled.expect("it compiles").is_none(),
                     "place {lost} of {places}"
@@ -549,7 +553,7 @@ mod tests {
             let site = func.srcloc(check);
             let mut between = FuncCursor::new(func).after_inst(check).with_srcloc(site);
             between.ins().fence();
-            let compiled = worker.compile(body.validate.index, env.isa);
+            let compiled = worker.compile(body.origin(), env.isa);
             assert!(compiled.expect("it compiles").is_none());
         });
     }
@@ -567,7 +571,7 @@ mod tests {
             let last = func.layout.last_inst(entry).expect("a block has a branch");
             func.replace(last)
                 .trap(cranelift_codegen::ir::TrapCode::unwrap_user(1));
-            let compiled = worker.compile(body.validate.index, env.isa).expect("it compiles");
+            let compiled = worker.compile(body.origin(), env.isa).expect("it compiles");
             assert!(compiled.is_some(), "places in dead code are missed");
         });
     }

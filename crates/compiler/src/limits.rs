@@ -185,8 +185,9 @@ impl Budget {
         }
     }
 
-    /// Takes what a trampoline of so many parameters and results takes.
-    pub(crate) fn take_trampoline(&self, values: usize) -> Result<(), CompileError> {
+    /// Takes what a trampoline of this signature takes.
+    pub(crate) fn take_trampoline(&self, ty: &FuncType) -> Result<(), CompileError> {
+        let values = ty.params().len() + ty.results().len();
         self.take_pairs(0, TRAMPOLINE_PAIRS * (values as u64).pow(2))
     }
 

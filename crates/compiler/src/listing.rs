@@ -52,7 +52,7 @@ fn list(wasm: &[u8], settings: &Settings, what: Listing) -> Result<String, Compi
         worker.translate(env, &body, payments)?;
         let function = match what {
             Listing::Clif => worker.context.func.display().to_string(),
-            Listing::Assembly => worker.disassemble(index, &*isa)?,
+            Listing::Assembly => worker.disassemble(body.origin(), &*isa)?,
         };
         let name = parsed.info.function_name(index).unwrap_or("");
         writeln!(text, ";; function {index} {name}\n{function}").expect("a string takes all");

@@ -1,4 +1,5 @@
-//! The table: which operator is translated by what. Vectors have their own.
+//! The tables: which operator is translated by what. There is one for each chapter of the specification, and what has no row in one
+//! is looked for in the next, those that functions have most of first. Vectors have their own.
 
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::types::{F32, F64, I8, I16, I32, I64};
@@ -10,9 +11,9 @@ use crate::{Builtin, CompileError};
 
 mod simd;
 
+#[rustfmt::skip]
 impl Translator<'_> {
-    /// Translates an operator that is reached.
-    #[rustfmt::skip]
+    /// Translates an operator that is reached: control, parametric operators, variables and constants, or one of the tables below.
     pub(crate) fn dispatch(&mut self, operator: &Operator<'_>) -> Result<(), CompileError> {
         use Operator::*;
         match operator {
@@ -30,18 +31,12 @@ impl Translator<'_> {
             Return => self.r#return(),
             Call { function_index } => self.call(*function_index),
             CallIndirect { type_index, table_index } => self.call_indirect(*type_index, *table_index),
-
             CallRef { type_index } => self.call_ref(*type_index),
             ReturnCall { function_index } => self.return_call(*function_index),
             ReturnCallIndirect { type_index, table_index } => self.return_call_indirect(*type_index, *table_index),
             ReturnCallRef { type_index } => self.return_call_ref(*type_index)?,
             BrOnNull { relative_depth } => self.br_on_null(*relative_depth),
             BrOnNonNull { relative_depth } => self.br_on_non_null(*relative_depth),
-
-            // Exceptions.
-            TryTable { try_table } => self.try_table(try_table)?,
-            Throw { tag_index } => self.throw(*tag_index),
-            ThrowRef => self.throw_ref(),
 
             // Parametric.
             Drop => { self.pop(); }
@@ -55,23 +50,20 @@ impl Translator<'_> {
             GlobalGet { global_index } => self.global_get(*global_index),
             GlobalSet { global_index } => self.global_set(*global_index),
 
-            // References.
-            RefNull { hty } => self.ref_null(*hty)?,
-            RefIsNull => self.ref_is_null(),
-            RefAsNonNull => self.ref_as_non_null(),
-            RefFunc { function_index } => self.ref_func(*function_index),
+            // Constants.
+            I32Const { value } => self.i32_const(*value),
+            I64Const { value } => self.i64_const(*value),
+            F32Const { value } => self.f32_const(value.bits()),
+            F64Const { value } => self.f64_const(value.bits()),
+            other => return self.dispatch_memory(other),
+        }
+        Ok(())
+    }
 
-            // Tables.
-            TableGet { table } => self.table_get(*table),
-            TableSet { table } => self.table_set(*table),
-            TableSize { table } => self.table_size(*table),
-            TableGrow { table } => self.table_grow(*table),
-            TableFill { table } => self.table_fill(*table),
-            TableCopy { dst_table, src_table } => self.table_copy(*dst_table, *src_table),
-            TableInit { elem_index, table } => self.table_init(*table, *elem_index),
-            ElemDrop { elem_index } => self.elem_drop(*elem_index),
-
-            // Memories.
+    /// Memories.
+    fn dispatch_memory(&mut self, operator: &Operator<'_>) -> Result<(), CompileError> {
+        use Operator::*;
+        match operator {
             I32Load { memarg } => self.load(Clif::Load, I32, 4, memarg),
             I64Load { memarg } => self.load(Clif::Load, I64, 8, memarg),
             F32Load { memarg } => self.load(Clif::Load, F32, 4, memarg),
@@ -97,38 +89,15 @@ impl Translator<'_> {
             MemoryCopy { dst_mem, src_mem } => self.memory_copy(*dst_mem, *src_mem),
             MemoryInit { data_index, mem } => self.memory_init(*mem, *data_index),
             DataDrop { data_index } => self.data_drop(*data_index),
+            other => return self.dispatch_integer(other),
+        }
+        Ok(())
+    }
 
-            // Atomics.
-            MemoryAtomicNotify { memarg } => self.atomic_notify(memarg),
-            MemoryAtomicWait32 { memarg } => self.atomic_wait(Builtin::MemoryAtomicWait32, memarg),
-            MemoryAtomicWait64 { memarg } => self.atomic_wait(Builtin::MemoryAtomicWait64, memarg),
-            AtomicFence { .. } => self.atomic_fence(),
-            I32AtomicLoad { memarg } | I32AtomicLoad8U { memarg } | I32AtomicLoad16U { memarg } => self.atomic_load(I32, memarg),
-            I64AtomicLoad { memarg } | I64AtomicLoad8U { memarg } | I64AtomicLoad16U { memarg } | I64AtomicLoad32U { memarg } => self.atomic_load(I64, memarg),
-            I32AtomicStore { memarg } | I32AtomicStore8 { memarg } | I32AtomicStore16 { memarg }
-            | I64AtomicStore { memarg } | I64AtomicStore8 { memarg } | I64AtomicStore16 { memarg } | I64AtomicStore32 { memarg } => self.atomic_store(memarg),
-            I32AtomicRmwAdd { memarg } | I32AtomicRmw8AddU { memarg } | I32AtomicRmw16AddU { memarg }
-            | I64AtomicRmwAdd { memarg } | I64AtomicRmw8AddU { memarg } | I64AtomicRmw16AddU { memarg } | I64AtomicRmw32AddU { memarg } => self.atomic_rmw(Rmw::Add, memarg),
-            I32AtomicRmwSub { memarg } | I32AtomicRmw8SubU { memarg } | I32AtomicRmw16SubU { memarg }
-            | I64AtomicRmwSub { memarg } | I64AtomicRmw8SubU { memarg } | I64AtomicRmw16SubU { memarg } | I64AtomicRmw32SubU { memarg } => self.atomic_rmw(Rmw::Sub, memarg),
-            I32AtomicRmwAnd { memarg } | I32AtomicRmw8AndU { memarg } | I32AtomicRmw16AndU { memarg }
-            | I64AtomicRmwAnd { memarg } | I64AtomicRmw8AndU { memarg } | I64AtomicRmw16AndU { memarg } | I64AtomicRmw32AndU { memarg } => self.atomic_rmw(Rmw::And, memarg),
-            I32AtomicRmwOr { memarg } | I32AtomicRmw8OrU { memarg } | I32AtomicRmw16OrU { memarg }
-            | I64AtomicRmwOr { memarg } | I64AtomicRmw8OrU { memarg } | I64AtomicRmw16OrU { memarg } | I64AtomicRmw32OrU { memarg } => self.atomic_rmw(Rmw::Or, memarg),
-            I32AtomicRmwXor { memarg } | I32AtomicRmw8XorU { memarg } | I32AtomicRmw16XorU { memarg }
-            | I64AtomicRmwXor { memarg } | I64AtomicRmw8XorU { memarg } | I64AtomicRmw16XorU { memarg } | I64AtomicRmw32XorU { memarg } => self.atomic_rmw(Rmw::Xor, memarg),
-            I32AtomicRmwXchg { memarg } | I32AtomicRmw8XchgU { memarg } | I32AtomicRmw16XchgU { memarg }
-            | I64AtomicRmwXchg { memarg } | I64AtomicRmw8XchgU { memarg } | I64AtomicRmw16XchgU { memarg } | I64AtomicRmw32XchgU { memarg } => self.atomic_rmw(Rmw::Xchg, memarg),
-            I32AtomicRmwCmpxchg { memarg } | I32AtomicRmw8CmpxchgU { memarg } | I32AtomicRmw16CmpxchgU { memarg }
-            | I64AtomicRmwCmpxchg { memarg } | I64AtomicRmw8CmpxchgU { memarg } | I64AtomicRmw16CmpxchgU { memarg } | I64AtomicRmw32CmpxchgU { memarg } => self.atomic_cmpxchg(memarg),
-
-            // Numbers: constants.
-            I32Const { value } => self.i32_const(*value),
-            I64Const { value } => self.i64_const(*value),
-            F32Const { value } => self.f32_const(value.bits()),
-            F64Const { value } => self.f64_const(value.bits()),
-
-            // Numbers: integers.
+    /// Numbers: integers.
+    fn dispatch_integer(&mut self, operator: &Operator<'_>) -> Result<(), CompileError> {
+        use Operator::*;
+        match operator {
             I32Clz | I64Clz => self.unary(Clif::Clz),
             I32Ctz | I64Ctz => self.unary(Clif::Ctz),
             I32Popcnt | I64Popcnt => self.unary(Clif::Popcnt),
@@ -158,8 +127,15 @@ impl Translator<'_> {
             I32LeU | I64LeU => self.int_compare(IntCC::UnsignedLessThanOrEqual),
             I32GeS | I64GeS => self.int_compare(IntCC::SignedGreaterThanOrEqual),
             I32GeU | I64GeU => self.int_compare(IntCC::UnsignedGreaterThanOrEqual),
+            other => return self.dispatch_float(other),
+        }
+        Ok(())
+    }
 
-            // Numbers: floats.
+    /// Numbers: floats.
+    fn dispatch_float(&mut self, operator: &Operator<'_>) -> Result<(), CompileError> {
+        use Operator::*;
+        match operator {
             F32Abs | F64Abs => self.unary(Clif::Fabs),
             F32Neg | F64Neg => self.unary(Clif::Fneg),
             F32Ceil | F64Ceil => self.unary(Clif::Ceil),
@@ -180,8 +156,15 @@ impl Translator<'_> {
             F32Gt | F64Gt => self.float_compare(FloatCC::GreaterThan),
             F32Le | F64Le => self.float_compare(FloatCC::LessThanOrEqual),
             F32Ge | F64Ge => self.float_compare(FloatCC::GreaterThanOrEqual),
+            other => return self.dispatch_conversion(other),
+        }
+        Ok(())
+    }
 
-            // Numbers: conversions.
+    /// Numbers: conversions.
+    fn dispatch_conversion(&mut self, operator: &Operator<'_>) -> Result<(), CompileError> {
+        use Operator::*;
+        match operator {
             I32WrapI64 => self.convert(Clif::Ireduce, I32),
             I64ExtendI32S => self.convert(Clif::Sextend, I64),
             I64ExtendI32U => self.convert(Clif::Uextend, I64),
@@ -208,14 +191,80 @@ impl Translator<'_> {
             I64ReinterpretF64 => self.reinterpret(I64),
             F32ReinterpretI32 => self.reinterpret(F32),
             F64ReinterpretI64 => self.reinterpret(F64),
+            other => return self.dispatch_wide(other),
+        }
+        Ok(())
+    }
 
-            // Numbers: wide arithmetic.
+    /// Numbers: wide arithmetic.
+    fn dispatch_wide(&mut self, operator: &Operator<'_>) -> Result<(), CompileError> {
+        use Operator::*;
+        match operator {
             I64Add128 => self.wide_binary(Clif::Iadd),
             I64Sub128 => self.wide_binary(Clif::Isub),
             I64MulWideS => self.mul_wide(Clif::Sextend),
             I64MulWideU => self.mul_wide(Clif::Uextend),
+            other => return self.dispatch_reference(other),
+        }
+        Ok(())
+    }
 
-            other => self.dispatch_vector(other)?,
+    /// References, tables and exceptions.
+    fn dispatch_reference(&mut self, operator: &Operator<'_>) -> Result<(), CompileError> {
+        use Operator::*;
+        match operator {
+            // References.
+            RefNull { hty } => self.ref_null(*hty)?,
+            RefIsNull => self.ref_is_null(),
+            RefAsNonNull => self.ref_as_non_null(),
+            RefFunc { function_index } => self.ref_func(*function_index),
+
+            // Tables.
+            TableGet { table } => self.table_get(*table),
+            TableSet { table } => self.table_set(*table),
+            TableSize { table } => self.table_size(*table),
+            TableGrow { table } => self.table_grow(*table),
+            TableFill { table } => self.table_fill(*table),
+            TableCopy { dst_table, src_table } => self.table_copy(*dst_table, *src_table),
+            TableInit { elem_index, table } => self.table_init(*table, *elem_index),
+            ElemDrop { elem_index } => self.elem_drop(*elem_index),
+
+            // Exceptions.
+            TryTable { try_table } => self.try_table(try_table)?,
+            Throw { tag_index } => self.throw(*tag_index),
+            ThrowRef => self.throw_ref(),
+            other => return self.dispatch_atomic(other),
+        }
+        Ok(())
+    }
+
+    /// Atomics.
+    fn dispatch_atomic(&mut self, operator: &Operator<'_>) -> Result<(), CompileError> {
+        use Operator::*;
+        match operator {
+            MemoryAtomicNotify { memarg } => self.atomic_notify(memarg),
+            MemoryAtomicWait32 { memarg } => self.atomic_wait(Builtin::MemoryAtomicWait32, memarg),
+            MemoryAtomicWait64 { memarg } => self.atomic_wait(Builtin::MemoryAtomicWait64, memarg),
+            AtomicFence { .. } => self.atomic_fence(),
+            I32AtomicLoad { memarg } | I32AtomicLoad8U { memarg } | I32AtomicLoad16U { memarg } => self.atomic_load(I32, memarg),
+            I64AtomicLoad { memarg } | I64AtomicLoad8U { memarg } | I64AtomicLoad16U { memarg } | I64AtomicLoad32U { memarg } => self.atomic_load(I64, memarg),
+            I32AtomicStore { memarg } | I32AtomicStore8 { memarg } | I32AtomicStore16 { memarg }
+            | I64AtomicStore { memarg } | I64AtomicStore8 { memarg } | I64AtomicStore16 { memarg } | I64AtomicStore32 { memarg } => self.atomic_store(memarg),
+            I32AtomicRmwAdd { memarg } | I32AtomicRmw8AddU { memarg } | I32AtomicRmw16AddU { memarg }
+            | I64AtomicRmwAdd { memarg } | I64AtomicRmw8AddU { memarg } | I64AtomicRmw16AddU { memarg } | I64AtomicRmw32AddU { memarg } => self.atomic_rmw(Rmw::Add, memarg),
+            I32AtomicRmwSub { memarg } | I32AtomicRmw8SubU { memarg } | I32AtomicRmw16SubU { memarg }
+            | I64AtomicRmwSub { memarg } | I64AtomicRmw8SubU { memarg } | I64AtomicRmw16SubU { memarg } | I64AtomicRmw32SubU { memarg } => self.atomic_rmw(Rmw::Sub, memarg),
+            I32AtomicRmwAnd { memarg } | I32AtomicRmw8AndU { memarg } | I32AtomicRmw16AndU { memarg }
+            | I64AtomicRmwAnd { memarg } | I64AtomicRmw8AndU { memarg } | I64AtomicRmw16AndU { memarg } | I64AtomicRmw32AndU { memarg } => self.atomic_rmw(Rmw::And, memarg),
+            I32AtomicRmwOr { memarg } | I32AtomicRmw8OrU { memarg } | I32AtomicRmw16OrU { memarg }
+            | I64AtomicRmwOr { memarg } | I64AtomicRmw8OrU { memarg } | I64AtomicRmw16OrU { memarg } | I64AtomicRmw32OrU { memarg } => self.atomic_rmw(Rmw::Or, memarg),
+            I32AtomicRmwXor { memarg } | I32AtomicRmw8XorU { memarg } | I32AtomicRmw16XorU { memarg }
+            | I64AtomicRmwXor { memarg } | I64AtomicRmw8XorU { memarg } | I64AtomicRmw16XorU { memarg } | I64AtomicRmw32XorU { memarg } => self.atomic_rmw(Rmw::Xor, memarg),
+            I32AtomicRmwXchg { memarg } | I32AtomicRmw8XchgU { memarg } | I32AtomicRmw16XchgU { memarg }
+            | I64AtomicRmwXchg { memarg } | I64AtomicRmw8XchgU { memarg } | I64AtomicRmw16XchgU { memarg } | I64AtomicRmw32XchgU { memarg } => self.atomic_rmw(Rmw::Xchg, memarg),
+            I32AtomicRmwCmpxchg { memarg } | I32AtomicRmw8CmpxchgU { memarg } | I32AtomicRmw16CmpxchgU { memarg }
+            | I64AtomicRmwCmpxchg { memarg } | I64AtomicRmw8CmpxchgU { memarg } | I64AtomicRmw16CmpxchgU { memarg } | I64AtomicRmw32CmpxchgU { memarg } => self.atomic_cmpxchg(memarg),
+            other => return self.dispatch_vector(other),
         }
         Ok(())
     }

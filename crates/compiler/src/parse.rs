@@ -7,6 +7,7 @@ use wasmparser::{
     Validator, ValidatorResources,
 };
 
+use crate::error::Origin;
 use crate::layout::{VmCounts, VmLayout};
 use crate::{
     CompileError, ConstExpr, ConstOp, DataMode, DataSegment, ElementItems, ElementMode, ElementSegment,
@@ -27,6 +28,14 @@ pub(crate) struct Body<'a> {
 }
 
 impl Body<'_> {
+    /// Which function it is, for errors.
+    pub(crate) fn origin(&self) -> Origin {
+        Origin::Function {
+            index: self.validate.index,
+            offset: self.body.range().start,
+        }
+    }
+
     /// What validates the function, operator by operator.
     pub(crate) fn validator(
         &self,
@@ -89,87 +98,77 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn payload(&mut self, payload: Payload<'a>) -> Result<(), CompileError> {
         match payload {
-            Payload::TypeSection(types) => {
-                for group in types {
-                    let group = rec_group::signatures(&self.info.types, group?, &mut self.type_values)?;
-                    self.info.types.extend(group);
-                }
+            Payload::TypeSection(types) => each(types, |group| self.types(group)),
+            Payload::ImportSection(imports) => each(imports.into_imports(), |import| self.import(import)),
+            Payload::FunctionSection(functions) => each(functions, |ty| {
+                self.info.functions.push(ty);
+                Ok(())
+            }),
+            Payload::TableSection(tables) => each(tables, |table| self.table(&table)),
+            Payload::MemorySection(memories) => each(memories, |memory| {
+                self.info.memories.push(memory_type(&memory));
+                Ok(())
+            }),
+            Payload::GlobalSection(globals) => each(globals, |global| self.global(&global)),
+            Payload::TagSection(tags) => each(tags, |tag| {
+                self.info.tags.push(tag.func_type_idx);
+                Ok(())
+            }),
+            Payload::ExportSection(exports) => each(exports, |export| self.export(export)),
+            Payload::ElementSection(elements) => each(elements, |element| self.element(element)),
+            Payload::DataSection(segments) => each(segments, |data| self.data(data)),
+            other => {
+                self.around_the_sections(other);
+                Ok(())
             }
-            Payload::ImportSection(imports) => {
-                for import in imports.into_imports() {
-                    self.import(import?)?;
-                }
-            }
-            Payload::FunctionSection(functions) => {
-                for ty in functions {
-                    self.info.functions.push(ty?);
-                }
-            }
-            Payload::TableSection(tables) => {
-                for table in tables {
-                    let table = table?;
-                    let ty = table_type(&self.info.types, &table.ty)?;
-                    self.info.tables.push(ty);
-                    let init = match &table.init {
-                        wasmparser::TableInit::RefNull => None,
-                        wasmparser::TableInit::Expr(init) => Some(self.const_expr(init)?),
-                    };
-                    self.info.table_inits.push(init);
-                }
-            }
-            Payload::MemorySection(memories) => {
-                for memory in memories {
-                    self.info.memories.push(memory_type(&memory?));
-                }
-            }
-            Payload::GlobalSection(globals) => {
-                for global in globals {
-                    let global = global?;
-                    let ty = global_type(&self.info.types, &global.ty)?;
-                    self.info.globals.push(ty);
-                    let init = self.const_expr(&global.init_expr)?;
-                    self.info.global_inits.push(init);
-                }
-            }
-            Payload::TagSection(tags) => {
-                for tag in tags {
-                    self.info.tags.push(tag?.func_type_idx);
-                }
-            }
-            Payload::ExportSection(exports) => {
-                for export in exports {
-                    self.export(export?)?;
-                }
-            }
+        }
+    }
+
+    /// What is no list.
+    fn around_the_sections(&mut self, payload: Payload<'a>) {
+        let debug = &mut self.info.debug;
+        match payload {
             Payload::StartSection { func, .. } => {
                 self.escaping.insert(func);
                 self.info.start = Some(func);
             }
-            Payload::ElementSection(elements) => {
-                for element in elements {
-                    self.element(element?)?;
-                }
-            }
-            Payload::DataSection(segments) => {
-                for data in segments {
-                    self.data(data?)?;
-                }
-            }
             // Addresses in debug sections count from here ("DWARF for WebAssembly", code addresses).
             Payload::CodeSectionStart { unchecked_range, .. } => {
-                self.info.debug.code_offset = unchecked_range.start as u32; // below 4 GiB: `limits::module_bytes`
+                debug.code_offset = unchecked_range.start as u32; // below 4 GiB: `limits::module_bytes`
             }
-            // Spec: appendix/custom: a malformed name section is ignored, as every custom section.
             Payload::CustomSection(section) => {
+                debug.section(section.name(), section.data(), self.keep_debug);
+                // Spec: appendix/custom: a malformed name section is ignored, as every custom section.
                 if let wasmparser::KnownCustom::Name(names) = section.as_known() {
                     let _ = self.names(names);
                 }
-                self.info
-                    .debug
-                    .section(section.name(), section.data(), self.keep_debug);
             }
             _ => {}
         }
+    }
+
+    fn types(&mut self, group: wasmparser::RecGroup) -> Result<(), CompileError> {
+        let group = rec_group::signatures(&self.info.types, group, &mut self.type_values)?;
+        self.info.types.extend(group);
+        Ok(())
+    }
+
+    fn table(&mut self, table: &wasmparser::Table<'a>) -> Result<(), CompileError> {
+        let ty = table_type(&self.info.types, &table.ty)?;
+        self.info.tables.push(ty);
+        let init = match &table.init {
+            wasmparser::TableInit::RefNull => None,
+            wasmparser::TableInit::Expr(init) => Some(self.const_expr(init)?),
+        };
+        self.info.table_inits.push(init);
+        Ok(())
+    }
+
+    fn global(&mut self, global: &wasmparser::Global<'a>) -> Result<(), CompileError> {
+        let ty = global_type(&self.info.types, &global.ty)?;
+        self.info.globals.push(ty);
+        let init = self.const_expr(&global.init_expr)?;
+        self.info.global_inits.push(init);
         Ok(())
     }
 
@@ -398,6 +397,17 @@ impl<'a> Reader<'a> {
             bodies: self.bodies,
         }
     }
+}
+
+/// Reads the items of a section, up to the first that is wrong.
+fn each<T>(
+    items: impl IntoIterator<Item = wasmparser::Result<T>>,
+    mut read: impl FnMut(T) -> Result<(), CompileError>,
+) -> Result<(), CompileError> {
+    for item in items {
+        read(item?)?;
+    }
+    Ok(())
 }
 
 /// What validation should have refused; said instead of panicking.

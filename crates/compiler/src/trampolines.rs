@@ -17,6 +17,7 @@ use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::FunctionBuilder;
 
 use crate::abi::{POINTER, clif_type, entry_signature, host_call_signature, wasm_signature};
+use crate::error::Origin;
 use crate::function::{Compiled, Worker};
 use crate::layout::{ARG_SLOT_BYTES, CONTEXT_STORE, HOST_RECORD_CALL, STORE_FUEL};
 use crate::regions::Region;
@@ -52,7 +53,7 @@ pub(crate) fn entry(
     store_slots(&mut b, args, &results);
     b.ins().return_(&[]);
     b.finalize(isa.frontend_config());
-    worker.compile_plain(index, isa)
+    worker.compile_plain(Origin::Trampoline { ty: index }, isa)
 }
 
 /// Compiles the import trampoline of a signature. `index` names it in errors.
@@ -78,7 +79,7 @@ pub(crate) fn import(
     let results = load_slots(&mut b, args, ty.results());
     b.ins().return_(&results);
     b.finalize(isa.frontend_config());
-    worker.compile_plain(index, isa)
+    worker.compile_plain(Origin::Trampoline { ty: index }, isa)
 }
 
 fn entry_block(b: &mut FunctionBuilder<'_>) -> Vec<Value> {

@@ -94,43 +94,9 @@ pub(crate) fn translate(
 ) -> Result<(), CompileError> {
     sites.clear();
     let ty = env.info.function_type(validator.index());
-    let mut b = FunctionBuilder::new(&mut *func, context);
-    let entry = b.create_block();
-    b.append_block_params_for_function_params(entry);
-    b.switch_to_block(entry);
-    b.seal_block(entry);
-    let vmctx = b.block_params(entry)[0];
-    let mut t = Translator {
-        b,
-        env,
-        stack: Vec::new(),
-        labels: Vec::new(),
-        reachable: true,
-        vmctx,
-        imports: Imports::default(),
-        fuel: Fuel::new(env.settings.fuel, &env.settings.fuel_costs, payments),
-        bounds: Bounds::default(),
-        known_loops: Loops::default(),
-        sites,
-        offset: body.range().start as u32,
-        builtin_args: None,
-        carried: ty.results().len(),
-        shared: 0,
-        pairs: 0,
-        shared_pairs: 0,
-        exceptions: Exceptions::default(),
-        fuel_calls: Vec::new(),
-        stores: HashSet::new(),
-        reference_locals: 0,
-        has_references: false,
-        held: 0,
-        calls: 0,
-        locals: 0,
-        loops: 0,
-        ifs: 0,
-    };
-    t.mark_site();
-    t.params(entry, ty);
+    let b = FunctionBuilder::new(&mut *func, context);
+    let mut t = Translator::new(env, b, body, sites, payments);
+    t.enter(ty);
     let mut reader = body.get_binary_reader();
     t.declare_locals(&mut reader, validator)?;
     t.fuel_entry(body);
@@ -142,13 +108,7 @@ pub(crate) fn translate(
             results: ty.results(),
         },
     );
-    let mut operators = wasmparser::OperatorsReader::new(reader);
-    while !operators.eof() {
-        let (operator, offset) = operators.read_with_offset()?;
-        validator.op(offset, &operator)?;
-        t.operator(&operator, offset as u32)?;
-    }
-    operators.finish()?;
+    t.operators(reader, validator)?;
     t.check_parameters()?;
     let fuel_calls = std::mem::take(&mut t.fuel_calls);
     let stub = (!fuel_calls.is_empty()).then(|| t.imports.fuel_stub(t.b.func));
@@ -160,11 +120,75 @@ pub(crate) fn translate(
 }
 
 impl<'a> Translator<'a> {
-    fn params(&mut self, entry: Block, ty: &FuncType) {
+    /// At the start of the entry block, with nothing translated.
+    fn new(
+        env: Env<'a>,
+        mut b: FunctionBuilder<'a>,
+        body: &FunctionBody<'_>,
+        sites: &'a mut Sites,
+        payments: Payments<'a>,
+    ) -> Translator<'a> {
+        let entry = b.create_block();
+        b.append_block_params_for_function_params(entry);
+        b.switch_to_block(entry);
+        b.seal_block(entry);
+        let vmctx = b.block_params(entry)[0];
+        Translator {
+            b,
+            env,
+            stack: Vec::new(),
+            labels: Vec::new(),
+            reachable: true,
+            vmctx,
+            imports: Imports::default(),
+            fuel: Fuel::new(env.settings.fuel, &env.settings.fuel_costs, payments),
+            bounds: Bounds::default(),
+            known_loops: Loops::default(),
+            sites,
+            offset: body.range().start as u32,
+            builtin_args: None,
+            carried: 0,
+            shared: 0,
+            pairs: 0,
+            shared_pairs: 0,
+            exceptions: Exceptions::default(),
+            fuel_calls: Vec::new(),
+            stores: HashSet::new(),
+            reference_locals: 0,
+            has_references: false,
+            held: 0,
+            calls: 0,
+            locals: 0,
+            loops: 0,
+            ifs: 0,
+        }
+    }
+
+    /// The parameters become locals, and the results count as carried.
+    fn enter(&mut self, ty: &FuncType) {
+        self.mark_site();
+        self.carried = ty.results().len();
+        let entry = self.b.current_block().expect("the entry block is being filled");
         for (i, ty) in ty.params().iter().enumerate() {
             let param = self.b.block_params(entry)[1 + i];
             self.declare_local(*ty, param);
         }
+    }
+
+    /// The operators of the body, each validated before it is translated: invariant 1.
+    fn operators(
+        &mut self,
+        reader: wasmparser::BinaryReader<'_>,
+        validator: &mut FuncValidator<ValidatorResources>,
+    ) -> Result<(), CompileError> {
+        let mut operators = wasmparser::OperatorsReader::new(reader);
+        while !operators.eof() {
+            let (operator, offset) = operators.read_with_offset()?;
+            validator.op(offset, &operator)?;
+            self.operator(&operator, offset as u32)?;
+        }
+        operators.finish()?;
+        Ok(())
     }
 
     /// The declared locals, which start as zero.

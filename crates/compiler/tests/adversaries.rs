@@ -178,20 +178,30 @@ fn plain(locals: usize, operators: &[u8]) -> Vec<u8> {
 
 #[test]
 fn nesting() {
-    let (blocks, loops) = (
-        TooLarge("blocks inside each other"),
-        TooLarge("loops inside each other"),
-    );
-    let carried = TooLarge("values that calls and branches carry");
+    let blocks = TooLarge("blocks inside each other");
     let dead = [vec![0], nested(&BLOCK, 1_000_000, &[])].concat();
-    let ifs = nested(&IF, 20_000, &[]);
     let value = [nested(&[0x02, I32], 65_536, &[0x41, 0]), vec![DROP]].concat();
-    let back = [0x41, 0, 0x0d, 0xf4, 0x03, 0x20, 5, DROP];
     check(vec![
         ("nested-1e6", blocks, plain(0, &nested(&BLOCK, 1_000_000, &[]))),
         ("nested-dead-1e6", blocks, plain(0, &dead)),
         ("nested-65536", Compiled, plain(0, &nested(&BLOCK, 65_536, &[]))),
         ("nested-values", Compiled, plain(0, &value)),
+        (
+            "nested-branches",
+            Compiled,
+            plain(
+                0,
+                &[BLOCK.repeat(20_000), [0x23, 0, 0x0d, 0, END].repeat(20_000)].concat(),
+            ),
+        ),
+    ]);
+}
+
+#[test]
+fn nested_loops() {
+    let loops = TooLarge("loops inside each other");
+    let back = [0x41, 0, 0x0d, 0xf4, 0x03, 0x20, 5, DROP];
+    check(vec![
         ("nested-loops-65000", loops, plain(0, &nested(&LOOP, 65_000, &[]))),
         (
             "nested-loops-512",
@@ -204,6 +214,21 @@ fn nesting() {
             plain(10_000, &nested(&LOOP, 512, &back)),
         ),
         (
+            "nested-loops-global",
+            Compiled,
+            plain(
+                10,
+                &[LOOP.repeat(512), [0x23, 0, 0x0d, 0, END].repeat(512)].concat(),
+            ),
+        ),
+    ]);
+}
+
+#[test]
+fn nested_ifs() {
+    let ifs = nested(&IF, 20_000, &[]);
+    check(vec![
+        (
             "nested-ifs",
             Compiled,
             plain(10, &nested(&IF, 16_384, &[0x41, 1, 0x21, 5])),
@@ -214,26 +239,17 @@ fn nesting() {
             plain(10, &nested(&[0x23, 0, 0x04, 0x40], 16_384, &[0x41, 1, 0x21, 5])),
         ),
         (
-            "nested-branches",
-            Compiled,
-            plain(
-                0,
-                &[BLOCK.repeat(20_000), [0x23, 0, 0x0d, 0, END].repeat(20_000)].concat(),
-            ),
-        ),
-        (
-            "nested-loops-global",
-            Compiled,
-            plain(
-                10,
-                &[LOOP.repeat(512), [0x23, 0, 0x0d, 0, END].repeat(512)].concat(),
-            ),
-        ),
-        (
             "nested-ifs-20000",
             TooLarge("ifs inside each other"),
             plain(1, &ifs),
         ),
+    ]);
+}
+
+#[test]
+fn nested_tries() {
+    let carried = TooLarge("values that calls and branches carry");
+    check(vec![
         ("nested-tries", Compiled, plain(0, &nested(&TRY, 65_536, &CALL))),
         (
             "nested-tries-calls",
@@ -318,12 +334,6 @@ fn values() {
     let depth = 10_000;
     let tree = [[0x20, 0].repeat(depth), vec![0x6a; depth - 1], vec![DROP]].concat();
     let chain = |step: &[u8]| [&[0x20, 0], &step.repeat(depth)[..], &[0x21, 0]].concat();
-    let locals = (0..50_000).flat_map(|i| [vec![0x41, 1, 0x21], leb(i)].concat());
-    let wide = module(&[
-        (1, list(1, func(&[], &[I32; 1000]))),
-        (3, list(1_000, [0_u8; 1_000])),
-        (10, list(1_000, body(0, I32, &CALL).repeat(1_000))),
-    ]);
     check(vec![
         ("values-tree", Compiled, one(three(), 0, I32, &tree)),
         (
@@ -351,7 +361,6 @@ fn values() {
             Compiled,
             one(three(), 0, I32, &chain(&[0x20, 1, 0x6d])),
         ),
-        ("values-nops", Compiled, plain(0, &vec![1; 7_600_000])),
         (
             "values-divisions-more",
             TooLarge("blocks of code and calls in a function"),
@@ -362,7 +371,18 @@ fn values() {
                 &[&[0x20, 0], &[0x20, 1, 0x6d].repeat(500_000)[..], &[0x21, 0]].concat(),
             ),
         ),
-        ("values-calls", Compiled, plain(0, &CALL.repeat(depth))),
+    ]);
+}
+
+#[test]
+fn values_of_calls() {
+    let wide = module(&[
+        (1, list(1, func(&[], &[I32; 1000]))),
+        (3, list(1_000, [0_u8; 1_000])),
+        (10, list(1_000, body(0, I32, &CALL).repeat(1_000))),
+    ]);
+    check(vec![
+        ("values-calls", Compiled, plain(0, &CALL.repeat(10_000))),
         (
             "values-calls-more",
             TooLarge("blocks of code and calls in a function"),
@@ -374,14 +394,22 @@ fn values() {
             plain(0, &[0x41, 0, 0x40, 0, DROP].repeat(50_000)),
         ),
         (
-            "values-locals",
-            Compiled,
-            plain(50_000, &locals.collect::<Vec<_>>()),
-        ),
-        (
             "values-results",
             TooLarge("values that the functions carry, declare and return"),
             wide,
+        ),
+    ]);
+}
+
+#[test]
+fn values_of_long_bodies() {
+    let locals = (0..50_000).flat_map(|i| [vec![0x41, 1, 0x21], leb(i)].concat());
+    check(vec![
+        ("values-nops", Compiled, plain(0, &vec![1; 7_600_000])),
+        (
+            "values-locals",
+            Compiled,
+            plain(50_000, &locals.collect::<Vec<_>>()),
         ),
         (
             "values-body",
@@ -547,68 +575,54 @@ fn trampolines() {
     ]);
 }
 
+/// The local of this number, modulo 100.
+fn get(local: usize) -> [u8; 2] {
+    [0x20, (local % 100) as u8]
+}
+
+/// All locals, into the global.
+fn all_locals() -> Vec<u8> {
+    let one = |i: usize| [&get(i)[..], &[0x24, 0]].concat();
+    (0..100).flat_map(one).collect()
+}
+
+/// So many times, in a block: a branch on a local, and a value into another.
+fn chained_branches(count: usize, value: impl Fn(usize) -> Vec<u8>) -> Vec<u8> {
+    let set = |i: usize| [0x21, (i % 100) as u8];
+    let one = |i: usize| [&get(i)[..], &[0x0d, 0], &value(i), &set(7 * i)].concat();
+    nested(&BLOCK, 1, &(0..count).flat_map(one).collect::<Vec<_>>())
+}
+
 #[test]
 fn chains() {
-    let get = |i: usize| [0x20, (i % 100) as u8];
-    let set = |i: usize| [0x21, (i % 100) as u8];
-    let adds = |count: usize| [&get(0)[..], &[0x41, 1, 0x6a].repeat(count), &[0x24, 0]].concat();
+    let adds = [&get(0)[..], &[0x41, 1, 0x6a].repeat(40_000), &[0x24, 0]].concat();
     let mixed = [0x41, 3, 0x6a, 0x41, 5, 0x73, 0x41, 7, 0x6c];
-    let branches = |count: usize, value: &dyn Fn(usize) -> Vec<u8>, last: &[u8]| {
-        let one = |i: usize| [&get(i)[..], &[0x0d, 0], &value(i), &set(7 * i)].concat();
-        [
-            &nested(&BLOCK, 1, &(0..count).flat_map(one).collect::<Vec<_>>()),
-            last,
-        ]
-        .concat()
-    };
+    let mixed = [&get(0)[..], &mixed.repeat(10_000), &[0x24, 0]].concat();
+    check(vec![
+        ("chain-adds", Compiled, plain(100, &adds)),
+        ("chain-mixed", Compiled, plain(100, &mixed)),
+    ]);
+}
+
+#[test]
+fn chains_of_branches() {
+    let pairs = TooLarge("pairs of branches to one label");
     let constant = |_| vec![0x41, 1];
     let sum = |i: usize| [&get(i + 3)[..], &get(i + 5), &[0x6a]].concat();
     let global = |_| vec![0x23, 0];
-    let sums = (0..100)
-        .flat_map(|i| [&get(i)[..], &[0x24, 0]].concat())
-        .collect::<Vec<_>>();
+    let branches = |count, value: &dyn Fn(usize) -> Vec<u8>| plain(100, &chained_branches(count, value));
+    let live = |count, value: &dyn Fn(usize) -> Vec<u8>| {
+        plain(100, &[chained_branches(count, value), all_locals()].concat())
+    };
+    let back = nested(&LOOP, 1, &[0x41, 1, 0x0d, 0].repeat(1_000_000));
     check(vec![
-        ("chain-adds", Compiled, plain(100, &adds(40_000))),
-        (
-            "chain-mixed",
-            Compiled,
-            plain(100, &[&get(0)[..], &mixed.repeat(10_000), &[0x24, 0]].concat()),
-        ),
-        (
-            "chain-branches-constant",
-            Compiled,
-            plain(100, &branches(10_000, &constant, &[])),
-        ),
-        (
-            "chain-branches-more",
-            TooLarge("pairs of branches to one label"),
-            plain(100, &branches(40_000, &constant, &[])),
-        ),
-        (
-            "chain-branches-loop",
-            TooLarge("pairs of branches to one label"),
-            plain(0, &nested(&LOOP, 1, &[0x41, 1, 0x0d, 0].repeat(1_000_000))),
-        ),
-        (
-            "chain-branches-sum",
-            Compiled,
-            plain(100, &branches(10_000, &sum, &[])),
-        ),
-        (
-            "chain-branches-global",
-            Compiled,
-            plain(100, &branches(10_000, &global, &[])),
-        ),
-        (
-            "chain-branches-sum-live",
-            Compiled,
-            plain(100, &branches(10_000, &sum, &sums)),
-        ),
-        (
-            "chain-branches-global-live",
-            Compiled,
-            plain(100, &branches(5_000, &global, &sums)),
-        ),
+        ("chain-branches-constant", Compiled, branches(10_000, &constant)),
+        ("chain-branches-more", pairs, branches(40_000, &constant)),
+        ("chain-branches-loop", pairs, plain(0, &back)),
+        ("chain-branches-sum", Compiled, branches(10_000, &sum)),
+        ("chain-branches-global", Compiled, branches(10_000, &global)),
+        ("chain-branches-sum-live", Compiled, live(10_000, &sum)),
+        ("chain-branches-global-live", Compiled, live(5_000, &global)),
     ]);
 }
 
@@ -632,13 +646,58 @@ fn constants() {
     ]);
 }
 
+/// A section of so many of the same item.
+fn many(count: usize, item: &[u8]) -> Vec<u8> {
+    list(count, item.repeat(count))
+}
+
+/// Sections: the type of functions without parameters and results, a function of it, and its body.
+fn plain_type() -> (u8, Vec<u8>) {
+    (1, list(1, PLAIN))
+}
+
+fn one_function() -> (u8, Vec<u8>) {
+    (3, vec![1, 0])
+}
+
+fn code() -> (u8, Vec<u8>) {
+    (10, vec![1, 2, 0, END])
+}
+
 #[test]
 fn sections() {
-    let many = |count: usize, item: &[u8]| list(count, item.repeat(count));
-    let ty = || (1, list(1, PLAIN));
-    let code = || (10, vec![1, 2, 0, END]);
-    let memory = || (5, vec![1, 0, 1]);
-    let table = || (4, vec![1, 0x70, 0, 1]);
+    check(vec![
+        (
+            "functions",
+            Compiled,
+            module(&[
+                plain_type(),
+                (3, many(4_000, &[0])),
+                (10, many(4_000, &[2, 0, END])),
+            ]),
+        ),
+        (
+            "functions-more",
+            Invalid("functions count exceeds limit of 1000000"),
+            module(&[plain_type(), (3, many(1_000_001, &[0]))]),
+        ),
+        (
+            "globals",
+            Compiled,
+            module(&[(6, many(300_000, &[I32, 0, 0x41, 0, END]))]),
+        ),
+        (
+            "tags",
+            Compiled,
+            module(&[plain_type(), (13, many(300_000, &[0, 0]))]),
+        ),
+        ("customs", Compiled, module(&vec![(0, sized("x")); 300_000])),
+        ("locals", Invalid("too many locals"), plain(50_001, &[])),
+    ]);
+}
+
+#[test]
+fn imports_and_exports() {
     let name = |i: usize| sized(format!("{i:06}"));
     let exports: Vec<u8> = (0..100_000)
         .flat_map(|i| [name(i), vec![0, 0]].concat())
@@ -647,33 +706,19 @@ fn sections() {
         .flat_map(|i| [sized("m"), name(i), vec![0, 0]].concat())
         .collect();
     let same: Vec<u8> = [sized("x"), vec![0, 0]].concat();
-    let datum = [0, 0x41, 0, END, 1, 7];
-    let elements = [vec![1, 0, 0x41, 0, END], many(1_000_000, &[0])].concat();
-    let nulls = [vec![1, 4, 0x41, 0, END], many(200_000, &[0xd0, 0x70, END])].concat();
-    let huge = leb(u32::MAX as usize);
     let long = [sized(vec![b'x'; 100_001]), vec![0, 0]].concat();
     check(vec![
         (
-            "functions",
-            Compiled,
-            module(&[ty(), (3, many(4_000, &[0])), (10, many(4_000, &[2, 0, END]))]),
-        ),
-        (
-            "functions-more",
-            Invalid("functions count exceeds limit of 1000000"),
-            module(&[ty(), (3, many(1_000_001, &[0]))]),
-        ),
-        (
             "exports",
             Compiled,
-            module(&[ty(), (3, vec![1, 0]), (7, list(100_000, &exports)), code()]),
+            module(&[plain_type(), one_function(), (7, list(100_000, &exports)), code()]),
         ),
         (
             "exports-wide",
             TooLarge("parameters and results of imports and exports, and of these themselves"),
             module(&[
                 (1, list(1, func(&[I32; 20], &[]))),
-                (3, vec![1, 0]),
+                one_function(),
                 (7, list(50_000, &exports[..50_000 * 9])),
                 code(),
             ]),
@@ -681,14 +726,30 @@ fn sections() {
         (
             "exports-same",
             Invalid("duplicate export name"),
-            module(&[ty(), (3, vec![1, 0]), (7, many(1_000_000, &same)), code()]),
+            module(&[plain_type(), one_function(), (7, many(1_000_000, &same)), code()]),
         ),
         (
             "exports-long",
             Invalid("string size"),
-            module(&[ty(), (3, vec![1, 0]), (7, list(1, long)), code()]),
+            module(&[plain_type(), one_function(), (7, list(1, long)), code()]),
         ),
-        ("imports", Compiled, module(&[ty(), (2, list(100_000, imports))])),
+        (
+            "imports",
+            Compiled,
+            module(&[plain_type(), (2, list(100_000, imports))]),
+        ),
+    ]);
+}
+
+#[test]
+fn segments_and_what_they_fill() {
+    let memory = || (5, vec![1, 0, 1]);
+    let table = || (4, vec![1, 0x70, 0, 1]);
+    let datum = [0, 0x41, 0, END, 1, 7];
+    let elements = [vec![1, 0, 0x41, 0, END], many(1_000_000, &[0])].concat();
+    let nulls = [vec![1, 4, 0x41, 0, END], many(200_000, &[0xd0, 0x70, END])].concat();
+    let huge = leb(u32::MAX as usize);
+    check(vec![
         ("data", Compiled, module(&[memory(), (11, many(100_000, &datum))])),
         (
             "data-more",
@@ -703,7 +764,7 @@ fn sections() {
         (
             "elements",
             Compiled,
-            module(&[ty(), (3, vec![1, 0]), table(), (9, elements), code()]),
+            module(&[plain_type(), one_function(), table(), (9, elements), code()]),
         ),
         ("elements-nulls", Compiled, module(&[table(), (9, nulls)])),
         ("tables", Compiled, module(&[(4, many(10_000, &[0x70, 0, 1]))])),
@@ -717,14 +778,6 @@ fn sections() {
             Invalid("memories count exceeds limit of 100"),
             module(&[(5, many(101, &[0, 1]))]),
         ),
-        (
-            "globals",
-            Compiled,
-            module(&[(6, many(300_000, &[I32, 0, 0x41, 0, END]))]),
-        ),
-        ("tags", Compiled, module(&[ty(), (13, many(300_000, &[0, 0]))])),
-        ("customs", Compiled, module(&vec![(0, sized("x")); 300_000])),
-        ("locals", Invalid("too many locals"), plain(50_001, &[])),
     ]);
 }
 

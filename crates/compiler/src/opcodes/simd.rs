@@ -1,4 +1,4 @@
-//! The table of vector operators, by the chapters of the specification.
+//! The tables of vector operators, by the chapters of the specification.
 
 use cranelift_codegen::ir::Opcode as Clif;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
@@ -8,13 +8,12 @@ use wasmparser::Operator;
 use crate::CompileError;
 use crate::translate::Translator;
 
+#[rustfmt::skip]
 impl Translator<'_> {
-    /// Translates a vector operator that is reached.
-    #[rustfmt::skip]
+    /// Translates a vector operator that is reached: of memories, or one of the tables below.
     pub(crate) fn dispatch_vector(&mut self, operator: &Operator<'_>) -> Result<(), CompileError> {
         use Operator::*;
         match operator {
-            // Memories.
             V128Load { memarg } => self.load(Clif::Load, I8X16, 16, memarg),
             V128Load8x8S { memarg } => self.load_extending(Clif::Sload8x8, memarg),
             V128Load8x8U { memarg } => self.load_extending(Clif::Uload8x8, memarg),
@@ -37,7 +36,15 @@ impl Translator<'_> {
             V128Store16Lane { memarg, lane } => self.store_lane(I16X8, *lane, memarg),
             V128Store32Lane { memarg, lane } => self.store_lane(I32X4, *lane, memarg),
             V128Store64Lane { memarg, lane } => self.store_lane(I64X2, *lane, memarg),
+            other => return self.dispatch_lanes(other),
+        }
+        Ok(())
+    }
 
+    /// Constants, lanes and bits.
+    fn dispatch_lanes(&mut self, operator: &Operator<'_>) -> Result<(), CompileError> {
+        use Operator::*;
+        match operator {
             // Constants and lanes.
             V128Const { value } => self.v128_const(*value.bytes()),
             I8x16Splat => self.splat(I8X16),
@@ -79,8 +86,16 @@ impl Translator<'_> {
             I16x8Bitmask => self.bitmask(I16X8),
             I32x4Bitmask => self.bitmask(I32X4),
             I64x2Bitmask => self.bitmask(I64X2),
+            other => return self.dispatch_vector_comparison(other),
+        }
+        Ok(())
+    }
 
-            // Integers: comparisons.
+    /// Comparisons.
+    fn dispatch_vector_comparison(&mut self, operator: &Operator<'_>) -> Result<(), CompileError> {
+        use Operator::*;
+        match operator {
+            // Integers.
             I8x16Eq => self.vector_int_compare(IntCC::Equal, I8X16),
             I8x16Ne => self.vector_int_compare(IntCC::NotEqual, I8X16),
             I8x16LtS => self.vector_int_compare(IntCC::SignedLessThan, I8X16),
@@ -118,7 +133,28 @@ impl Translator<'_> {
             I64x2LeS => self.vector_int_compare(IntCC::SignedLessThanOrEqual, I64X2),
             I64x2GeS => self.vector_int_compare(IntCC::SignedGreaterThanOrEqual, I64X2),
 
-            // Integers: arithmetic.
+            // Floats.
+            F32x4Eq => self.vector_float_compare(FloatCC::Equal, F32X4),
+            F32x4Ne => self.vector_float_compare(FloatCC::NotEqual, F32X4),
+            F32x4Lt => self.vector_float_compare(FloatCC::LessThan, F32X4),
+            F32x4Gt => self.vector_float_compare(FloatCC::GreaterThan, F32X4),
+            F32x4Le => self.vector_float_compare(FloatCC::LessThanOrEqual, F32X4),
+            F32x4Ge => self.vector_float_compare(FloatCC::GreaterThanOrEqual, F32X4),
+            F64x2Eq => self.vector_float_compare(FloatCC::Equal, F64X2),
+            F64x2Ne => self.vector_float_compare(FloatCC::NotEqual, F64X2),
+            F64x2Lt => self.vector_float_compare(FloatCC::LessThan, F64X2),
+            F64x2Gt => self.vector_float_compare(FloatCC::GreaterThan, F64X2),
+            F64x2Le => self.vector_float_compare(FloatCC::LessThanOrEqual, F64X2),
+            F64x2Ge => self.vector_float_compare(FloatCC::GreaterThanOrEqual, F64X2),
+            other => return self.dispatch_vector_integer(other),
+        }
+        Ok(())
+    }
+
+    /// Integers: arithmetic lane by lane.
+    fn dispatch_vector_integer(&mut self, operator: &Operator<'_>) -> Result<(), CompileError> {
+        use Operator::*;
+        match operator {
             I8x16Abs => self.vector_unary(Clif::Iabs, I8X16),
             I16x8Abs => self.vector_unary(Clif::Iabs, I16X8),
             I32x4Abs => self.vector_unary(Clif::Iabs, I32X4),
@@ -159,6 +195,15 @@ impl Translator<'_> {
             I16x8Mul => self.vector_binary(Clif::Imul, I16X8),
             I32x4Mul => self.vector_binary(Clif::Imul, I32X4),
             I64x2Mul => self.vector_binary(Clif::Imul, I64X2),
+            other => return self.dispatch_vector_product(other),
+        }
+        Ok(())
+    }
+
+    /// Integers: the lesser, the greater and the mean; products and sums of neighbours.
+    fn dispatch_vector_product(&mut self, operator: &Operator<'_>) -> Result<(), CompileError> {
+        use Operator::*;
+        match operator {
             I8x16MinS => self.vector_binary(Clif::Smin, I8X16),
             I16x8MinS => self.vector_binary(Clif::Smin, I16X8),
             I32x4MinS => self.vector_binary(Clif::Smin, I32X4),
@@ -191,20 +236,15 @@ impl Translator<'_> {
             I16x8ExtAddPairwiseI8x16U => self.add_pairs(Clif::UwidenLow, Clif::UwidenHigh, I8X16),
             I32x4ExtAddPairwiseI16x8S => self.add_pairs(Clif::SwidenLow, Clif::SwidenHigh, I16X8),
             I32x4ExtAddPairwiseI16x8U => self.add_pairs(Clif::UwidenLow, Clif::UwidenHigh, I16X8),
+            other => return self.dispatch_vector_float(other),
+        }
+        Ok(())
+    }
 
-            // Floats.
-            F32x4Eq => self.vector_float_compare(FloatCC::Equal, F32X4),
-            F32x4Ne => self.vector_float_compare(FloatCC::NotEqual, F32X4),
-            F32x4Lt => self.vector_float_compare(FloatCC::LessThan, F32X4),
-            F32x4Gt => self.vector_float_compare(FloatCC::GreaterThan, F32X4),
-            F32x4Le => self.vector_float_compare(FloatCC::LessThanOrEqual, F32X4),
-            F32x4Ge => self.vector_float_compare(FloatCC::GreaterThanOrEqual, F32X4),
-            F64x2Eq => self.vector_float_compare(FloatCC::Equal, F64X2),
-            F64x2Ne => self.vector_float_compare(FloatCC::NotEqual, F64X2),
-            F64x2Lt => self.vector_float_compare(FloatCC::LessThan, F64X2),
-            F64x2Gt => self.vector_float_compare(FloatCC::GreaterThan, F64X2),
-            F64x2Le => self.vector_float_compare(FloatCC::LessThanOrEqual, F64X2),
-            F64x2Ge => self.vector_float_compare(FloatCC::GreaterThanOrEqual, F64X2),
+    /// Floats.
+    fn dispatch_vector_float(&mut self, operator: &Operator<'_>) -> Result<(), CompileError> {
+        use Operator::*;
+        match operator {
             F32x4Abs => self.vector_unary(Clif::Fabs, F32X4),
             F64x2Abs => self.vector_unary(Clif::Fabs, F64X2),
             F32x4Neg => self.vector_unary(Clif::Fneg, F32X4),
@@ -235,8 +275,15 @@ impl Translator<'_> {
             F64x2PMin => self.pseudo_min(F64X2),
             F32x4PMax => self.pseudo_max(F32X4),
             F64x2PMax => self.pseudo_max(F64X2),
+            other => return self.dispatch_vector_conversion(other),
+        }
+        Ok(())
+    }
 
-            // Conversions.
+    /// Conversions.
+    fn dispatch_vector_conversion(&mut self, operator: &Operator<'_>) -> Result<(), CompileError> {
+        use Operator::*;
+        match operator {
             I8x16NarrowI16x8S => self.vector_binary(Clif::Snarrow, I16X8),
             I8x16NarrowI16x8U => self.vector_binary(Clif::Unarrow, I16X8),
             I16x8NarrowI32x4S => self.vector_binary(Clif::Snarrow, I32X4),
@@ -263,8 +310,15 @@ impl Translator<'_> {
             F64x2ConvertLowI32x4U => self.convert_low(Clif::UwidenLow, Clif::FcvtFromUint),
             F32x4DemoteF64x2Zero => self.vector_unary(Clif::Fvdemote, F64X2),
             F64x2PromoteLowF32x4 => self.vector_unary(Clif::FvpromoteLow, F32X4),
+            other => return self.dispatch_relaxed(other),
+        }
+        Ok(())
+    }
 
-            // Relaxed operators: what is chosen, and why, is in `op/simd/relaxed.rs`.
+    /// Relaxed operators: what is chosen, and why, is in `op/simd/relaxed.rs`.
+    fn dispatch_relaxed(&mut self, operator: &Operator<'_>) -> Result<(), CompileError> {
+        use Operator::*;
+        match operator {
             I8x16RelaxedSwizzle => self.vector_binary(Clif::Swizzle, I8X16),
             I32x4RelaxedTruncF32x4S => self.vector_convert(Clif::FcvtToSintSat, F32X4, I32X4),
             I32x4RelaxedTruncF32x4U => self.vector_convert(Clif::FcvtToUintSat, F32X4, I32X4),
@@ -282,7 +336,6 @@ impl Translator<'_> {
             I16x8RelaxedQ15mulrS => self.vector_binary(Clif::SqmulRoundSat, I16X8),
             I16x8RelaxedDotI8x16I7x16S => self.relaxed_dot(),
             I32x4RelaxedDotI8x16I7x16AddS => self.relaxed_dot_add(),
-
             other => return Err(self.not_supported(other)),
         }
         Ok(())

@@ -17,7 +17,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use selvedge_compiler::layout::*;
 use selvedge_compiler::{
     Builtin, CallSite, CompiledModule, ConstExpr, ElementItems, ElementMode, ExternIndex, FuncType, Image,
-    MemoryType, Settings, TrapCode, compile, compile_host_trampolines, image,
+    MemoryType, ModuleInfo, Settings, TrapCode, compile, compile_host_trampolines, image,
 };
 
 #[cfg(target_arch = "aarch64")]
@@ -93,6 +93,12 @@ pub enum Outcome {
 /// Pages that the memory of a guest may grow to.
 const MEMORY_PAGES: usize = 4;
 
+/// The number of a type in this process: the first equal type stands for all.
+fn type_id(info: &ModuleInfo, index: u32) -> u32 {
+    let ty = &info.types[index as usize];
+    info.types.iter().position(|other| other == ty).unwrap() as u32 + 100
+}
+
 impl Guest {
     /// Compiles a module and makes an instance.
     pub fn new(wat: &str, settings: &Settings) -> Box<Guest> {
@@ -144,30 +150,27 @@ impl Guest {
             self.put(layout.memory(0), definition as u64);
             self.put(layout.memory(0) + 8, self.memory_definition.base);
         }
-        for (index, ty) in info.types.iter().enumerate() {
-            // The first equal type stands for all.
-            let id = info.types.iter().position(|other| other == ty).unwrap() as u32 + 100;
-            self.put_u32(layout.type_id(index as u32), id);
+        for index in 0..info.types.len() as u32 {
+            self.put_u32(layout.type_id(index), type_id(&info, index));
         }
         for (function, offset) in layout.func_refs() {
             let ty = info.functions[function as usize];
             let (code, context) = self.callable(function);
             let entry = self.base() + u64::from(self.module.image.entry_trampolines[ty as usize].unwrap());
-            let id = info
-                .types
-                .iter()
-                .position(|other| *other == info.types[ty as usize])
-                .unwrap() as u32
-                + 100;
             self.put(offset + FUNC_REF_CODE as u32, code);
             self.put(offset + FUNC_REF_CONTEXT as u32, context);
             self.put(offset + FUNC_REF_ENTRY as u32, entry);
-            self.put_u32(offset + FUNC_REF_TYPE_ID as u32, id);
+            self.put_u32(offset + FUNC_REF_TYPE_ID as u32, type_id(&info, ty));
         }
         for (index, init) in info.global_inits.iter().enumerate() {
             let value = self.constant(*init);
             self.put(layout.defined_global(index as u32), value);
         }
+        self.fill_tables(&info);
+    }
+
+    fn fill_tables(&mut self, info: &ModuleInfo) {
+        let layout = &info.layout;
         for (index, ty) in info.tables.iter().enumerate() {
             let mut elements = vec![0; ty.minimum as usize];
             let definition = Definition {
