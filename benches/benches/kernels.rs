@@ -99,68 +99,86 @@ fn kernel(contest: &mut Contest, name: &str, argument: i32) -> Result<(), Box<dy
     ] {
         assert_eq!(result, expected, "{name} in {who}");
     }
-    // Questions live as long as the process.
-    let question = |family: &'static str| {
-        let what: &'static str = format!("{name}: {family}").leak();
-        Question::new(what, WORST).of(family)
-    };
-    let no_goal = |family| question(family).without_goal();
     contest.duel(
-        question(PLAIN),
+        question(name, PLAIN),
         side("selvedge", || _ = plain()),
         side("wasmtime", || _ = their_plain()),
     );
     contest.duel(
-        question(FUEL),
+        question(name, FUEL),
         side("fuel", || _ = fuel()),
         side("no fuel", || _ = plain()),
     );
     contest.duel(
-        no_goal(FUELS),
+        no_goal(name, FUELS),
         side("selvedge, fuel", || _ = fuel()),
         side("wasmtime, fuel", || _ = their_fuel()),
     );
     contest.duel(
-        no_goal(THEIR_FUEL),
+        no_goal(name, THEIR_FUEL),
         side("fuel", || _ = their_fuel()),
         side("no fuel", || _ = their_plain()),
     );
     contest.duel(
-        no_goal(BOUNDED),
+        no_goal(name, BOUNDED),
         side("bounded", || _ = bounded()),
         side("reserved", || _ = plain()),
     );
     #[cfg(feature = "wasmer")]
-    {
-        let mut rival = selvedge_benches::third::kernel(&wasm, argument, false)?;
-        let mut metered = selvedge_benches::third::kernel(&wasm, argument, true)?;
-        assert_eq!(rival(), expected, "{name} in wasmer");
-        assert_eq!(metered(), expected, "{name} in wasmer, metered");
-        contest.duel(
-            no_goal(WASMER),
-            side("selvedge", || _ = plain()),
-            side("wasmer", || _ = rival()),
-        );
-        contest.duel(
-            no_goal(WASMER_FUEL),
-            side("metering", || _ = metered()),
-            side("none", || _ = rival()),
-        );
-    }
-    match native::kernel(&folder().join(name).with_extension("c")) {
-        Err(error) => eprintln!("{name}: no native floor: {error}"),
-        Ok(run) => {
-            assert_eq!(run(argument), expected, "{name} as native code");
-            contest.duel(
-                no_goal(NATIVE),
-                side("selvedge", || _ = plain()),
-                side("native", || {
-                    std::hint::black_box(run(std::hint::black_box(argument)));
-                }),
-            );
-        }
-    }
+    beside_wasmer(contest, name, &wasm, argument, &mut plain)?;
+    beside_native(contest, name, argument, &mut plain);
     Ok(())
+}
+
+/// Questions live as long as the process.
+fn question(name: &str, family: &'static str) -> Question {
+    let what: &'static str = format!("{name}: {family}").leak();
+    Question::new(what, WORST).of(family)
+}
+
+fn no_goal(name: &str, family: &'static str) -> Question {
+    question(name, family).without_goal()
+}
+
+#[cfg(feature = "wasmer")]
+fn beside_wasmer(
+    contest: &mut Contest,
+    name: &str,
+    wasm: &[u8],
+    argument: i32,
+    plain: &mut Kernel,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let expected = plain();
+    let mut rival = selvedge_benches::third::kernel(wasm, argument, false)?;
+    let mut metered = selvedge_benches::third::kernel(wasm, argument, true)?;
+    assert_eq!(rival(), expected, "{name} in wasmer");
+    assert_eq!(metered(), expected, "{name} in wasmer, metered");
+    contest.duel(
+        no_goal(name, WASMER),
+        side("selvedge", || _ = plain()),
+        side("wasmer", || _ = rival()),
+    );
+    contest.duel(
+        no_goal(name, WASMER_FUEL),
+        side("metering", || _ = metered()),
+        side("none", || _ = rival()),
+    );
+    Ok(())
+}
+
+fn beside_native(contest: &mut Contest, name: &str, argument: i32, plain: &mut Kernel) {
+    let run = match native::kernel(&folder().join(name).with_extension("c")) {
+        Ok(run) => run,
+        Err(error) => return eprintln!("{name}: no native floor: {error}"),
+    };
+    assert_eq!(run(argument), plain(), "{name} as native code");
+    contest.duel(
+        no_goal(name, NATIVE),
+        side("selvedge", || _ = plain()),
+        side("native", || {
+            std::hint::black_box(run(std::hint::black_box(argument)));
+        }),
+    );
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -52,6 +52,14 @@ fn guest(config: &Config, body: &str) -> (Store<Count>, Instance, Tag) {
     let tag = Tag::new(&mut store, ty).unwrap();
     let mut linker = Linker::<Count>::new(&engine);
     linker.define("host", "e", tag).unwrap();
+    define_throws(&mut linker, tag);
+    define_calls_back(&mut linker);
+    let module = Module::new(&engine, format!("(module {IMPORTS} {body})")).unwrap();
+    let instance = linker.instantiate(&mut store, &module).unwrap();
+    (store, instance, tag)
+}
+
+fn define_throws(linker: &mut Linker<Count>, tag: Tag) {
     linker
         .func_wrap(
             "host",
@@ -87,6 +95,9 @@ fn guest(config: &Config, body: &str) -> (Store<Count>, Instance, Tag) {
             Err(Error::msg("the host has failed"))
         })
         .unwrap();
+}
+
+fn define_calls_back(linker: &mut Linker<Count>) {
     linker
         .func_wrap(
             "host",
@@ -107,9 +118,6 @@ fn guest(config: &Config, body: &str) -> (Store<Count>, Instance, Tag) {
             },
         )
         .unwrap();
-    let module = Module::new(&engine, format!("(module {IMPORTS} {body})")).unwrap();
-    let instance = linker.instantiate(&mut store, &module).unwrap();
-    (store, instance, tag)
 }
 
 fn everywhere(body: &str, run: impl Fn(&mut Store<Count>, Instance, Tag)) {

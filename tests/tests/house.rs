@@ -1,5 +1,8 @@
 //! The rules of the house that can be read off the files: the map is true, the arrows point one way, files have one name.
 
+#[path = "house/code.rs"]
+mod code;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -121,4 +124,41 @@ fn files_are_short_enough_to_have_one_name() {
             );
         }
     }
+}
+
+/// The longest a function may be: one screen.
+const FUNCTION_LINES: usize = 60;
+
+/// Functions that are longer, and why that is no trouble to read.
+const LONGER: [(&str, &str, &str); 1] = [(
+    "crates/selvedge/src/vm/arch/aarch64.rs",
+    "fuel_check",
+    "assembly that stores all registers, and loads them again",
+)];
+
+#[test]
+fn functions_are_short_enough_to_be_seen_at_once() {
+    let mut longer = Vec::new();
+    let mut count = 0;
+    for path in ["crates", "tests", "benches", "fuzz"]
+        .into_iter()
+        .flat_map(sources)
+    {
+        let text = fs::read_to_string(&path).expect("readable");
+        let path = path.strip_prefix(root()).expect("in the workspace");
+        for (name, lines) in code::functions(&text) {
+            count += 1;
+            if lines > FUNCTION_LINES {
+                longer.push((path.display().to_string(), name, lines));
+            }
+        }
+    }
+    assert!(count > 4000, "only {count} functions were found");
+    for (path, name, why) in LONGER {
+        let known = longer
+            .iter()
+            .position(|longer| longer.0 == path && longer.1 == name);
+        longer.remove(known.unwrap_or_else(|| panic!("{name} in {path} is not long: {why}")));
+    }
+    assert!(longer.is_empty(), "more than {FUNCTION_LINES} lines: {longer:#?}");
 }

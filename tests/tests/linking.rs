@@ -520,10 +520,18 @@ fn errors_name_the_thing_and_what_to_do() -> Result<()> {
     assert!(error.contains("the 2 bytes are no module"), "{error}");
     let error = error_of(Module::new(&engine, engine.precompile_module(b"(module)")?));
     assert!(error.contains("`Module::deserialize`"), "{error}");
+    let foreign = Module::new(&off, "(module)")?;
+    let error = error_of(Instance::new(&mut Store::new(&engine, ()), &foreign, &[]));
+    assert!(error.contains("compile it with `Store::engine`"), "{error}");
+    Ok(())
+}
 
+#[test]
+fn errors_of_exports_name_what_there_is() -> Result<()> {
+    let engine = Engine::default();
     let module = Module::new(
         &engine,
-        r#"(module (memory (export "memory") 1) (func (export "run") (param i32)) (table (export "t") 1 2 funcref))"#,
+        r#"(module (memory (export "memory") 1) (func (export "run") (param i32)))"#,
     )?;
     let mut store = Store::new(&engine, ());
     let instance = Instance::new(&mut store, &module, &[])?;
@@ -547,6 +555,15 @@ fn errors_name_the_thing_and_what_to_do() -> Result<()> {
         error.ends_with("there are `f0`, `f1`, `f2`, `f3`, `f4`, `f5`, `f6`, `f7` and 2 more"),
         "{error}"
     );
+    Ok(())
+}
+
+#[test]
+fn errors_name_the_numbers_that_decided() -> Result<()> {
+    let engine = Engine::default();
+    let mut store = Store::new(&engine, ());
+    let module = Module::new(&engine, r#"(module (table (export "t") 1 2 funcref))"#)?;
+    let instance = Instance::new(&mut store, &module, &[])?;
     let table = instance.get_table(&mut store, "t").expect("exported");
     assert_eq!(
         error_of(table.grow(&mut store, 2, Val::FuncRef(None))),
@@ -557,9 +574,6 @@ fn errors_name_the_thing_and_what_to_do() -> Result<()> {
         error_of(Table::new(&mut store, ty, Val::FuncRef(None))),
         "a table's minimum of 3 elements is above its maximum of 1"
     );
-    let foreign = Module::new(&off, "(module)")?;
-    let error = error_of(Instance::new(&mut store, &foreign, &[]));
-    assert!(error.contains("compile it with `Store::engine`"), "{error}");
     let start = Module::new(&engine, "(module (func $f (unreachable)) (start $f))")?;
     let error = Instance::new(&mut store, &start, &[]).unwrap_err();
     assert_eq!(format!("{error:#}"), "the module's start function: unreachable");

@@ -186,17 +186,44 @@ const RECORD: [&str; 9] = [
 /// The child that perf looks at.
 const PROFILED: &str = "SELVEDGE_TEST_PROFILED";
 
+/// What the child does.
+fn spin() -> Result<()> {
+    let engine = profiled()?;
+    let module = Module::new(&engine, GUEST)?;
+    let mut store = Store::new(&engine, ());
+    let host = selvedge::Func::wrap(&mut store, || ())?;
+    let instance = Instance::new(&mut store, &module, &[host.into()])?;
+    instance.call::<i32, i32>(&mut store, "run", 100_000_000)?;
+    Ok(())
+}
+
+/// Runs the test of this name in a child under perf: the samples, or why perf took none.
+fn record(name: &str) -> Result<Result<String, String>> {
+    let data = std::env::temp_dir().join(format!("selvedge-perf-{}", std::process::id()));
+    let recorded = Command::new("perf")
+        .args(RECORD)
+        .arg(&data)
+        .arg("--")
+        .arg(std::env::current_exe()?)
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(PROFILED, "1")
+        .output()?;
+    if !recorded.status.success() {
+        return Ok(Err(String::from_utf8_lossy(&recorded.stderr).into_owned()));
+    }
+    let script = Command::new("perf")
+        .args(["script", "-F", "pid,ip,sym", "-i"])
+        .arg(&data)
+        .output()?;
+    std::fs::remove_file(&data)?;
+    Ok(Ok(String::from_utf8_lossy(&script.stdout).into_owned()))
+}
+
 #[test]
 fn perf_names_functions_of_guests_and_who_called_them() -> Result<()> {
     let name = "perf_names_functions_of_guests_and_who_called_them";
     if std::env::var_os(PROFILED).is_some() {
-        let engine = profiled()?;
-        let module = Module::new(&engine, GUEST)?;
-        let mut store = Store::new(&engine, ());
-        let host = selvedge::Func::wrap(&mut store, || ())?;
-        let instance = Instance::new(&mut store, &module, &[host.into()])?;
-        instance.call::<i32, i32>(&mut store, "run", 100_000_000)?;
-        return Ok(());
+        return spin();
     }
     let skip = |why: &str| {
         eprintln!("SKIPPED {name}: {why}");
@@ -209,25 +236,10 @@ fn perf_names_functions_of_guests_and_who_called_them() -> Result<()> {
     if !works.is_ok_and(|output| output.status.success()) {
         return skip("there is no perf");
     }
-    let data = std::env::temp_dir().join(format!("selvedge-perf-{}", std::process::id()));
-    let this = std::env::current_exe()?;
-    let recorded = Command::new("perf")
-        .args(RECORD)
-        .arg(&data)
-        .arg("--")
-        .arg(this)
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env(PROFILED, "1")
-        .output()?;
-    if !recorded.status.success() {
-        return skip(&String::from_utf8_lossy(&recorded.stderr));
-    }
-    let script = Command::new("perf")
-        .args(["script", "-F", "pid,ip,sym", "-i"])
-        .arg(&data)
-        .output()?;
-    std::fs::remove_file(&data)?;
-    let text = String::from_utf8_lossy(&script.stdout);
+    let text = match record(name)? {
+        Ok(text) => text,
+        Err(why) => return skip(&why),
+    };
     let samples: Vec<&str> = text
         .split("\n\n")
         .filter(|sample| sample.contains("guest!guest::spin"))

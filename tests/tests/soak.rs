@@ -72,6 +72,48 @@ fn life(engine: &Engine, linker: &Linker<()>, module: &Module, round: usize, byt
     }
 }
 
+/// So many lives, by turns with each engine.
+fn lives(count: usize, engines: &[(Engine, Linker<()>, Module); 2]) {
+    for round in 0..count {
+        let (engine, linker, module) = &engines[round % 2];
+        life(engine, linker, module, round / 2, 77);
+    }
+}
+
+/// Modules go while instances of them run on, and others come in their place.
+fn modules(count: usize, (engine, linker, module): &(Engine, Linker<()>, Module)) {
+    let mut survivors: std::collections::VecDeque<(Store<()>, Instance, usize)> = Default::default();
+    for number in 0..count {
+        let short = guest(engine, number);
+        life(engine, linker, &short, number, (number % 256) as i32);
+        life(engine, linker, module, number, 77);
+        let mut store = Store::new(engine, ());
+        let instance = linker.instantiate(&mut store, &short).unwrap();
+        drop(short);
+        survivors.push_back((store, instance, number));
+        if survivors.len() > 10 {
+            let (mut store, instance, number) = survivors.pop_front().unwrap();
+            let byte: i32 = instance
+                .call(&mut store, "byte", (5000 + DATA_BYTES - 1) as i32)
+                .unwrap();
+            assert_eq!(byte, (number % 256) as i32);
+            assert_eq!(
+                instance.call::<_, i32>(&mut store, "number", ()).unwrap(),
+                number as i32
+            );
+        }
+    }
+}
+
+/// Engines, too: with what they pooled, and the file of their images.
+fn engine_lives(count: usize) {
+    for number in 0..count {
+        let engine = Engine::default();
+        let module = guest(&engine, number);
+        life(&engine, &make_linker(&engine), &module, number, number as i32);
+    }
+}
+
 #[test]
 fn what_comes_and_goes_leaves_nothing() {
     let engines = [MemoryStyle::Reserved, MemoryStyle::Bounded].map(|style| {
@@ -79,16 +121,10 @@ fn what_comes_and_goes_leaves_nothing() {
         let (linker, module) = (make_linker(&engine), guest(&engine, 77));
         (engine, linker, module)
     });
-    let lives = |count: usize| {
-        for round in 0..count {
-            let (engine, linker, module) = &engines[round % 2];
-            life(engine, linker, module, round / 2, 77);
-        }
-    };
-    lives(2000);
+    lives(2000, &engines);
     let (before, start) = (Usage::now(), Instant::now());
     let stores = stores();
-    lives(stores);
+    lives(stores, &engines);
     let after = Usage::now();
     println!(
         "{stores} stores in {:.1?}: {before:?} before, {after:?} now",
@@ -96,44 +132,11 @@ fn what_comes_and_goes_leaves_nothing() {
     );
     check_no_more(before, after);
 
-    // Modules go while instances of them run on, and others come in their place.
-    let (engine, linker, module) = &engines[0];
-    let modules = |count: usize| {
-        let mut survivors: std::collections::VecDeque<(Store<()>, Instance, usize)> = Default::default();
-        for number in 0..count {
-            let short = guest(engine, number);
-            life(engine, linker, &short, number, (number % 256) as i32);
-            life(engine, linker, module, number, 77);
-            let mut store = Store::new(engine, ());
-            let instance = linker.instantiate(&mut store, &short).unwrap();
-            drop(short);
-            survivors.push_back((store, instance, number));
-            if survivors.len() > 10 {
-                let (mut store, instance, number) = survivors.pop_front().unwrap();
-                let byte: i32 = instance
-                    .call(&mut store, "byte", (5000 + DATA_BYTES - 1) as i32)
-                    .unwrap();
-                assert_eq!(byte, (number % 256) as i32);
-                assert_eq!(
-                    instance.call::<_, i32>(&mut store, "number", ()).unwrap(),
-                    number as i32
-                );
-            }
-        }
-    };
-    modules(30);
+    modules(30, &engines[0]);
     let before = Usage::now();
-    modules(200);
+    modules(200, &engines[0]);
     check_no_more(before, Usage::now());
 
-    // Engines, too: with what they pooled, and the file of their images.
-    let engine_lives = |count: usize| {
-        for number in 0..count {
-            let engine = Engine::default();
-            let module = guest(&engine, number);
-            life(&engine, &make_linker(&engine), &module, number, number as i32);
-        }
-    };
     engine_lives(3);
     let before = Usage::now();
     engine_lives(30);

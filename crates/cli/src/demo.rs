@@ -85,8 +85,56 @@ fn calls() -> Result<Table> {
     Ok(table)
 }
 
+/// What ten thousand guests took.
+struct Crowd {
+    /// Until all had a store, an instance and a call.
+    made: Duration,
+    /// Until all waited.
+    parking: Duration,
+    /// Until all had ended.
+    all: Duration,
+    /// What waiting guests had resident.
+    memory: u64,
+    /// Mappings that came with them.
+    mappings: usize,
+}
+
 /// Ten thousand guests parked at once on one thread, waiting for timers of the host.
 fn ten_thousand() -> Result<Table> {
+    let crowd = crowd()?;
+    let count = GUESTS as u32;
+    let mut table = Table::new("Ten thousand guests, each its own store, wait for timers on one thread");
+    table.row(
+        "a store, an instance and a call made",
+        duration(crowd.made / count),
+        "each",
+    );
+    table.row(
+        "run until it waits, and parked",
+        duration(crowd.parking / count),
+        "each",
+    );
+    table.row(
+        "memory of a parked guest",
+        bytes(crowd.memory / GUESTS as u64),
+        "resident, all told",
+    );
+    table.row(
+        "mappings added for all of them",
+        crowd.mappings.to_string(),
+        "the kernel allows 65 530",
+    );
+    let waits = GUESTS as u64 * WAITS as u64;
+    table.row(
+        &format!("{waits} waits of up to 49 ms"),
+        duration(crowd.all),
+        "all together; every answer checked",
+    );
+    Ok(table)
+}
+
+/// Makes them, runs them, and checks what each answers.
+fn crowd() -> Result<Crowd> {
     let engine = Engine::default();
     let module = Module::new(&engine, WAITER)?;
     let mut linker = Linker::<Timers>::new(&engine);
@@ -129,33 +177,13 @@ fn ten_thousand() -> Result<Table> {
             )));
         }
     }
-    let count = GUESTS as u32;
-    let mut table = Table::new("Ten thousand guests, each its own store, wait for timers on one thread");
-    table.row(
-        "a store, an instance and a call made",
-        duration(made / count),
-        "each",
-    );
-    table.row(
-        "run until it waits, and parked",
-        duration(parking / count),
-        "each",
-    );
-    let each = parked_memory.saturating_sub(memory) / GUESTS as u64;
-    table.row("memory of a parked guest", bytes(each), "resident, all told");
-    let added = parked_mappings.saturating_sub(mappings).to_string();
-    table.row(
-        "mappings added for all of them",
-        added,
-        "the kernel allows 65 530",
-    );
-    let waits = GUESTS as u64 * WAITS as u64;
-    table.row(
-        &format!("{waits} waits of up to 49 ms"),
-        duration(all),
-        "all together; every answer checked",
-    );
-    Ok(table)
+    Ok(Crowd {
+        made,
+        parking,
+        all,
+        memory: parked_memory.saturating_sub(memory),
+        mappings: parked_mappings.saturating_sub(mappings),
+    })
 }
 
 /// A runaway recursion becomes a trap, and the instance is used again.
@@ -189,37 +217,19 @@ fn runaway() -> Result<Table> {
 fn endless() -> Result<Table> {
     let engine = Engine::new(Config::new().fuel(true))?;
     let module = Module::new(&engine, ENDLESS)?;
-    let every = NonZeroU64::new(YIELD_EVERY).ok_or_else(|| Error::msg("a yield needs units"))?;
-    let make = || -> Result<_> {
-        let mut store = Store::new(&engine, ());
-        store.set_fuel(u64::MAX)?;
-        store.set_fuel_policy(FuelPolicy::Yield { every })?;
-        let instance = Instance::new(&mut store, &module, &[])?;
-        Ok((store, instance))
-    };
-    let (mut first, forever) = make()?;
-    let (mut second, count) = make()?;
-    let (mut yields, mut spent) = (0, Duration::ZERO);
+    let (mut first, forever) = yielding(&engine, &module)?;
+    let (mut second, count) = yielding(&engine, &module)?;
     let start = Instant::now();
-    let (counted, cancelled) = {
-        let mut endless = pin!(forever.call_async::<_, _, ()>(&mut first, "forever", ()));
-        let mut other = pin!(count.call_async::<_, _, i64>(&mut second, "count", 1_000_000_i64));
-        let mut cx = Context::from_waker(Waker::noop());
-        let counted = loop {
-            let turn = Instant::now();
-            if endless.as_mut().poll(&mut cx).is_ready() {
-                return Err(Error::msg("an endless loop ended"));
-            }
-            spent += turn.elapsed();
-            yields += 1;
-            if let Poll::Ready(counted) = other.as_mut().poll(&mut cx) {
-                break counted?;
-            }
-        };
-        (counted, Instant::now())
-    };
-    let cancelled = cancelled.elapsed();
-    let all = start.elapsed();
+    let Turns {
+        yields,
+        spent,
+        counted,
+        ended,
+    } = take_turns(
+        forever.call_async(&mut first, "forever", ()),
+        count.call_async(&mut second, "count", 1_000_000_i64),
+    )?;
+    let (all, cancelled) = (start.elapsed(), ended.elapsed());
     let turns = forever
         .get_global(&mut first, "turns")
         .map_or(0, |turns| turns.get(&mut first).i64().unwrap_or(0));
@@ -248,6 +258,54 @@ fn endless() -> Result<Table> {
     let again = block_on(count.call_async::<_, _, i64>(&mut second, "count", 3_i64))?;
     table.row("the store, asked again", again.to_string(), "as it should");
     Ok(table)
+}
+
+/// A store whose guests yield, and an instance in it.
+fn yielding(engine: &Engine, module: &Module) -> Result<(Store<()>, Instance)> {
+    let every = NonZeroU64::new(YIELD_EVERY).ok_or_else(|| Error::msg("a yield needs units"))?;
+    let mut store = Store::new(engine, ());
+    store.set_fuel(u64::MAX)?;
+    store.set_fuel_policy(FuelPolicy::Yield { every })?;
+    let instance = Instance::new(&mut store, module, &[])?;
+    Ok((store, instance))
+}
+
+/// What an endless loop did beside another guest.
+struct Turns {
+    yields: u32,
+    /// In turns of the loop.
+    spent: Duration,
+    /// The other's answer.
+    counted: i64,
+    /// When only dropping both was left.
+    ended: Instant,
+}
+
+/// Polls the two in turn until the other has an answer, and drops both.
+fn take_turns(
+    endless: impl Future<Output = Result<()>>,
+    other: impl Future<Output = Result<i64>>,
+) -> Result<Turns> {
+    let (mut endless, mut other) = (pin!(endless), pin!(other));
+    let (mut yields, mut spent) = (0, Duration::ZERO);
+    let mut cx = Context::from_waker(Waker::noop());
+    let counted = loop {
+        let turn = Instant::now();
+        if endless.as_mut().poll(&mut cx).is_ready() {
+            return Err(Error::msg("an endless loop ended"));
+        }
+        spent += turn.elapsed();
+        yields += 1;
+        if let Poll::Ready(counted) = other.as_mut().poll(&mut cx) {
+            break counted?;
+        }
+    };
+    Ok(Turns {
+        yields,
+        spent,
+        counted,
+        ended: Instant::now(),
+    })
 }
 
 /// The mean time of `rounds` runs.

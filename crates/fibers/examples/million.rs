@@ -85,6 +85,73 @@ fn print_time(what: &str, time: Duration, fibers: usize) {
     println!("{what:<22} {:.2} s, {each} ns a fiber", time.as_secs_f64());
 }
 
+/// Bytes resident and of page tables, and mappings.
+struct Usage {
+    mappings: usize,
+    resident_bytes: usize,
+    page_table_bytes: usize,
+}
+
+impl Usage {
+    fn now() -> Result<Usage, Error> {
+        Ok(Usage {
+            mappings: mappings()?,
+            resident_bytes: status_bytes("VmRSS:")?,
+            page_table_bytes: status_bytes("VmPTE:")?,
+        })
+    }
+}
+
+/// Fills the list with fibers that each wait for their second number. The guards of some of them, and whose they are.
+fn park(pool: &StackPool, parked: &mut Vec<Adder>) -> Result<Vec<(usize, Guard)>, Error> {
+    let fibers = parked.capacity();
+    let mut guards = Vec::with_capacity(SAMPLE);
+    for number in 0..fibers {
+        let (mut fiber, guard) = adder(pool)?;
+        if fiber.resume(number as u64) != FiberResult::Yield(number as u64) {
+            return Err(format!("fiber {number} did not suspend with its number").into());
+        }
+        parked.push(fiber);
+        if number % fibers.div_ceil(SAMPLE) == 0 {
+            guards.push((number, guard));
+        }
+    }
+    Ok(guards)
+}
+
+/// Resumes each with `times` its number; `answer` says what it has to do then.
+fn resume_all(
+    parked: &mut [Adder],
+    times: u64,
+    answer: impl Fn(u64) -> FiberResult<u64, u64>,
+) -> Result<(), Error> {
+    for (number, fiber) in parked.iter_mut().enumerate() {
+        let number = number as u64;
+        if fiber.resume(times * number) != answer(number) {
+            return Err(format!("fiber {number} gave a wrong answer to {times} times its number").into());
+        }
+    }
+    Ok(())
+}
+
+fn print_usage(fibers: usize, stack_kib: usize, stack_bytes: usize, before: &Usage, after: &Usage) {
+    let print_each = |what: &str, bytes: usize| {
+        println!("{what:<22} {:.1} bytes a fiber", bytes as f64 / fibers as f64);
+    };
+    println!("{fibers} fibers parked, each on {stack_kib} KiB of stack with a guard of 4 KiB");
+    println!(
+        "{:<22} {} before, {} now",
+        "mappings", before.mappings, after.mappings
+    );
+    print_each("resident stack", stack_bytes);
+    print_each("page tables", after.page_table_bytes - before.page_table_bytes);
+    println!("{:<22} {} bytes", "handle", size_of::<Adder>());
+    print_each(
+        "resident, all in all",
+        after.resident_bytes - before.resident_bytes,
+    );
+}
+
 fn main() -> Result<ExitCode, Error> {
     let mut arguments = std::env::args().skip(1);
     let fibers = arguments.next().map_or(Ok(1_000_000), |text| text.parse())?;
@@ -95,48 +162,17 @@ fn main() -> Result<ExitCode, Error> {
         ..PoolConfig::default()
     })?;
     let mut parked = Vec::<Adder>::with_capacity(fibers);
-    let mut guards = Vec::with_capacity(SAMPLE);
-    let before = (mappings()?, status_bytes("VmRSS:")?, status_bytes("VmPTE:")?);
-
+    let before = Usage::now()?;
     let start = Instant::now();
-    for number in 0..fibers {
-        let (mut fiber, guard) = adder(&pool)?;
-        if fiber.resume(number as u64) != FiberResult::Yield(number as u64) {
-            return Err(format!("fiber {number} did not suspend with its number").into());
-        }
-        parked.push(fiber);
-        if number % fibers.div_ceil(SAMPLE) == 0 {
-            guards.push((number, guard));
-        }
-    }
+    let guards = park(&pool, &mut parked)?;
     let park_time = start.elapsed();
-
-    let after = (mappings()?, status_bytes("VmRSS:")?, status_bytes("VmPTE:")?);
+    let after = Usage::now()?;
     let stack_bytes = pool.resident_bytes();
-    let each = |bytes: usize| bytes as f64 / fibers as f64;
-    println!("{fibers} fibers parked, each on {stack_kib} KiB of stack with a guard of 4 KiB");
-    println!("{:<22} {} before, {} now", "mappings", before.0, after.0);
-    println!("{:<22} {:.1} bytes a fiber", "resident stack", each(stack_bytes));
-    println!(
-        "{:<22} {:.1} bytes a fiber",
-        "page tables",
-        each(after.2 - before.2)
-    );
-    println!("{:<22} {} bytes", "handle", size_of::<Adder>());
-    println!(
-        "{:<22} {:.1} bytes a fiber",
-        "resident, all in all",
-        each(after.1 - before.1)
-    );
+    print_usage(fibers, stack_kib, stack_bytes, &before, &after);
     print_time("to park", park_time, fibers);
 
     let start = Instant::now();
-    for (number, fiber) in parked.iter_mut().enumerate() {
-        let number = number as u64;
-        if fiber.resume(2 * number) != FiberResult::Yield(3 * number) {
-            return Err(format!("fiber {number} did not suspend with the first sum").into());
-        }
-    }
+    resume_all(&mut parked, 2, |number| FiberResult::Yield(3 * number))?;
     print_time("to resume all", start.elapsed(), fibers);
 
     let trapped = try_guards(&mut parked, &guards)?;
@@ -147,12 +183,7 @@ fn main() -> Result<ExitCode, Error> {
     );
 
     let start = Instant::now();
-    for (number, fiber) in parked.iter_mut().enumerate() {
-        let number = number as u64;
-        if fiber.resume(3 * number) != FiberResult::Return(6 * number) {
-            return Err(format!("fiber {number} gave a wrong answer").into());
-        }
-    }
+    resume_all(&mut parked, 3, |number| FiberResult::Return(6 * number))?;
     // The child has made the pages copies on write: this makes them ours again.
     print_time("to end, after a fork", start.elapsed(), fibers);
     let start = Instant::now();
@@ -161,7 +192,8 @@ fn main() -> Result<ExitCode, Error> {
 
     let is_small = stack_bytes <= fibers * PAGE_BYTES;
     // Guards by `mprotect` are mappings, two a stack.
-    let is_one_mapping = after.0 <= before.0 + MAX_NEW_MAPPINGS || !has_guards_without_mappings();
+    let is_one_mapping =
+        after.mappings <= before.mappings + MAX_NEW_MAPPINGS || !has_guards_without_mappings();
     if !is_small || !is_one_mapping || trapped != guards.len() {
         println!("failed: pages {is_small}, mappings {is_one_mapping}");
         return Ok(ExitCode::FAILURE);

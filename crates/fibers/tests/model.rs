@@ -302,6 +302,16 @@ struct ModelFrame {
     child: Option<ModelFiber>,
 }
 
+impl ModelFrame {
+    fn new(id: i64, guarded: bool) -> ModelFrame {
+        ModelFrame {
+            id,
+            guarded,
+            child: None,
+        }
+    }
+}
+
 struct ModelFiber {
     captured: i64,
     state: State,
@@ -349,74 +359,84 @@ impl ModelFiber {
 
     fn resume(&mut self, command: &Command, log: &mut Vec<i64>) -> Outcome {
         let mut frames = match std::mem::replace(&mut self.state, State::Finished) {
-            State::New => vec![ModelFrame {
-                id: 0,
-                guarded: false,
-                child: None,
-            }],
+            State::New => vec![ModelFrame::new(0, false)],
             State::Parked(frames) => frames,
             State::Finished => return Outcome::WasFinished,
         };
-        let depth = frames.len();
-        let top = frames.last_mut().expect("a fiber that runs has a frame");
-        let value = match command {
-            Command::Echo(value) => value + 1,
-            Command::Push { id, guarded } if depth < MAX_DEPTH => {
-                frames.push(ModelFrame {
-                    id: *id,
-                    guarded: *guarded,
-                    child: None,
-                });
-                1
+        match command {
+            Command::Pop if frames.len() == 1 => {
+                self.leave_with(frames, Leave::Return, Outcome::Return(0), log)
             }
-            Command::Push { .. } => 1,
-            Command::Pop if depth > 1 => {
-                let frame = frames.pop().expect("there are two");
-                let id = frame.id as u64;
-                leave(frame, false, Leave::Return, log);
-                id
-            }
-            Command::Pop => {
-                self.leave_all(frames, Leave::Return, log);
-                return Outcome::Return(0);
-            }
-            Command::Return(value) => {
-                self.leave_all(frames, Leave::Return, log);
-                return Outcome::Return(*value);
-            }
+            Command::Return(value) => self.leave_with(frames, Leave::Return, Outcome::Return(*value), log),
             Command::Panic(value) | Command::BorrowAndPanic(value) => {
-                self.leave_all(frames, Leave::Unwind, log);
-                return Outcome::Panicked(*value);
+                self.leave_with(frames, Leave::Unwind, Outcome::Panicked(*value), log)
             }
-            Command::Trap => return Outcome::Return(TRAPPED), // what was on the stack is lost
-            Command::Borrow(value) => value * 2,
-            Command::MakeChild(id) => {
-                if let Some(mut old) = top.child.replace(ModelFiber::new(*id)) {
-                    old.end(log);
+            Command::Trap => Outcome::Return(TRAPPED), // what was on the stack is lost
+            _ => match obey(&mut frames, command, log) {
+                Ok(value) => {
+                    let depth = frames.len();
+                    self.state = State::Parked(frames);
+                    Outcome::Yield(Report { value, depth })
                 }
-                2
-            }
-            Command::ToChild(command) => match &mut top.child {
-                Some(child) if !child.is_finished() => match child.resume(command, log) {
-                    Outcome::Panicked(value) => {
-                        self.leave_all(frames, Leave::Unwind, log);
-                        return Outcome::Panicked(value);
-                    }
-                    outcome => digest(outcome),
-                },
-                _ => 3,
+                Err(panic) => self.leave_with(frames, Leave::Unwind, Outcome::Panicked(panic), log),
             },
-            Command::DropChild => {
-                if let Some(mut child) = top.child.take() {
-                    child.end(log);
-                }
-                4
-            }
-        };
-        let depth = frames.len();
-        self.state = State::Parked(frames);
-        Outcome::Yield(Report { value, depth })
+        }
     }
+
+    fn leave_with(
+        &self,
+        frames: Vec<ModelFrame>,
+        how: Leave,
+        outcome: Outcome,
+        log: &mut Vec<i64>,
+    ) -> Outcome {
+        self.leave_all(frames, how, log);
+        outcome
+    }
+}
+
+/// A command that leaves the fiber parked: the value that it yields, or the panic of its child that goes through it.
+fn obey(frames: &mut Vec<ModelFrame>, command: &Command, log: &mut Vec<i64>) -> Result<u64, u64> {
+    let depth = frames.len();
+    let top = frames.last_mut().expect("a fiber that runs has a frame");
+    Ok(match command {
+        Command::Echo(value) => value + 1,
+        Command::Push { id, guarded } => {
+            if depth < MAX_DEPTH {
+                frames.push(ModelFrame::new(*id, *guarded));
+            }
+            1
+        }
+        Command::Pop => {
+            let frame = frames.pop().expect("there are two");
+            let id = frame.id as u64;
+            leave(frame, false, Leave::Return, log);
+            id
+        }
+        Command::Borrow(value) => value * 2,
+        Command::MakeChild(id) => {
+            if let Some(mut old) = top.child.replace(ModelFiber::new(*id)) {
+                old.end(log);
+            }
+            2
+        }
+        Command::ToChild(command) => match &mut top.child {
+            Some(child) if !child.is_finished() => match child.resume(command, log) {
+                Outcome::Panicked(value) => return Err(value),
+                outcome => digest(outcome),
+            },
+            _ => 3,
+        },
+        Command::DropChild => {
+            if let Some(mut child) = top.child.take() {
+                child.end(log);
+            }
+            4
+        }
+        Command::Return(_) | Command::Panic(_) | Command::BorrowAndPanic(_) | Command::Trap => {
+            unreachable!("these leave the fiber")
+        }
+    })
 }
 
 /// One call ends: its fiber is dropped, and then what its caller keeps for it.

@@ -7,7 +7,9 @@
 //! default. Prints what they cost, and fails if an answer is wrong, a guest takes more than 5 KiB (9.5 KiB with a memory that it has
 //! written to: one more page of the host's) or the mappings are more than a handful. Where the bytes go is in ARCHITECTURE.md.
 
-use selvedge::{Caller, Config, Engine, Error, Linker, MemoryStyle, Module, Result, Store};
+use selvedge::{
+    CallFuture, Caller, Config, Engine, Error, Instance, Linker, MemoryStyle, Module, Result, Store,
+};
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::process::ExitCode;
@@ -83,6 +85,79 @@ fn print_time(what: &str, time: Duration, guests: usize) {
     println!("{what:<22} {:.2} s, {each} ns a guest", time.as_secs_f64());
 }
 
+/// A store and an instance of its own for each guest.
+type Guests = Vec<(Store<()>, Instance)>;
+
+/// A guest that has been called.
+type Call<'a> = CallFuture<'a, (), i32>;
+
+fn instantiate(linker: &Linker<()>, module: &Module, guests: usize) -> Result<Guests> {
+    let start = Instant::now();
+    let mut stores = Vec::with_capacity(guests);
+    for _ in 0..guests {
+        let mut store = Store::new(linker.engine(), ());
+        let instance = linker.instantiate(&mut store, module)?;
+        stores.push((store, instance));
+    }
+    print_time("to instantiate", start.elapsed(), guests);
+    Ok(stores)
+}
+
+/// Calls each, up to where it waits.
+fn park<'a>(stores: &'a mut Guests, context: &mut Context<'_>) -> Result<Vec<Call<'a>>> {
+    let start = Instant::now();
+    let mut calls = Vec::with_capacity(stores.len());
+    for (number, (store, instance)) in stores.iter_mut().enumerate() {
+        let mut call = instance.call_async(store, "run", (number as i32,));
+        if pin!(&mut call).poll(context).is_ready() {
+            return Err(Error::msg(format!("guest {number} did not wait")));
+        }
+        calls.push(call);
+    }
+    print_time("to park", start.elapsed(), calls.len());
+    Ok(calls)
+}
+
+/// Lets each go on to its end, and looks at what it answers.
+fn resume_all(calls: &mut [Call<'_>], context: &mut Context<'_>) -> Result<()> {
+    let start = Instant::now();
+    for (number, call) in calls.iter_mut().enumerate() {
+        match Pin::new(call).poll(context) {
+            Poll::Ready(Ok(answer)) if answer == (number as i32).wrapping_mul(2) => {}
+            other => {
+                return Err(Error::msg(format!(
+                    "guest {number} gave a wrong answer: {other:?}"
+                )));
+            }
+        }
+    }
+    print_time("to resume to the end", start.elapsed(), calls.len());
+    Ok(())
+}
+
+/// Prints what a guest takes; whether that is no more than it may.
+fn is_within_bounds(guests: usize, has_memory: bool, before: &Usage, after: &Usage) -> bool {
+    let resident = after.resident_bytes.saturating_sub(before.resident_bytes);
+    let page_tables = after.page_table_bytes.saturating_sub(before.page_table_bytes);
+    let (each, tables_each) = (resident / guests, page_tables / guests);
+    println!(
+        "{guests} guests parked, each with a store, an instance, and 60 KiB of stack and a guard of 4 KiB"
+    );
+    println!(
+        "{:<22} {} before, {} now",
+        "mappings", before.mappings, after.mappings
+    );
+    println!("{:<22} {each} bytes a guest", "resident");
+    println!("{:<22} {tables_each} bytes a guest", "page tables");
+    let max_bytes = MAX_BYTES + if has_memory { MAX_MEMORY_BYTES } else { 0 };
+    let is_small = each + tables_each <= max_bytes;
+    let is_few = after.mappings <= before.mappings + MAX_NEW_MAPPINGS;
+    if !is_small || !is_few {
+        println!("failed: at most {max_bytes} bytes {is_small}, few mappings {is_few}");
+    }
+    is_small && is_few
+}
+
 fn main() -> Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has_memory = arguments.iter().any(|argument| argument == "memory");
@@ -101,64 +176,18 @@ fn main() -> Result<ExitCode> {
     })?;
 
     let before = Usage::now()?;
-    let start = Instant::now();
-    let mut stores = Vec::with_capacity(guests);
-    for _ in 0..guests {
-        let mut store = Store::new(&engine, ());
-        let instance = linker.instantiate(&mut store, &module)?;
-        stores.push((store, instance));
-    }
-    print_time("to instantiate", start.elapsed(), guests);
-
+    let mut stores = instantiate(&linker, &module, guests)?;
     let mut context = Context::from_waker(Waker::noop());
-    let start = Instant::now();
-    let mut calls = Vec::with_capacity(guests);
-    for (number, (store, instance)) in stores.iter_mut().enumerate() {
-        let mut call = instance.call_async::<_, _, i32>(store, "run", (number as i32,));
-        if pin!(&mut call).poll(&mut context).is_ready() {
-            return Err(Error::msg(format!("guest {number} did not wait")));
-        }
-        calls.push(call);
-    }
-    print_time("to park", start.elapsed(), guests);
-
-    let after = Usage::now()?;
-    let resident = after.resident_bytes.saturating_sub(before.resident_bytes);
-    let page_tables = after.page_table_bytes.saturating_sub(before.page_table_bytes);
-    let (each, tables_each) = (resident / guests, page_tables / guests);
-    println!(
-        "{guests} guests parked, each with a store, an instance, and 60 KiB of stack and a guard of 4 KiB"
-    );
-    println!(
-        "{:<22} {} before, {} now",
-        "mappings", before.mappings, after.mappings
-    );
-    println!("{:<22} {each} bytes a guest", "resident");
-    println!("{:<22} {tables_each} bytes a guest", "page tables");
-
-    let start = Instant::now();
-    for (number, call) in calls.iter_mut().enumerate() {
-        match Pin::new(call).poll(&mut context) {
-            Poll::Ready(Ok(answer)) if answer == (number as i32).wrapping_mul(2) => {}
-            other => {
-                return Err(Error::msg(format!(
-                    "guest {number} gave a wrong answer: {other:?}"
-                )));
-            }
-        }
-    }
-    print_time("to resume to the end", start.elapsed(), guests);
+    let mut calls = park(&mut stores, &mut context)?;
+    let is_good = is_within_bounds(guests, has_memory, &before, &Usage::now()?);
+    resume_all(&mut calls, &mut context)?;
     drop(calls);
     let start = Instant::now();
     drop(stores);
     print_time("to drop", start.elapsed(), guests);
-
-    let max_bytes = MAX_BYTES + if has_memory { MAX_MEMORY_BYTES } else { 0 };
-    let is_small = each + tables_each <= max_bytes;
-    let is_few = after.mappings <= before.mappings + MAX_NEW_MAPPINGS;
-    if !is_small || !is_few {
-        println!("failed: at most {max_bytes} bytes {is_small}, few mappings {is_few}");
-        return Ok(ExitCode::FAILURE);
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(if is_good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

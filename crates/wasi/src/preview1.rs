@@ -96,6 +96,11 @@ pub fn add_to_linker<T: 'static>(
         sock_send(fd: i32, iovs: i32, iovs_len: i32, flags: i32, nwritten: i32);
         sock_shutdown(fd: i32, how: i32);
     }
+    add_processes(linker)
+}
+
+/// What a process does to itself. It needs no context.
+fn add_processes<T: 'static>(linker: &mut Linker<T>) -> Result<(), Error> {
     linker.func_wrap(MODULE, "proc_exit", |code: i32| -> Result<(), Exit> {
         Err(Exit(code))
     })?;
