@@ -4,11 +4,14 @@
 //! proposals of version 3 and after it one by one, and versions 3 and the latest without the folders of what they took in. Settings: the
 //! default one, metered, and with bounded memories; for some also portable code, code that is not optimised, a collection at every allocation, and through precompiled bytes. There is no
 //! setting of checks without signals that could be run. Every command of every script has to pass; the counts are asserted too, as a run that
-//! lost half of its scripts would otherwise look like one that passed.
+//! lost half of its scripts would otherwise look like one that passed, and each script's beside the commands that its text has.
 //!
 //! [`OVERTAKEN`] names the commands of old scripts that contradict a later version, which has the same script without them. They have to
 //! fail: a line that passes is to be taken off the list. [`SKIPPED`] names those of new scripts that ask for garbage
 //! collection, or are about a module that did; they have to be skipped. Whole folders that ask for what is not supported come last, script by script.
+
+#[path = "spec/commands.rs"]
+mod commands;
 
 use selvedge::{Config, Engine, MemoryStyle, Module, OptLevel, Result};
 use selvedge_wast::{Failure, Options, Summary, run_script};
@@ -424,6 +427,8 @@ fn check(collection: Collection, settings: &Settings) {
         expected.failed += OVERTAKEN.iter().filter(|(of, ..)| *of == name).count();
         let report = run_script(&name, script.raw(), &options);
         summary.add(&report);
+        let ran = report.passed + report.failed.len() + report.skipped.len();
+        assert_eq!(ran, commands::count(script.raw()), "commands of {name}");
         let lines = report.skipped.iter().map(|skip| skip.line).collect::<Vec<_>>();
         let is_named = report
             .skipped
