@@ -53,10 +53,11 @@ fn make(data: &[u8], exceptions: bool) -> Option<Case> {
     is_compared.then(|| Case::new(wasm, seed))
 }
 
-/// Whether the bytes of a select on `i32.eqz` or `ref.is_null` are in a module. `wasmi` 2.0.0 takes the wrong
+/// Whether the bytes of a select on `i32.eqz`, `ref.is_null` or a comparison with zero are in a module. `wasmi` 2.0.0 takes the wrong
 /// operand there: `(select (i32.const 1) (local.get 0) (i32.eqz (local.get 0)))` is 1 for it, whatever the local.
 pub(crate) fn may_meet_rival_bug(wasm: &[u8]) -> bool {
-    wasm.windows(2).any(|bytes| matches!(bytes, [0x45 | 0xd1, 0x1b]))
+    let is_null = wasm.windows(2).any(|bytes| matches!(bytes, [0x45 | 0xd1, 0x1b]));
+    is_null || wasm.windows(4).any(|bytes| bytes == [0x41, 0x00, 0x46, 0x1b])
 }
 
 /// Whether the bytes of a relaxed operator are in a module that the engines rightly do differently: `madd` and `nmadd` round once in

@@ -154,6 +154,9 @@ fn rival_bugs() {
         // The operands of a select on `i32.eqz`; no random module has such: see `generate`.
         r#"(module (func (export "f") (param i32) (result i32)
             (select (i32.const 1) (local.get 0) (i32.eqz (local.get 0)))))"#,
+        // The same by another operator.
+        r#"(module (func (export "f") (param i32) (result i32)
+            (select (i32.const 1) (i32.const 2) (i32.eq (local.get 0) (i32.const 0)))))"#,
         r#"(module (import "host" "variable" (global (mut i32))) (table $t 1 1 funcref)
             (func (export "f") (param funcref) (result i32)
                 (select (i32.const 5) (table.size $t) (ref.is_null (local.get 0)))))"#,
