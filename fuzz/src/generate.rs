@@ -1,6 +1,9 @@
 //! Bytes to a case.
 
-use crate::case::Case;
+use crate::case::{Case, Numbers};
+use crate::parts::Parts;
+use crate::rewrite::tame_dots;
+use crate::{references, waits};
 use arbitrary::Unstructured;
 use std::sync::LazyLock;
 use wasm_smith::Config;
@@ -24,33 +27,79 @@ static IMPORT_BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
     bytes.unwrap_or_else(|error| panic!("the available imports are no module: {error}"))
 });
 
+/// What `wasmi` does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beyond {
+    /// Modules throw and catch; they may have atomic operators.
+    Exceptions,
+    /// They have typed [references](references) to functions; they may throw and catch.
+    References,
+    /// They have [waits] on shared memories; they may throw and catch.
+    Waits,
+}
+
+/// How many bytes what is put into a module is chosen by.
+const CHOICES: usize = 8 << 10;
+/// How often a module may enter a function or a loop: few times, or many.
+const BUDGETS: [u32; 2] = [300, 20_000];
+
 /// The case that `data` stands for: 8 bytes of seed, then what `wasm-smith` chooses by.
 pub fn case(data: &[u8]) -> Option<Case> {
-    make(data, false)
-}
-
-/// As [`case`], with a module that throws and catches, and may have atomic operators: `wasmi` has neither.
-pub fn case_with_exceptions(data: &[u8]) -> Option<Case> {
-    make(data, true)
-}
-
-fn make(data: &[u8], exceptions: bool) -> Option<Case> {
     let (seed, data) = data.split_first_chunk::<8>()?;
     let mut u = Unstructured::new(data);
-    let mut config = config(&mut u).ok()?;
-    config.exceptions_enabled = exceptions;
-    let threads = exceptions && u.ratio(1, 3).ok()?;
-    config.threads_enabled = threads;
-    let budget = if u.arbitrary().ok()? { 300 } else { 20_000 };
-    let mut module = wasm_smith::Module::new(config, &mut u).ok()?;
-    module.ensure_termination(budget).ok()?;
-    let wasm = module.to_bytes();
-    let seed = u64::from_le_bytes(*seed);
-    if threads && has_shared_memory(&wasm) {
-        return None; // a wait on it may last for ever
+    let config = config(&mut u).ok()?;
+    let has_dots = config.relaxed_simd_enabled;
+    let mut wasm = module(config, *u.choose(&BUDGETS).ok()?, &mut u)?;
+    if has_dots {
+        let mut parts = Parts::of(&wasm)?;
+        tame_dots(&mut parts);
+        wasm = parts.join();
     }
-    let is_compared = exceptions || !may_meet_rival_bug(&wasm) && !may_differ_by_choice(&wasm);
-    is_compared.then(|| Case::new(wasm, seed))
+    let is_compared = !may_meet_rival_bug(&wasm) && !may_differ_by_choice(&wasm);
+    is_compared.then(|| Case::new(wasm, u64::from_le_bytes(*seed)))
+}
+
+/// As [`case`], with something that `wasmi` does not have.
+pub fn case_beyond(what: Beyond, data: &[u8]) -> Option<Case> {
+    let (seed, data) = data.split_first_chunk::<8>()?;
+    let seed = u64::from_le_bytes(*seed);
+    let mut u = Unstructured::new(data);
+    let mut config = config(&mut u).ok()?;
+    config.relaxed_simd_enabled = false; // what is an engine's choice there says nothing
+    config.exceptions_enabled = what == Beyond::Exceptions || u.ratio(1, 4).ok()?;
+    config.threads_enabled = match what {
+        Beyond::Exceptions => u.ratio(1, 3).ok()?,
+        Beyond::References => false,
+        Beyond::Waits => true,
+    };
+    config.min_memories = u32::from(what == Beyond::Waits);
+    // Waits take long.
+    let budget = match config.threads_enabled {
+        true => BUDGETS[0],
+        false => *u.choose(&BUDGETS).ok()?,
+    };
+    let wasm = module(config, budget, &mut u)?;
+    // `wasm-smith` may have used all that there is.
+    let choices = Numbers::new(seed).bytes(CHOICES);
+    let mut u = Unstructured::new(&choices);
+    let wasm = match what {
+        Beyond::References => references::add(&wasm, &mut u).ok()??,
+        Beyond::Waits => waits::add(&wasm, &mut u).ok()??,
+        Beyond::Exceptions => {
+            let mut parts = Parts::of(&wasm)?;
+            waits::bound(&mut parts, waits::MAX_WAIT, &mut u)
+                .ok()?
+                .then(|| parts.join())?
+        }
+    };
+    Some(Case::new(wasm, seed))
+}
+
+/// A module that ends.
+fn module(config: Config, budget: u32, u: &mut Unstructured<'_>) -> Option<Vec<u8>> {
+    let mut module = wasm_smith::Module::new(config, u).ok()?;
+    module.ensure_termination(budget).ok()?;
+    Some(module.to_bytes())
 }
 
 /// Whether the bytes of a select on `i32.eqz`, `ref.is_null` or a comparison with zero are in a module. `wasmi` 2.0.0 takes the wrong
@@ -61,10 +110,10 @@ pub(crate) fn may_meet_rival_bug(wasm: &[u8]) -> bool {
 }
 
 /// Whether the bytes of a relaxed operator are in a module that the engines rightly do differently: `madd` and `nmadd` round once in
-/// `wasmi` and twice in Selvedge; the NaNs that `min` and `max` make are not made canonical by `wasm-smith`; sums of `dot` may not fit.
+/// `wasmi` and twice in Selvedge; the NaNs that `min` and `max` make are not made canonical by `wasm-smith`.
 fn may_differ_by_choice(wasm: &[u8]) -> bool {
     wasm.windows(3)
-        .any(|bytes| matches!(bytes, [0xfd, 0x85..=0x88 | 0x8d..=0x90 | 0x92 | 0x93, 0x02]))
+        .any(|bytes| matches!(bytes, [0xfd, 0x85..=0x88 | 0x8d..=0x90, 0x02]))
 }
 
 /// Whether the bytes of an operation on many bytes or elements are in a module: those pay for what they move, in each engine otherwise.
@@ -79,16 +128,6 @@ pub(crate) fn has_exceptions(wasm: &[u8]) -> bool {
     payloads
         .flatten()
         .any(|payload| matches!(payload, wasmparser::Payload::TagSection(_)))
-}
-
-fn has_shared_memory(wasm: &[u8]) -> bool {
-    let payloads = wasmparser::Parser::new(0).parse_all(wasm);
-    payloads.flatten().any(|payload| match payload {
-        wasmparser::Payload::MemorySection(memories) => {
-            memories.into_iter().flatten().any(|memory| memory.shared)
-        }
-        _ => false,
-    })
 }
 
 /// The features that Selvedge has, some of them left out now and then.
@@ -127,6 +166,8 @@ fn base_config() -> Config {
         memory_max_size_required: true,
         max_table_elements: 200,
         table_max_size_required: true,
+        // Without types there are no functions.
+        min_types: 3,
         min_funcs: 2,
         min_exports: 1,
         max_imports: 0,
@@ -135,7 +176,7 @@ fn base_config() -> Config {
         max_data_segments: 6,
         max_element_segments: 6,
         max_elements: 20,
-        // What Selvedge does not have, and what only some of the engines have: `make` switches that on.
+        // What Selvedge does not have, and what only some of the engines have: `case_beyond` switches that on.
         acquire_release_atomics_enabled: false,
         compact_imports_enabled: false,
         custom_descriptors_enabled: false,

@@ -38,17 +38,21 @@ mod mutate;
 mod operators;
 pub mod ours;
 mod parts;
+mod references;
 mod rewrite;
 pub mod rival;
 pub mod scripts;
 mod sections;
+mod statements;
 pub mod trace;
 pub mod value;
+mod waits;
 #[cfg(feature = "wasmtime")]
 mod wasmtime_rival;
 mod watchdog;
 
 use case::{Case, Setup};
+use generate::Beyond;
 use trace::{Difference, Trace};
 
 /// How often `wasmi` is asked again when the engines differ.
@@ -78,18 +82,30 @@ pub struct Counts {
     pub exceptions: u64,
     /// Calls of host functions in them.
     pub host_calls: u64,
+    /// Those that trapped at a null reference.
+    pub nulls: u64,
     /// Traces cut off at a stack overflow.
     pub cut: u64,
+    /// Traces that were compared with Wasmtime's.
+    pub beside_wasmtime: u64,
 }
 
 impl Counts {
+    /// These, also compared with Wasmtime's if there are some.
+    fn beside(mut self, wasmtime: Option<Counts>) -> Counts {
+        self.beside_wasmtime = wasmtime.map_or(0, |counts| counts.beside_wasmtime);
+        self
+    }
+
     /// Adds `other` to these.
     pub fn add(&mut self, other: Counts) {
         self.calls += other.calls;
         self.traps += other.traps;
         self.exceptions += other.exceptions;
         self.host_calls += other.host_calls;
+        self.nulls += other.nulls;
         self.cut += other.cut;
+        self.beside_wasmtime += other.beside_wasmtime;
     }
 }
 
@@ -112,7 +128,7 @@ pub fn run_case(case: &Case) -> Outcome {
         Err(difference) => return Outcome::Differs(difference.of_case(case)),
     };
     match compare_all(&expected, &traces) {
-        Ok(counts) => Outcome::Agreed(counts),
+        Ok(counts) => Outcome::Agreed(counts.beside(second)),
         Err(_) if second.is_some() || !rival_repeats(case, &expected) => Outcome::Doubtful,
         Err(difference) => Outcome::Differs(difference.of_case(case)),
     }
@@ -131,6 +147,7 @@ fn with_wasmtime(
     let mut counts = Counts::default();
     for trace in ours {
         counts.add(trace::compare(&second, trace)?);
+        counts.beside_wasmtime += 1;
         mutants::contradiction(trace, &second)?;
         if fuel && !generate::has_bulk_operators(&case.wasm) {
             trace::compare_fuel_of_calls(&second, trace)?;
@@ -156,17 +173,18 @@ fn rival_repeats(case: &Case, expected: &Trace) -> bool {
     again.all(|trace| trace::compare(expected, &trace).is_ok())
 }
 
-/// Makes a case with exceptions of `data` and compares Selvedge with itself and with `wasmtime` over it: `wasmi` has none. One of the
-/// setups collects references at every allocation.
-pub fn run_exceptions(data: &[u8]) -> Outcome {
-    let case = generate::case_with_exceptions(data).filter(|case| !ours::takes_exceptions(case));
+/// Makes a case of `data` with what `wasmi` does not have, and compares Selvedge with itself and with `wasmtime` over it. One of the setups
+/// collects references at every allocation.
+pub fn run_beyond(what: Beyond, data: &[u8]) -> Outcome {
+    let case = generate::case_beyond(what, data).filter(|case| !ours::takes_exceptions(case));
     let Some(case) = case else {
         return Outcome::Skipped;
     };
     let plain = ours::run(&case, Setup::Plain);
     let others = [Setup::Metered, Setup::Yielding].map(|setup| ours::run(&case, setup));
+    let fuel = !generate::has_exceptions(&case.wasm);
     let compared = compare_all(&plain, &others);
-    match compared.and_then(|counts| with_wasmtime(&case, &[plain], false, usize::MAX).map(|_| counts)) {
+    match compared.and_then(|counts| Ok(counts.beside(with_wasmtime(&case, &others, fuel, usize::MAX)?))) {
         Ok(counts) => Outcome::Agreed(counts),
         Err(difference) => Outcome::Differs(difference.of_case(&case)),
     }

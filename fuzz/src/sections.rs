@@ -5,10 +5,18 @@ const HEADER_BYTES: usize = 8;
 /// Sections by number. Spec: core/binary/modules, sections.
 pub(crate) const TYPE: u8 = 1;
 pub(crate) const FUNCTION: u8 = 3;
+pub(crate) const TABLE: u8 = 4;
 pub(crate) const MEMORY: u8 = 5;
+pub(crate) const GLOBAL: u8 = 6;
 pub(crate) const EXPORT: u8 = 7;
 pub(crate) const START: u8 = 8;
+pub(crate) const ELEMENT: u8 = 9;
 pub(crate) const CODE: u8 = 10;
+
+/// The order in which sections are: tags behind memories, the count of data before the code. Custom ones (0) are anywhere.
+const ORDER: [u8; 13] = [
+    1, 2, FUNCTION, TABLE, MEMORY, 13, GLOBAL, EXPORT, START, ELEMENT, 12, CODE, 11,
+];
 
 /// A section's id and contents.
 #[derive(Clone)]
@@ -44,6 +52,21 @@ impl Pieces {
             sections,
             rest: rest.to_vec(),
         }
+    }
+
+    /// The section of a kind. If there is none, one without entries is put where it belongs.
+    pub(crate) fn section(&mut self, id: u8) -> &mut Section {
+        let sections = &mut self.sections;
+        let place = sections.iter().position(|section| section.id == id);
+        let place = place.unwrap_or_else(|| {
+            let rank = |id| ORDER.iter().position(|known| *known == id);
+            let behind = sections.iter().position(|section| rank(section.id) > rank(id));
+            let place = behind.unwrap_or(sections.len());
+            let body = vec![0];
+            sections.insert(place, Section { id, body });
+            place
+        });
+        &mut sections[place]
     }
 
     pub(crate) fn join(&self) -> Vec<u8> {

@@ -161,6 +161,7 @@ pub fn compare(expected: &Trace, found: &Trace) -> Result<Counts, Box<Difference
         counts.calls += 1;
         counts.traps += u64::from(!matches!(a.end, End::Returned(_)));
         counts.exceptions += u64::from(matches!(a.end, End::Stopped(Stop::Exception)));
+        counts.nulls += u64::from(matches!(a.end, End::Stopped(Stop::NullReference)));
         counts.host_calls = a.host.0;
     }
     let (a, b) = (expected.steps.len(), found.steps.len());

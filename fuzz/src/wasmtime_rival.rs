@@ -31,6 +31,7 @@ fn engine(exact_nans: bool) -> Engine {
         .cranelift_nan_canonicalization(exact_nans)
         .parallel_compilation(false)
         .relaxed_simd_deterministic(true)
+        .shared_memory(true)
         .wasm_backtrace_max_frames(None)
         .wasm_custom_page_sizes(true)
         .wasm_exceptions(true)
@@ -178,6 +179,12 @@ impl Guest for Rival {
                 Extern::Memory(memory) => {
                     let hash = hash_bytes(memory.data(&self.store));
                     state.memories.push((memory.size(&self.store), hash));
+                }
+                Extern::SharedMemory(memory) => {
+                    // SAFETY: the memory's bytes live as long as it, and no thread but this one, which runs no guest now, knows it.
+                    let bytes = memory.data().iter().map(|byte| unsafe { *byte.get() });
+                    let hash = hash_bytes(&bytes.collect::<Vec<_>>());
+                    state.memories.push((memory.size(), hash));
                 }
                 Extern::Table(table) => {
                     let size = table.size(&self.store);

@@ -1,14 +1,15 @@
 //! The fuzz target on stable: modules of a fixed sequence for some seconds, regressions, and a check of the checker.
 
 use selvedge_fuzz::case::{Case, Setup};
+use selvedge_fuzz::generate::Beyond;
 use selvedge_fuzz::inputs::Inputs;
 use selvedge_fuzz::trace::{Trace, compare};
-use selvedge_fuzz::{Counts, Outcome, generate, ours, rival, run, run_case, run_exceptions};
+use selvedge_fuzz::{Counts, Outcome, generate, ours, rival, run, run_beyond, run_case};
 
 /// Fewer modules a second than this, and the test has stopped testing.
 const MODULES_A_SECOND: u64 = 1;
-/// So many modules that can throw may end without one that does.
-const MODULES_WITHOUT_EXCEPTIONS: u64 = 200;
+/// So many modules that can throw, or follow a null reference, may end without one that does.
+const MODULES_WITHOUT: u64 = 200;
 
 /// Runs module number `seed`; an engine's panic names it.
 fn run_or_say(seed: u64, bytes: &[u8]) -> Outcome {
@@ -24,13 +25,12 @@ fn run_or_say(seed: u64, bytes: &[u8]) -> Outcome {
     })
 }
 
-/// Modules that throw and catch, in three setups of ours. Some calls have to end with an exception.
-#[test]
-fn random_modules_with_exceptions_do_the_same_in_all_setups() {
+/// Modules with what `wasmi` does not have, in three setups of ours, and in Wasmtime if that is there.
+fn agree_beyond(what: Beyond) -> (u64, Counts) {
     let mut inputs = Inputs::from_environment();
     let (mut modules, mut skipped, mut counts) = (0_u64, 0_u64, Counts::default());
     for (seed, bytes) in &mut inputs {
-        match run_exceptions(&bytes) {
+        match run_beyond(what, &bytes) {
             Outcome::Agreed(more) => {
                 modules += 1;
                 counts.add(more);
@@ -39,9 +39,48 @@ fn random_modules_with_exceptions_do_the_same_in_all_setups() {
             _ => skipped += 1,
         }
     }
-    println!("{modules} modules, {skipped} skipped, {counts:?}");
+    println!("{what:?}: {modules} modules, {skipped} skipped, {}", said(counts));
     assert!(modules >= inputs.seconds * MODULES_A_SECOND);
-    assert!(counts.exceptions > 0 || modules < MODULES_WITHOUT_EXCEPTIONS);
+    assert!(skipped < modules, "{skipped} inputs were skipped");
+    assert_beside_wasmtime(modules, counts);
+    (modules, counts)
+}
+
+/// As CI looks for it.
+fn said(counts: Counts) -> String {
+    format!("{} beside wasmtime: {counts:?}", counts.beside_wasmtime)
+}
+
+/// With the feature, Wasmtime takes nearly all that there is, and each is compared with two setups.
+fn assert_beside_wasmtime(modules: u64, counts: Counts) {
+    let compared = counts.beside_wasmtime;
+    if cfg!(feature = "wasmtime") {
+        assert!(
+            compared * 10 > modules * 2 * 9,
+            "{compared} traces of {modules} modules"
+        );
+    } else {
+        assert_eq!(compared, 0);
+    }
+}
+
+/// Some calls have to end with an exception.
+#[test]
+fn random_modules_with_exceptions_do_the_same_in_all_setups() {
+    let (modules, counts) = agree_beyond(Beyond::Exceptions);
+    assert!(counts.exceptions > 0 || modules < MODULES_WITHOUT);
+}
+
+/// Some calls have to trap at a null reference.
+#[test]
+fn random_modules_with_references_do_the_same_in_all_setups() {
+    let (modules, counts) = agree_beyond(Beyond::References);
+    assert!(counts.nulls > 0 || modules < MODULES_WITHOUT);
+}
+
+#[test]
+fn random_modules_that_wait_do_the_same_in_all_setups() {
+    agree_beyond(Beyond::Waits);
 }
 
 #[test]
@@ -63,8 +102,12 @@ fn random_modules_do_in_both_engines_the_same() {
             }
         }
     }
-    println!("{modules} modules ran, {skipped} were skipped, {doubtful} doubtful: {counts:?}");
+    println!(
+        "{modules} modules ran, {skipped} were skipped, {doubtful} doubtful, {}",
+        said(counts)
+    );
     assert_eq!(differences, 0, "printed above");
+    assert_beside_wasmtime(modules, counts);
     assert!(
         modules >= inputs.seconds * MODULES_A_SECOND,
         "only {modules} modules ran"
