@@ -2,8 +2,8 @@
 //! specification's scripts ([`mutants`]).
 //!
 //! ```text
-//!   bytes -> generate: Case { wasm, seed } --+--> ours (two setups) ---------------+
-//!                                            +--> rival (wasmi) -------------------+--> trace: equal, step by step?
+//!   bytes -> generate: Case { wasm, seed } --+--> ours (two setups, or three) -----+
+//!              + references, or waits        +--> rival (wasmi), if it has all ----+--> trace: equal, step by step?
 //!                                            +--> wasmtime_rival, with the feature +
 //! ```
 //!

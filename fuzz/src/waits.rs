@@ -25,6 +25,9 @@ const MAX_STATEMENTS: u32 = 5;
 /// What waits are about: few addresses, so that stores hit them, and some that no memory has or that are not aligned.
 const ADDRESSES: [i64; 12] = [0, 0, 0, 8, 8, 16, 24, 4, 2, 0xfff8, 0x1_0000, -8];
 
+/// A bit of a number of 64 bits that one of 32 has not.
+const HIGH: i64 = 1 << 32;
+
 const DROP: u8 = 0x1a;
 const LOCAL_GET: u8 = 0x20;
 const LOCAL_TEE: u8 = 0x22;
@@ -123,7 +126,7 @@ fn ending(
     } else {
         let another: [Vec<u8>; 2] = match width {
             0 => [vec![0x41, 1], vec![0x6a]],
-            _ => [vec![0x42, 1], vec![0x7c]],
+            _ => [i64_const(*u.choose(&[1, HIGH])?), vec![0x7c]],
         };
         ops.extend(another);
         ops.push(i64_const(-1));
@@ -173,7 +176,7 @@ fn statement(memories: &[MemoryType], ground: Ground, u: &mut Unstructured<'_>) 
     let value = i64::from(u.int_in_range(0..=2)?);
     let (value, ty) = match width {
         0 => (i32_const(value as i32), ValType::I32),
-        _ => (i64_const(value), ValType::I64),
+        _ => (i64_const(value + *u.choose(&[0, 0, HIGH])?), ValType::I64),
     };
     let offset = *u.choose(&[0, 0, 0, 8, 4, 1])?;
     let access = |operator: u8, width: u8| access(operator + width, 2 + width, memory as u32, offset);

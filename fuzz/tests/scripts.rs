@@ -100,10 +100,10 @@ fn check_shares(sum: Executed, seconds: u64) {
     let Executed {
         executions,
         wasmi,
+        wasmtime,
         skipped,
         doubtful,
         counts,
-        ..
     } = sum;
     assert!(
         executions >= seconds * EXECUTIONS_A_SECOND,
@@ -116,6 +116,10 @@ fn check_shares(sum: Executed, seconds: u64) {
     assert!(
         wasmi * 4 > executions,
         "only {wasmi} of {executions} beside wasmi"
+    );
+    assert!(
+        wasmtime * 5 > executions * 4 || cfg!(not(feature = "wasmtime")),
+        "only {wasmtime} of {executions} beside wasmtime"
     );
     assert!(
         doubtful * 100 < executions,
