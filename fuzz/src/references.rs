@@ -174,71 +174,78 @@ fn add_kind(
     ty: u32,
     u: &mut Unstructured<'_>,
 ) -> Result<Option<Kind>> {
-    let Some(Some(signature)) = signatures.types.get(ty as usize) else {
-        return Ok(None);
-    };
-    let (params, results) = (signature.params().to_vec(), signature.results().to_vec());
     let all = (0..).zip(&signatures.functions);
-    let functions: Vec<u32> = all
-        .filter(|(_, own)| **own == ty)
-        .map(|(function, _)| function)
-        .collect();
-    let has_nulls = u.ratio(3, 4)?;
-    let element = |u: &mut Unstructured<'_>| -> Result<Vec<u8>> {
-        let mut bytes = match has_nulls && u.ratio(1, 4)? {
-            true => null(ty),
-            false => naming(REF_FUNC, *u.choose(&functions)?),
+    let functions = all.filter(|(_, own)| **own == ty);
+    let functions: Vec<u32> = functions.map(|(function, _)| function).collect();
+    let entries = Entries::choose(ty, &functions, u)?;
+    let signature = signatures.types.get(ty as usize).and_then(Option::as_ref);
+    Ok(signature.and_then(|signature| entries.add(parts, signature, ty, functions)))
+}
+
+/// What a type of references has in the module's sections.
+struct Entries {
+    has_nulls: bool,
+    table: Vec<u8>,
+    global: Vec<u8>,
+    /// A passive segment.
+    segment: Vec<u8>,
+}
+
+impl Entries {
+    fn choose(ty: u32, functions: &[u32], u: &mut Unstructured<'_>) -> Result<Entries> {
+        let has_nulls = u.ratio(3, 4)?;
+        let element = |u: &mut Unstructured<'_>| -> Result<Vec<u8>> {
+            let value = match has_nulls && u.ratio(1, 4)? {
+                true => null(ty),
+                false => naming(REF_FUNC, *u.choose(functions)?),
+            };
+            Ok([value, vec![END]].concat())
         };
-        bytes.push(END);
-        Ok(bytes)
-    };
-    // Spec: core/binary/modules, table section and element section.
-    let limits = [1, TABLE_ELEMENTS, MAX_TABLE_ELEMENTS];
-    let table = match has_nulls {
-        true => [&type_bytes(true, ty)[..], &limits].concat(),
-        false => [
-            &[0x40, 0],
-            &type_bytes(false, ty)[..],
-            &limits[..],
-            &element(u)?[..],
-        ]
-        .concat(),
-    };
-    let global = [type_bytes(true, ty), vec![1], element(u)?].concat();
-    let mut segment = [vec![5], type_bytes(has_nulls, ty), vec![3]].concat();
-    for _ in 0..3 {
-        segment.extend(element(u)?);
+        // Spec: core/binary/modules, table section and element section.
+        let limits = vec![1, TABLE_ELEMENTS, MAX_TABLE_ELEMENTS];
+        let table = match has_nulls {
+            true => [type_bytes(true, ty), limits].concat(),
+            false => [vec![0x40, 0], type_bytes(false, ty), limits, element(u)?].concat(),
+        };
+        let global = [type_bytes(true, ty), vec![1], element(u)?].concat();
+        let mut segment = [vec![5], type_bytes(has_nulls, ty), vec![3]].concat();
+        for _ in 0..3 {
+            segment.extend(element(u)?);
+        }
+        Ok(Entries {
+            has_nulls,
+            table,
+            global,
+            segment,
+        })
     }
-    let add_all = || {
-        let table = parts.add(TABLE, &table)?;
-        let global = parts.add(GLOBAL, &global)?;
-        // From the second element on.
-        let active = [&[6], &index(table)[..], &[0x41, 1, END], &segment[1..]].concat();
+
+    fn add(self, parts: &mut Parts, signature: &FuncType, ty: u32, functions: Vec<u32>) -> Option<Kind> {
+        let table = parts.add(TABLE, &self.table)?;
+        // The same elements, from the table's second on.
+        let active = [&[6], &index(table)[..], &[0x41, 1, END], &self.segment[1..]].concat();
         parts.add(ELEMENT, &active)?;
-        let segment = parts.add(ELEMENT, &segment)?;
-        let with_reference = [&params[..], &[typed(true, ty)]].concat();
-        let caller_ty = parts.add_type(&with_reference, &results)?;
+        let with_reference = [signature.params(), &[typed(true, ty)]].concat();
         let mut kind = Kind {
             ty,
-            params,
-            results,
+            params: signature.params().to_vec(),
+            results: signature.results().to_vec(),
             functions,
             table,
-            has_nulls,
-            segment,
-            global,
+            has_nulls: self.has_nulls,
+            segment: parts.add(ELEMENT, &self.segment)?,
+            global: parts.add(GLOBAL, &self.global)?,
             callers: [0; 2],
-            caller_ty,
+            caller_ty: parts.add_type(&with_reference, signature.results())?,
         };
         for (slot, at_once) in [true, false].into_iter().enumerate() {
-            let function = parts.new_function(caller_ty, &with_reference)?;
+            let function = parts.new_function(kind.caller_ty, &with_reference)?;
             kind.callers[slot] = function.index;
-            let function = caller(&kind, function, at_once);
-            parts.functions.push(function?);
+            let function = caller(&kind, function, at_once)?;
+            parts.functions.push(function);
         }
         Some(kind)
-    };
-    Ok(add_all())
+    }
 }
 
 fn index(number: u32) -> Vec<u8> {
