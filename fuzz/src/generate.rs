@@ -32,9 +32,9 @@ static IMPORT_BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
 pub enum Beyond {
     /// Modules throw and catch; they may have atomic operators.
     Exceptions,
-    /// They have typed [references](references) to functions; they may throw and catch.
+    /// They have typed references to functions; they may throw and catch.
     References,
-    /// They have [waits] on shared memories; they may throw and catch.
+    /// They wait on shared memories; they may throw and catch.
     Waits,
 }
 

@@ -17,8 +17,8 @@
 //! 3. NaNs are one class. Where a module computes with floats either it makes its NaNs canonical itself, and all can be compared; or each
 //!    engine does, and `wasmi`, which cannot, is left out.
 //! 4. `relaxed_madd` and `relaxed_nmadd` are compared between setups alone: where a product is rounded is theirs to choose, and each of its users
-//!    would have two right results. So is `relaxed_dot`, unless its second operand is [tamed](tame_dots).
-//! 5. A wait is one for no time, or for another value than is there ([`crate::waits`]): it returns at once.
+//!    would have two right results. So is `relaxed_dot`, unless its second operand is tamed.
+//! 5. A wait is one for no time, or for another value than is there: it returns at once.
 //! 6. Fuel is the same in two setups, and in `wasmtime` as said in [the crate's rules](crate).
 
 use crate::case::{Case, Script, Setup};
