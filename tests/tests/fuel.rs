@@ -476,3 +476,33 @@ fn a_trap_of_a_bulk_operation_is_not_taken_for_one_of_the_access_behind_it() -> 
     }
     Ok(())
 }
+
+/// A load, a check that is not the last of the loop's turns, and the same load: the host may write in between, and move the memory.
+#[test]
+fn what_the_host_does_at_a_check_is_seen_behind_it() -> Result<()> {
+    const LOADS: &str = r#"(module (memory (export "memory") 1 9)
+        (func (export "change") (param i32) (result i32) (local i32)
+            (loop $l
+                (local.set 1 (i32.load (i32.const 8)))
+                (br_if $l (local.get 0)))
+            (i32.sub (i32.load (i32.const 8)) (local.get 1))))"#;
+    for style in [MemoryStyle::Reserved, MemoryStyle::Bounded] {
+        let engine = Engine::new(Config::new().fuel(true).memory_style(style))?;
+        let module = Module::new(&engine, LOADS)?;
+        let mut store = Store::new(&engine, ());
+        let instance = Instance::new(&mut store, &module, &[])?;
+        let memory = instance.get_memory(&mut store, "memory").expect("it is exported");
+        store.on_fuel_zero(move |mut caller| {
+            memory.grow(&mut caller, 8)?;
+            memory.write(&mut caller, 8, &[7])?;
+            Ok(1000)
+        })?;
+        store.set_fuel(1)?;
+        assert_eq!(
+            instance.call::<i32, i32>(&mut store, "change", 0)?,
+            7,
+            "{style:?}"
+        );
+    }
+    Ok(())
+}

@@ -126,15 +126,9 @@ impl Imports {
     }
 
     /// The stub of the fuel check, for a function that is complete.
-    ///
-    /// Where no value is of a type that lives in vector registers, none of these has to be kept: what an instruction is lowered
-    /// to uses one at most for itself.
     pub(crate) fn fuel_stub(&mut self, func: &mut Function) -> FuncRef {
         let sig = self.stub_signature(func);
-        let has_vectors = func
-            .dfg
-            .values()
-            .any(|value| !func.dfg.value_type(value).is_int());
+        let has_vectors = has_vectors(func);
         declare(func, NAMESPACE_FUEL_STUB, has_vectors.into(), sig)
     }
 
@@ -144,6 +138,15 @@ impl Imports {
             .stub_signature
             .get_or_insert_with(|| func.import_signature(Signature::new(CallConv::PreserveAll)))
     }
+}
+
+/// Whether a function that is complete may have something to keep in vector registers at a check of fuel.
+///
+/// Where no value is of a type that lives in them, none of these has to be kept: what an instruction is lowered to uses one at most
+/// for itself.
+pub(crate) fn has_vectors(func: &Function) -> bool {
+    let mut values = func.dfg.values();
+    values.any(|value| !func.dfg.value_type(value).is_int())
 }
 
 fn declare(func: &mut Function, namespace: u32, index: u32, signature: SigRef) -> FuncRef {

@@ -13,6 +13,7 @@ use cranelift_codegen::{
 use cranelift_frontend::FunctionBuilderContext;
 use wasmparser::FuncValidatorAllocations;
 
+use crate::cold::{Checks, ColdCalls};
 use crate::error::Origin;
 use crate::fuel::Payments;
 use crate::limits::Budget;
@@ -26,6 +27,8 @@ use crate::{CallSite, CatchClause, CompileError, FaultSite, TrapCode, abi, in_pl
 /// A function's machine code. Offsets are from its start.
 pub(crate) struct Compiled {
     pub(crate) code: Vec<u8>,
+    /// How much of it `unwind` describes: the rest are cold calls (`crates/compiler/src/cold.rs`).
+    pub(crate) cold: u32,
     pub(crate) alignment: u32,
     /// By how much it starts behind a multiple of that.
     pub(crate) shift: u32,
@@ -200,42 +203,28 @@ impl Worker {
             ranges: compiled.buffer.get_srclocs_sorted(),
         };
         let mut code = compiled.code_buffer().to_vec();
-        let mut listed = Vec::with_capacity(self.sites.kept().len());
-        for (start, location, metering) in sites.metering() {
-            let code = &mut code[start as usize..];
-            let is_as_expected = match metering {
-                Metering::Place(amount) => in_place::fill(code, amount),
-                Metering::PaidCheck(amount) => in_place::pay_in_check(code, amount),
-                Metering::Space(fences) => in_place::clear(code, fences),
-                Metering::Computed => {
-                    in_place::rewrite(code, isa.name());
-                    continue;
-                }
-                Metering::Branch(_) => continue,
-            };
-            if !is_as_expected {
-                return Ok(None);
-            }
-            listed.push(location.bits());
-        }
-        if !self.all_are_listed(listed) {
+        let Some(cold) = self.meter(&mut code, &sites, compiled.buffer.traps(), isa) else {
             return Ok(None);
-        }
+        };
+        let mut relocations =
+            relocations(&self.context.func, compiled).map_err(|what| CompileError::codegen(origin, what))?;
+        relocations.extend(cold.relocations(self.sites.has_vectors()));
+        let call_sites = compiled.buffer.call_sites().map(|call| sites.call(call.ret_addr));
+        let cold_sites = cold
+            .returns
+            .iter()
+            .map(|(code, site)| sites.call_at(*code, *site));
         Ok(Some(Compiled {
             code,
+            cold: compiled.code_buffer().len() as u32,
             alignment: match self.context.loop_analysis.loops().next() {
                 Some(_) => compiled.buffer.alignment.max(LOOP_ALIGNMENT),
                 None => compiled.buffer.alignment,
             },
             shift: 0,
-            relocations: relocations(&self.context.func, compiled)
-                .map_err(|what| CompileError::codegen(origin, what))?,
+            relocations,
             fault_sites: sites.faults(compiled.buffer.traps()),
-            call_sites: compiled
-                .buffer
-                .call_sites()
-                .map(|call| sites.call(call.ret_addr))
-                .collect(),
+            call_sites: call_sites.chain(cold_sites).collect(),
             stack_maps: stack_maps(compiled),
             try_calls: try_calls(compiled).map_err(|what| CompileError::codegen(origin, what))?,
             unwind,
@@ -244,6 +233,44 @@ impl Worker {
 }
 
 impl Worker {
+    /// Makes payments and checks what they are. None if one of them was torn apart.
+    fn meter(
+        &self,
+        code: &mut Vec<u8>,
+        sites: &SiteLookup<'_>,
+        traps: &[MachTrap],
+        isa: &dyn TargetIsa,
+    ) -> Option<ColdCalls> {
+        let mut checks = Checks::of(traps);
+        let mut listed = Vec::with_capacity(self.sites.kept().len());
+        for (start, location, metering) in sites.metering() {
+            let code = &mut code[start as usize..];
+            let is_as_expected = match metering {
+                Metering::Place(amount) => in_place::fill(code, amount),
+                Metering::Space(fences) => in_place::clear(code, fences),
+                Metering::Check(_) if checks.is_known(start, location) => continue,
+                Metering::Check(amount) => {
+                    let branch = in_place::pay_in_check(code, amount)?;
+                    checks.found(start + branch as u32, location);
+                    true
+                }
+                Metering::Computed => {
+                    in_place::rewrite(code, isa.name());
+                    continue;
+                }
+                Metering::Branch(_) => continue,
+            };
+            if !is_as_expected {
+                return None;
+            }
+            listed.push(location.bits());
+        }
+        match self.all_are_listed(listed) {
+            true => checks.go_to_calls(code),
+            false => None,
+        }
+    }
+
     /// Whether all places that were kept are at these locations, but for those in code that Cranelift found to be never reached. One that is not is
     /// a payment that nobody would miss: fences, where there should be a subtraction.
     fn all_are_listed(&self, mut listed: Vec<u32>) -> bool {
@@ -326,7 +353,11 @@ impl SiteLookup<'_> {
     }
 
     fn call(&self, return_address: u32) -> CallSite {
-        let Site { wasm, fuel, .. } = self.sites.get(self.location(return_address - 1));
+        self.call_at(return_address, self.location(return_address - 1))
+    }
+
+    fn call_at(&self, return_address: u32, location: SourceLoc) -> CallSite {
+        let Site { wasm, fuel, .. } = self.sites.get(location);
         CallSite {
             code: return_address,
             wasm,

@@ -17,6 +17,7 @@
 mod abi;
 mod bounds;
 mod builtin;
+mod cold;
 mod compile;
 mod const_expr;
 mod costs;

@@ -116,6 +116,8 @@ impl Linker {
         self.relocations.extend(compiled.relocations.iter().map(moved));
         if let Some(info) = compiled.unwind.take() {
             self.frames.add(start, info);
+            self.frames
+                .add_cold(start + compiled.cold..start + compiled.code.len() as u32);
         }
         Ok(start)
     }

@@ -23,7 +23,7 @@ pub enum Listing {
 ///
 /// The text is for reading: it has no fixed format, and names what it refers to by number. CLIF shows payments of fuel as they would be
 /// computed, machine instructions the places that are kept for them on x86-64 (`crates/compiler/src/fuel.rs`), neither what
-/// becomes of payments and checks in the machine code (`crates/compiler/src/in_place.rs`).
+/// becomes of payments and checks in the machine code (`crates/compiler/src/in_place.rs`, `crates/compiler/src/cold.rs`).
 ///
 /// # Errors
 ///

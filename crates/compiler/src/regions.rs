@@ -77,6 +77,8 @@ impl Region {
 
 /// The trap code that marks the faults of stores where they must be told from those of loads.
 const STORE_TRAP: u8 = 64;
+/// The trap code of checks of fuel, where they are traps to Cranelift: see `crates/compiler/src/cold.rs`.
+pub(crate) const FUEL_CHECK: ClifTrap = ClifTrap::unwrap_user(63);
 /// The first of the trap codes that number a function's loads, where their fuel counts.
 const FIRST_LOAD_TRAP: u8 = 65;
 /// How many of those codes there are. Cranelift's own begin behind them.

@@ -31,10 +31,10 @@ pub(crate) struct Site {
 pub(crate) enum Metering {
     /// A place for a payment of so much, or for what is paid back: filled by fences.
     Place(i32),
-    /// A payment as CLIF computes it, or a check.
+    /// A payment or a check as CLIF computes it.
     Computed,
-    /// A payment of so much and the check in one: a comparison.
-    PaidCheck(i32),
+    /// A check that pays so much in one: a comparison, and a conditional trap.
+    Check(i32),
     /// A branch back to a loop, by its number: nothing is counted there, but it tells where the loop lies.
     Branch(u32),
     /// So many fences that only take space.
@@ -49,6 +49,8 @@ pub(crate) struct Sites {
     accesses: Vec<u32>,
     /// The sites of places and of space, ascending, and the first fence of each.
     kept: Vec<(u32, Inst)>,
+    /// Whether the function may have something to keep in vector registers where fuel is checked.
+    has_vectors: bool,
 }
 
 impl Sites {
@@ -56,6 +58,7 @@ impl Sites {
         self.sites.clear();
         self.accesses.clear();
         self.kept.clear();
+        self.has_vectors = false;
     }
 
     /// A new site, current from now on.
@@ -99,6 +102,16 @@ impl Sites {
     /// The places and the space that were kept, ascending by location, and the first fence of each.
     pub(crate) fn kept(&self) -> &[(u32, Inst)] {
         &self.kept
+    }
+
+    /// Says whether the function may have something to keep in vector registers where fuel is checked.
+    pub(crate) fn set_vectors(&mut self, has_vectors: bool) {
+        self.has_vectors = has_vectors;
+    }
+
+    /// Whether it may.
+    pub(crate) fn has_vectors(&self) -> bool {
+        self.has_vectors
     }
 
     /// The payment or check of fuel that an instruction belongs to.

@@ -18,7 +18,7 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use smallvec::SmallVec;
 use wasmparser::{BlockType, FuncValidator, FunctionBody, Operator, ValidatorResources};
 
-use crate::abi::{Imports, clif_type};
+use crate::abi::{self, Imports, clif_type};
 use crate::bounds::Bounds;
 use crate::fuel::{Fuel, Payments};
 use crate::labels::{BlockSig, Label, LabelKind};
@@ -112,6 +112,8 @@ pub(crate) fn translate(
     t.check_parameters()?;
     let fuel_calls = std::mem::take(&mut t.fuel_calls);
     let stub = (!fuel_calls.is_empty()).then(|| t.imports.fuel_stub(t.b.func));
+    t.sites
+        .set_vectors(env.settings.fuel && abi::has_vectors(t.b.func));
     t.b.finalize(env.isa.frontend_config());
     if let Some(stub) = stub {
         crate::fuel::insert_calls(func, stub, &fuel_calls);

@@ -6,8 +6,10 @@
 
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_codegen::isa::unwind::UnwindInfo;
-use gimli::write::{Address, EhFrame, EndianVec, FrameTable};
-use gimli::{LittleEndian, constants};
+use std::ops::Range;
+
+use gimli::write::{Address, CallFrameInstruction, EhFrame, EndianVec, FrameDescriptionEntry, FrameTable};
+use gimli::{LittleEndian, X86_64, constants};
 
 /// The section starts at the next multiple of this after the text.
 pub(crate) const ALIGNMENT: usize = 16;
@@ -16,11 +18,20 @@ pub(crate) const ALIGNMENT: usize = 16;
 #[derive(Default)]
 pub(crate) struct Frames {
     functions: Vec<(u32, UnwindInfo)>,
+    /// Cold calls, but for what lies where Cranelift's code ended: see `crates/compiler/src/cold.rs`.
+    cold: Vec<Range<u32>>,
 }
 
 impl Frames {
     pub(crate) fn add(&mut self, start: u32, info: UnwindInfo) {
         self.functions.push((start, info));
+    }
+
+    /// Code behind a function's, where its frame is complete.
+    pub(crate) fn add_cold(&mut self, code: Range<u32>) {
+        if !code.is_empty() {
+            self.cold.push(code);
+        }
     }
 
     /// The `.eh_frame` section for a text of this size, with the terminator that registering wants.
@@ -39,6 +50,10 @@ impl Frames {
                 table.add_fde(common, info.to_fde(address));
             }
         }
+        for code in &self.cold {
+            let address = Address::Constant(u64::from(code.start).wrapping_sub(section));
+            table.add_fde(common, complete_frame(address, code.len() as u32));
+        }
         let mut out = EhFrame(EndianVec::new(LittleEndian));
         // Fails only on encodings that are not used here.
         table
@@ -48,4 +63,12 @@ impl Frames {
         bytes.extend([0; 4]);
         bytes
     }
+}
+
+/// Of code in which the frame is complete (x86-64): the frame pointer leads to the caller's and to the return address.
+fn complete_frame(address: Address, bytes: u32) -> FrameDescriptionEntry {
+    let mut frame = FrameDescriptionEntry::new(address, bytes);
+    frame.add_instruction(0, CallFrameInstruction::Cfa(X86_64::RBP, 16));
+    frame.add_instruction(0, CallFrameInstruction::Offset(X86_64::RBP, -16));
+    frame
 }
