@@ -99,6 +99,83 @@ fn what_is_left_after_a_trap_is_exact() -> Result<()> {
     Ok(())
 }
 
+/// Where a short loop traps, in its first turn or in its second, by a fault or by a branch.
+#[test]
+fn what_is_left_after_a_trap_in_a_short_loop_is_exact() -> Result<()> {
+    for style in [MemoryStyle::Reserved, MemoryStyle::Bounded] {
+        let engine = Engine::new(Config::new().fuel(true).memory_style(style))?;
+        let module = Module::new(
+            &engine,
+            r#"(module (memory (export "memory") 1)
+                (func (export "walk") (param i32) (result i32) (local i32)
+                  (loop $l
+                    (local.set 1 (i32.add (local.get 1) (i32.load (local.get 0))))
+                    (i32.store offset=4 (local.get 0) (i32.const 1))
+                    (br_if $l (local.tee 0 (i32.add (local.get 0) (i32.const 4)))))
+                  (local.get 1))
+                (func (export "divide") (param i32)
+                  (loop $l
+                    (drop (i32.rem_s (i32.const 1) (local.get 0)))
+                    (local.set 0 (i32.sub (local.get 0) (i32.const 1)))
+                    (br $l))))"#,
+        )?;
+        let mut store = Store::new(&engine, ());
+        let instance = Instance::new(&mut store, &module, &[])?;
+        for turns in 0..7_i32 {
+            store.set_fuel(1000)?;
+            let walk = instance.call::<i32, i32>(&mut store, "walk", 65_532 - 4 * turns);
+            let error = walk.expect_err("a fault");
+            assert_eq!(error.downcast_ref::<Trap>(), Some(&Trap::MemoryOutOfBounds));
+            // Entry; 13 a turn; get, get, load, add, set, get, const, store.
+            assert_eq!(
+                store.get_fuel()?,
+                1000 - (1 + 13 * turns as u64 + 8),
+                "{turns} turns, {style:?}"
+            );
+            store.set_fuel(1000)?;
+            let divide = instance.call::<i32, ()>(&mut store, "divide", turns);
+            let error = divide.expect_err("a division by zero");
+            assert_eq!(error.downcast_ref::<Trap>(), Some(&Trap::IntegerDivisionByZero));
+            // Entry; 8 a turn; const, get, rem.
+            assert_eq!(
+                store.get_fuel()?,
+                1000 - (1 + 8 * turns as u64 + 3),
+                "{turns} turns, {style:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A guest that runs out in the midst of two turns finishes them: at most what they cost, and always the same.
+#[test]
+fn a_short_loop_runs_out_at_the_end_of_its_second_turn() -> Result<()> {
+    let engine = Engine::new(Config::new().fuel(true))?;
+    let module = Module::new(
+        &engine,
+        r#"(module (global (export "turns") (mut i32) (i32.const 0))
+            (func (export "spin") (loop $l (global.set 0 (i32.add (global.get 0) (i32.const 1))) (br $l))))"#,
+    )?;
+    for units in 0..40_u64 {
+        let mut store = Store::new(&engine, ());
+        let instance = Instance::new(&mut store, &module, &[])?;
+        store.set_fuel(units)?;
+        let error = instance
+            .call::<(), ()>(&mut store, "spin", ())
+            .expect_err("it never ends");
+        assert_eq!(error.downcast_ref::<Trap>(), Some(&Trap::OutOfFuel));
+        assert_eq!(store.get_fuel()?, 0);
+        let turns = instance
+            .get_global(&mut store, "turns")
+            .expect("exported")
+            .get(&mut store);
+        // Entry; 5 a turn. The first pair of turns after which more is spent than there was.
+        let pairs = (1..).find(|pairs| 1 + 10 * pairs > units).expect("there is one");
+        assert_eq!(turns.i32(), Some(2 * pairs as i32), "{units} units");
+    }
+    Ok(())
+}
+
 /// Polls to the end and counts.
 fn pendings<F: Future<Output = Result<()>>>(call: F) -> (Result<()>, u64, u64) {
     let wakes = Arc::new(Wakes::default());
@@ -113,11 +190,12 @@ fn pendings<F: Future<Output = Result<()>>>(call: F) -> (Result<()>, u64, u64) {
     }
 }
 
-/// Yields of `count(turns)` with a slice of `every`: the check before it branches back finds what was spent until then, and the call
+/// Yields of `count(turns)` with a slice of `every`: the loop is short, so that every second `br` looks, and finds what was spent until then; the call
 /// has yielded once for every multiple of `every` below that.
 fn expected_yields(turns: u64, every: u64) -> u64 {
-    let at_last_header = ENTRY + (turns - 1) * TURN;
-    (at_last_header - 1) / every
+    let looked_for = (turns - 1) / 2 * 2;
+    let at_last_check = ENTRY + looked_for * TURN;
+    (at_last_check - 1) / every
 }
 
 #[test]
@@ -146,8 +224,15 @@ fn yields_are_exactly_what_arithmetic_says() -> Result<()> {
 
 #[test]
 fn with_n_units_and_a_yield_every_k_the_guest_yields_until_they_are_spent() -> Result<()> {
-    // 700 units are 100 turns less the entry: the header that finds them overspent is the one after the 100th turn.
-    for (units, every) in [(700, 70), (700, 7), (701, 100), (10_000, 999)] {
+    // 700 units are 100 turns less the entry: the check that finds them overspent is the one after the 100th turn.
+    for (units, every) in [
+        (700, 70),
+        (700, 14),
+        (700, 7),
+        (701, 100),
+        (701, 7),
+        (10_000, 999),
+    ] {
         let (mut store, instance) = metered()?;
         store.set_fuel(units)?;
         store.set_fuel_policy(FuelPolicy::Yield {
@@ -157,12 +242,22 @@ fn with_n_units_and_a_yield_every_k_the_guest_yields_until_they_are_spent() -> R
         let error = result.expect_err("too little fuel");
         assert_eq!(error.downcast_ref::<Trap>(), Some(&Trap::OutOfFuel));
         assert_eq!(store.get_fuel()?, 0);
-        // Slices: every, every, .. and the rest; each but the first is granted by a yield.
+        // Every second turn looks. The last check that finds no more spent than there was has yielded for every multiple of `every` below
+        // that; the next one traps.
+        let at_last_check = ENTRY + (units - ENTRY) / (2 * TURN) * (2 * TURN);
         assert_eq!(
             pending,
-            units.div_ceil(every) - 1,
+            (at_last_check - 1) / every,
             "{units} units, a yield every {every}"
         );
+        // Where two turns cost no more than a slice: every, every, .. and the rest; each but the first is granted by a yield.
+        if every >= 2 * TURN {
+            assert_eq!(
+                pending,
+                units.div_ceil(every) - 1,
+                "{units} units, a yield every {every}"
+            );
+        }
     }
     Ok(())
 }
@@ -288,7 +383,7 @@ fn a_call_dropped_at_a_yield_leaves_the_store_usable() -> Result<()> {
         }
     }
     let spent = (1 << 30) - store.get_fuel()?;
-    assert!((5000..5000 + TURN).contains(&spent), "{spent} spent");
+    assert!((5000..5000 + 2 * TURN).contains(&spent), "{spent} spent");
     drive(instance.call_async::<_, _, ()>(&mut store, "count", 3_i64)).0
 }
 
@@ -480,29 +575,43 @@ fn a_trap_of_a_bulk_operation_is_not_taken_for_one_of_the_access_behind_it() -> 
 /// A load, a check that is not the last of the loop's turns, and the same load: the host may write in between, and move the memory.
 #[test]
 fn what_the_host_does_at_a_check_is_seen_behind_it() -> Result<()> {
+    // The block keeps the first loop from being short: that one looks in its only turn, the second in each second turn.
     const LOADS: &str = r#"(module (memory (export "memory") 1 9)
         (func (export "change") (param i32) (result i32) (local i32)
             (loop $l
+                (block)
                 (local.set 1 (i32.load (i32.const 8)))
                 (br_if $l (local.get 0)))
+            (i32.sub (i32.load (i32.const 8)) (local.get 1)))
+        (func (export "short") (param i32) (result i32) (local i32)
+            (loop $l
+                (local.set 1 (i32.load (i32.const 8)))
+                (br_if $l (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))
             (i32.sub (i32.load (i32.const 8)) (local.get 1))))"#;
     for style in [MemoryStyle::Reserved, MemoryStyle::Bounded] {
         let engine = Engine::new(Config::new().fuel(true).memory_style(style))?;
         let module = Module::new(&engine, LOADS)?;
-        let mut store = Store::new(&engine, ());
-        let instance = Instance::new(&mut store, &module, &[])?;
-        let memory = instance.get_memory(&mut store, "memory").expect("it is exported");
-        store.on_fuel_zero(move |mut caller| {
-            memory.grow(&mut caller, 8)?;
-            memory.write(&mut caller, 8, &[7])?;
-            Ok(1000)
-        })?;
-        store.set_fuel(1)?;
-        assert_eq!(
-            instance.call::<i32, i32>(&mut store, "change", 0)?,
-            7,
-            "{style:?}"
-        );
+        // The turn behind the check has loaded what the host wrote.
+        for (name, argument, more) in [
+            ("change", 0, 7),
+            ("short", 2, 7),
+            ("short", 3, 0),
+            ("short", 4, 0),
+        ] {
+            let mut store = Store::new(&engine, ());
+            let instance = Instance::new(&mut store, &module, &[])?;
+            let memory = instance.get_memory(&mut store, "memory").expect("it is exported");
+            store.on_fuel_zero(move |mut caller| {
+                memory.grow(&mut caller, 8)?;
+                memory.write(&mut caller, 8, &[7])?;
+                Ok(1000)
+            })?;
+            store.set_fuel(1)?;
+            let result = instance.call::<i32, i32>(&mut store, name, argument)?;
+            assert_eq!(result, more, "{style:?}, {name}({argument})");
+            let written = memory.data(&store)[8];
+            assert_eq!(written, 7, "{style:?}, {name}({argument}): it was asked");
+        }
     }
     Ok(())
 }

@@ -17,7 +17,8 @@ struct Case {
 const ENTRY: u64 = 1;
 
 /// As the guest counts: an operator that does something is a unit. A function that calls looks at its entry, before it pays
-/// for that; a loop before each branch back to it, whether that is taken or not, when all up to it is paid.
+/// for that; a loop before each branch back to it, whether that is taken or not, when all up to it is paid; a short loop, which has
+/// its one branch back at its end, in every second turn.
 const CASES: &[Case] = &[
     Case {
         name: "br",
@@ -44,8 +45,8 @@ const CASES: &[Case] = &[
                 (local.set 0 (i32.sub (local.get 0) (i32.const 1)))
                 (br $again))
               unreachable)))"#,
-        // const, get, eqz, br_if; get, const, sub, set, br
-        paths: |n| (ENTRY + 9 * n as u64 + 4, ENTRY + 9 * n as u64),
+        // const, get, eqz, br_if; get, const, sub, set, br, which looks in every second turn
+        paths: |n| (ENTRY + 9 * n as u64 + 4, ENTRY + 9 * (n as u64 / 2 * 2)),
         arguments: &[0, 1, 2, 100],
     },
     Case {
@@ -75,9 +76,36 @@ const CASES: &[Case] = &[
         name: "loop",
         module: r#"(module (func (export "f") (param i32) (result i32)
             (loop $l (br_if $l (local.tee 0 (i32.sub (local.get 0) (i32.const 1))))) (i32.const 0)))"#,
-        // get, const, sub, tee, br_if; const
+        // get, const, sub, tee, br_if, which looks in every second turn; const
+        paths: |n| (ENTRY + 5 * n as u64 + 1, ENTRY + 5 * (n as u64 / 2 * 2)),
+        arguments: &[1, 2, 3, 999, 1000],
+    },
+    Case {
+        name: "loop with a block",
+        module: r#"(module (func (export "f") (param i32) (result i32)
+            (loop $l (block) (br_if $l (local.tee 0 (i32.sub (local.get 0) (i32.const 1))))) (i32.const 0)))"#,
+        // as before, but it is not short
         paths: |n| (ENTRY + 5 * n as u64 + 1, ENTRY + 5 * n as u64),
         arguments: &[1, 2, 3, 1000],
+    },
+    Case {
+        name: "a short loop with two ways out",
+        module: r#"(module (func (export "f") (param i32) (result i32)
+            (block $out
+              (loop $l
+                (br_if $out (i32.eq (local.get 0) (i32.const 40)))
+                (br_if $l (i32.and (local.tee 0 (i32.sub (local.get 0) (i32.const 1))) (i32.const 31)))))
+            (i32.const 0)))"#,
+        // get, const, eq, br_if; get, const, sub, tee, const, and, br_if; const. It ends where what is left is 40 or a multiple of 32.
+        paths: |n| {
+            let ends = (1..=n as u64).rev().enumerate();
+            let mut ends = ends.filter(|(_, left)| *left == 40 || (*left - 1) % 32 == 0);
+            let (turns, left) = ends.next().expect("it gets to 1");
+            let last = if left == 40 { 4 } else { 11 };
+            let looked = (turns + usize::from(left != 40)) as u64 / 2 * 2;
+            (ENTRY + 11 * turns as u64 + last + 1, ENTRY + 11 * looked)
+        },
+        arguments: &[1, 2, 3, 8, 31, 40, 41, 42, 43, 60],
     },
     Case {
         name: "a loop in a loop",
@@ -86,7 +114,7 @@ const CASES: &[Case] = &[
               (loop $l (br_if $l (local.tee $i (i32.sub (local.get $i) (i32.const 1)))))
               (br_if $o (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))
             (i32.const 0)))"#,
-        // const, set; three turns of five; five. The last check is the outer loop's.
+        // const, set; three turns of five, of which the second looks; five. The last check is the outer loop's.
         paths: |n| (ENTRY + 22 * n as u64 + 1, ENTRY + 22 * n as u64),
         arguments: &[1, 2, 70],
     },

@@ -8,8 +8,11 @@
 //! At any time the exact counter is the register minus the pending fuel, which is noted with every site.
 //!
 //! What leads back to a loop, taken or not, and entries of functions that can call, look at the sign of the register: so every
-//! cycle does. A leaf without loops cannot run for long, nor can a loop that is entered once. The cold path calls a stub that
-//! preserves every register, so that a loop's values stay where they are. To Cranelift that path is a trap, on x86-64: `cold.rs`.
+//! cycle does, but for a first turn of a short loop's two (`turns.rs`). A leaf without loops cannot run for long, nor can a loop that is entered once. The cold path calls
+//! a stub that preserves every register, so that a loop's values stay where they are. To Cranelift that path is a trap, on x86-64: `cold.rs`.
+//!
+//! So what a guest overspends until a check finds it is what it can execute without one: a straight way through code, a leaf, or two turns of at most
+//! two dozen operators. It is taken off what it gets next, or, if it gets nothing, given by the host.
 //!
 //! To Cranelift a computation with the pinned register is four instructions and three values, which every pass and the
 //! allocator of registers look at: for as many payments as real modules have, a fifth of the time. So a payment is
@@ -27,7 +30,7 @@
 //!
 //! Invariants
 //! 1. Whichever way a place is reached, the same fuel is pending there.
-//! 2. At a loop's header none is, nor at the check before a branch back to it.
+//! 2. At a loop's header none is, nor at the check before a branch back to it. A short loop's second turn owes what the first one cost.
 
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::condcodes::IntCC;

@@ -52,6 +52,7 @@ mod tight;
 mod trampolines;
 mod translate;
 mod trap;
+mod turns;
 mod types;
 mod unwind;
 

@@ -188,6 +188,9 @@ impl<'a> Translator<'a> {
             let (operator, offset) = operators.read_with_offset()?;
             validator.op(offset, &operator)?;
             self.operator(&operator, offset as u32)?;
+            if let Some(body) = self.short_loop(&operator, &operators) {
+                self.two_turns(body, &mut operators, validator)?;
+            }
         }
         operators.finish()?;
         Ok(())
@@ -232,7 +235,7 @@ impl<'a> Translator<'a> {
     }
 
     /// One operator, already validated.
-    fn operator(&mut self, operator: &Operator<'_>, offset: u32) -> Result<(), CompileError> {
+    pub(crate) fn operator(&mut self, operator: &Operator<'_>, offset: u32) -> Result<(), CompileError> {
         self.offset = offset;
         if !self.reachable {
             limits::nesting(self.labels.len(), offset)?;
@@ -241,11 +244,17 @@ impl<'a> Translator<'a> {
             self.dead_operator(operator);
             return Ok(());
         }
-        self.fuel.spend(operator);
-        self.mark_site();
+        self.begin_operator(operator, offset);
         self.dispatch(operator)
             .map_err(|error| error.at(self.offset.into()))?;
         self.check_size()
+    }
+
+    /// What comes is made for this operator, which is reached.
+    pub(crate) fn begin_operator(&mut self, operator: &Operator<'_>, offset: u32) {
+        self.offset = offset;
+        self.fuel.spend(operator);
+        self.mark_site();
     }
 
     /// Guards against code that grows out of proportion to its bytes.

@@ -275,6 +275,15 @@ fn branches() {
     let distinct = br_table(60_000, |place| place);
     let many = |count: usize, table: &[u8]| [&BLOCK, table, &[END]].concat().repeat(count);
     let huge = [vec![0x41, 0, 0x0e], leb(1_000_000_000), vec![0, 0]].concat();
+    // Of short loops two turns are translated where fuel is metered.
+    let short = [&LOOP[..], &[0x23, 0, 0x0d, 0, END]].concat();
+    let exits = [
+        &BLOCK[..],
+        &LOOP,
+        &[0x23, 0, 0x0d, 1].repeat(11),
+        &[0x23, 0, 0x0d, 0, END, END],
+    ]
+    .concat();
     let sets = (0..4_000).flat_map(|i| [0x41, 1, 0x21, (i % 100) as u8, 0x20, 7, 0x0d, 0]);
     check(vec![
         ("br-table-1e6", targets, plain(0, &br_table(1_000_000, |_| 0))),
@@ -294,6 +303,8 @@ fn branches() {
             Compiled,
             plain(0, &nested(&BLOCK, 60_100, &many(3, &distinct))),
         ),
+        ("br-loops-short", Compiled, plain(10, &short.repeat(10_000))),
+        ("br-loops-short-exits", Compiled, plain(10, &exits.repeat(3_000))),
         ("br-ifs", Compiled, plain(100, &[0x20, 0, 0x0d, 0].repeat(5_000))),
         ("br-ifs-sets", Compiled, plain(100, &sets.collect::<Vec<u8>>())),
     ]);

@@ -130,8 +130,9 @@ fn a_trap_has_paid_up_to_its_operator() {
 
 #[test]
 fn a_loop_asks_for_more_when_the_slice_is_used_up() {
+    // The block costs nothing, but no loop with one in it is short.
     let wat = r#"(module (func (export "loop") (param i32)
-        (loop (local.set 0 (i32.sub (local.get 0) (i32.const 1))) (br_if 0 (local.get 0)))))"#;
+        (loop (block) (local.set 0 (i32.sub (local.get 0) (i32.const 1))) (br_if 0 (local.get 0)))))"#;
     let mut guest = Guest::new(wat, &metered());
     // The entry takes 1, each turn 6; at its end it looks, before it branches back or goes on.
     *guest.fuel() = 0;
@@ -145,6 +146,243 @@ fn a_loop_asks_for_more_when_the_slice_is_used_up() {
         guest.call_refilled("loop", &[100], 11),
         (Outcome::Returned(vec![]), 47)
     );
+}
+
+#[test]
+fn a_short_loop_asks_for_more_at_the_end_of_a_second_turn() {
+    let wat = r#"(module (func (export "loop") (param i32)
+        (loop (local.set 0 (i32.sub (local.get 0) (i32.const 1))) (br_if 0 (local.get 0)))))"#;
+    let mut guest = Guest::new(wat, &metered());
+    // As above, but after two turns.
+    *guest.fuel() = 0;
+    assert_eq!(
+        guest.call_refilled("loop", &[100], PLENTY),
+        (Outcome::Returned(vec![]), 1)
+    );
+    assert_eq!(PLENTY - *guest.fuel(), 98 * 6);
+    // 37 units are the entry and six turns: the eighth is the first that finds them overspent, and 30 more last for five.
+    *guest.fuel() = 1 + 6 * 6;
+    let asked = (8..=100).step_by(6).count() as u64;
+    assert_eq!(
+        guest.call_refilled("loop", &[100], 30),
+        (Outcome::Returned(vec![]), asked)
+    );
+    // One turn does not look.
+    *guest.fuel() = 0;
+    assert_eq!(
+        guest.call_refilled("loop", &[1], PLENTY),
+        (Outcome::Returned(vec![]), 0)
+    );
+    assert_eq!(*guest.fuel(), -7);
+}
+
+/// Counts the first local down, and goes on while it is not zero: four operators and the branch.
+const DOWN: &str = "(br_if $l (local.tee 0 (i32.sub (local.get 0) (i32.const 1))))";
+
+/// Leaves at the count's end; what is behind it leads back.
+const LEAVE: &str = "(br_if $out (i32.eqz (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))";
+
+/// How often this looks in so many turns.
+fn looks(body: &str, turns: u64) -> u64 {
+    let wat = format!(
+        r#"(module (import "" "f" (func $f)) (memory 1) (global i32 (i32.const 3))
+            (func (export "f") (param i32) (block $out {body})))"#
+    );
+    let mut guest = Guest::new(&wat, &metered().memory_style(MemoryStyle::Bounded));
+    *guest.fuel() = -1;
+    let (outcome, looks) = guest.call_refilled("f", &[turns], -1);
+    assert_eq!(outcome, Outcome::Returned(vec![]), "{body}");
+    looks
+}
+
+#[test]
+fn short_loops_are_those_of_few_operators_with_one_way_back_at_the_end() {
+    let compute = "(drop (i32.div_u (i32.load (i32.const 8)) (local.get 0)))
+        (i32.store8 (i32.const 9) (global.get 0))";
+    let at_the_end = [
+        format!("(loop $l {DOWN})"),
+        format!("(loop $l {} {DOWN})", "nop ".repeat(20)),
+        format!("(loop $l {compute} {DOWN})"),
+        format!("(loop $l (br_if $out (i32.const 0)) {DOWN})"),
+        format!("(block $in (loop $l (br_if $in (i32.const 0)) {DOWN}))"),
+        format!("(drop (i32.const 7) (loop $l {DOWN}))"),
+    ];
+    // The last turn does not get to its end.
+    let in_the_midst = [
+        format!("(loop $l {LEAVE} (br $l))"),
+        format!("(loop $l {LEAVE} (i32.const 1) (f32.const 2) (br $l))"),
+    ];
+    for turns in 1..8 {
+        for body in &at_the_end {
+            assert_eq!(looks(body, turns), turns / 2, "{turns} turns of {body}");
+        }
+        for body in &in_the_midst {
+            assert_eq!(looks(body, turns), (turns - 1) / 2, "{turns} turns of {body}");
+        }
+    }
+}
+
+#[test]
+fn all_other_loops_look_in_every_turn() {
+    let at_the_end = [
+        format!("(loop $l {} {DOWN})", "nop ".repeat(21)),
+        format!("(loop $l (block) {DOWN})"),
+        format!("(loop $l (loop) {DOWN})"),
+        format!("(loop $l (if (i32.const 0) (then)) {DOWN})"),
+        format!("(loop $l (try_table) {DOWN})"),
+        format!("(loop $l (memory.fill (i32.const 0) (i32.const 0) (i32.const 0)) {DOWN})"),
+        format!("(loop $l (drop (memory.grow (i32.const 0))) {DOWN})"),
+        format!("(loop $l {DOWN} nop)"),
+        format!("(loop $l {DOWN} return)"),
+        format!("(drop (loop $l (result i32) {DOWN} (i32.const 1)))"),
+        format!("(local.get 0) (loop $l (param i32) (drop) (local.get 0) {DOWN} (drop))"),
+    ];
+    let in_the_midst = [
+        format!("(loop $l {LEAVE} (br $l) nop)"),
+        format!("(loop $l {LEAVE} (br_table $l $l (i32.const 0)))"),
+    ];
+    let calls = format!("(loop $l (call $f) {DOWN})");
+    let two_ways_back = format!("(loop $l (br_if $l (i32.const 0)) {DOWN})");
+    for turns in 1..8 {
+        for body in &at_the_end {
+            assert_eq!(looks(body, turns), turns, "{turns} turns of {body}");
+        }
+        for body in &in_the_midst {
+            assert_eq!(looks(body, turns), turns - 1, "{turns} turns of {body}");
+        }
+        assert_eq!(looks(&calls, turns), 1 + turns, "its function looks at its entry");
+        assert_eq!(looks(&two_ways_back, turns), 2 * turns, "each of them looks");
+    }
+}
+
+#[test]
+fn a_way_back_to_an_outer_loop_makes_no_loop_short() {
+    let mut guest = Guest::new(
+        r#"(module (func (export "f") (param i32 i32)
+            (loop $o
+                (loop $l
+                    (br_if $o (i32.eq (local.tee 1 (i32.add (local.get 1) (i32.const 1))) (i32.const 3)))
+                    (br_if $l (local.tee 0 (i32.sub (local.get 0) (i32.const 1))))))))"#,
+        &metered(),
+    );
+    *guest.fuel() = -1;
+    // Nine turns look twice; the one that goes to the outer loop looks there alone.
+    assert_eq!(guest.call_refilled("f", &[9, 0], -1).1, 2 * 9 + 1);
+}
+
+#[test]
+fn a_short_loop_pays_for_each_turn_wherever_it_ends() {
+    let wat = r#"(module (memory 1)
+        (func (export "end") (param i32) (result i32) (local i32)
+            (i32.const 1000)
+            (loop $l
+                (local.set 1 (i32.add (i32.mul (local.get 1) (i32.const 3)) (local.get 0)))
+                (br_if $l (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))
+            (i32.add (local.get 1)))
+        (func (export "midst") (param i32) (result i32) (local i32)
+            (block $out (result i32)
+                (i32.const 1000)
+                (loop $l
+                    (local.set 1 (i32.add (i32.mul (local.get 1) (i32.const 3)) (local.get 0)))
+                    (drop (br_if $out (local.get 1) (i32.eqz (local.tee 0 (i32.sub (local.get 0) (i32.const 1))))))
+                    (i64.const 5)
+                    (br $l))
+                unreachable))
+        (func (export "either") (param i32 i32) (result i32) (local i32)
+            (block $out
+                (loop $l
+                    (local.set 2 (i32.add (i32.mul (local.get 2) (i32.const 3)) (local.get 0)))
+                    (br_if $out (i32.eq (local.get 0) (local.get 1)))
+                    (br_if $l (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))
+                (local.set 2 (i32.add (local.get 2) (i32.const 7000))))
+            (local.get 2))
+        (func (export "never") (param i32) (result i32)
+            (if (local.get 0) (then (return (i32.const 4))))
+            unreachable
+            (loop $l (br_if $l (local.get 0)))))"#;
+    let mut guest = Guest::new(wat, &metered());
+    // What the turns from one number down to another compute.
+    let value = |from: u64, to: u64| (to..=from).rev().fold(0, |sum, n| sum * 3 + n);
+    for turns in 1..=9 {
+        // Entry and const; 11 a turn; get and add.
+        assert_eq!(spent(&mut guest, "end", &[turns]), 2 + 11 * turns as i64 + 2);
+        assert_eq!(guest.run("end", &[turns]), 1000 + value(turns, 1));
+        // Entry and const; 13 a turn up to its br_if, and const and br.
+        assert_eq!(
+            spent(&mut guest, "midst", &[turns]),
+            2 + 13 * turns as i64 + 2 * (turns as i64 - 1)
+        );
+        assert_eq!(guest.run("midst", &[turns]), value(turns, 1));
+        for last in 1..=turns {
+            // Entry; 10 a turn up to the way out, 5 more up to the branch back; get.
+            let more = (turns - last) as i64;
+            assert_eq!(
+                spent(&mut guest, "either", &[turns, last]),
+                1 + 10 * (more + 1) + 5 * more + 1
+            );
+            assert_eq!(guest.run("either", &[turns, last]), value(turns, last));
+        }
+        // At its end: get, const, add, set, and get.
+        assert_eq!(
+            spent(&mut guest, "either", &[turns, 99]),
+            1 + 15 * turns as i64 + 5
+        );
+        assert_eq!(guest.run("either", &[turns, 99]), 7000 + value(turns, 1));
+    }
+    assert_eq!(spent(&mut guest, "never", &[1]), 4);
+    assert_eq!(guest.trap("never", &[0]).0, TrapCode::Unreachable);
+}
+
+#[test]
+fn a_trap_in_either_turn_of_a_short_loop_has_paid_up_to_its_operator() {
+    let wat = r#"(module (memory 1)
+        (func (export "load") (param i32)
+            (loop $l
+                (drop (i32.load (local.get 0)))
+                (local.set 0 (i32.add (local.get 0) (i32.const 4)))
+                (br_if $l (local.get 0))))
+        (func (export "store") (param i32)
+            (loop $l
+                (i32.store (local.get 0) (i32.const 7))
+                (local.set 0 (i32.add (local.get 0) (i32.const 4)))
+                (br $l)))
+        (func (export "div") (param i32)
+            (loop $l
+                (drop (i32.div_u (i32.const 9) (local.get 0)))
+                (local.set 0 (i32.sub (local.get 0) (i32.const 1)))
+                (br $l))))"#;
+    let wasm = wat::parse_str(wat).unwrap();
+    let mut guest = Guest::new(wat, &metered().memory_style(MemoryStyle::Bounded));
+    // Name, the argument for so many turns before the one that traps, what a turn costs, what the last one costs, and its operator.
+    type Case = (&'static str, fn(u64) -> u64, i64, i64, &'static [u8]);
+    let cases: [Case; 3] = [
+        ("load", |turns| 65_536 - 4 * turns, 8, 2, &[0x28, 2, 0]),
+        ("store", |turns| 65_536 - 4 * turns, 8, 3, &[0x36, 2, 0]),
+        ("div", |turns| turns, 8, 3, &[0x6e]),
+    ];
+    for (name, argument, turn, last, operator) in cases {
+        let at = wasm.windows(operator.len()).position(|bytes| bytes == operator);
+        for turns in 0..7 {
+            let args = [argument(turns)];
+            let cost = 1 + turn * turns as i64 + last;
+            assert_eq!(spent(&mut guest, name, &args), cost, "{name} after {turns} turns");
+            let (_, site) = guest.trap(name, &args);
+            assert_eq!(Some(site.wasm as usize), at, "{name} after {turns} turns");
+        }
+    }
+}
+
+#[test]
+fn where_nothing_costs_anything_a_short_loop_looks_all_the_same() {
+    let mut costs = selvedge_compiler::FuelCosts::new();
+    for name in ["local.get", "local.tee", "i32.const", "i32.sub", "br_if"] {
+        costs.set(name, 0).unwrap();
+    }
+    let wat = format!(r#"(module (func (export "f") (param i32) (loop $l {DOWN})))"#);
+    let mut guest = Guest::new(&wat, &metered().fuel_costs(costs));
+    *guest.fuel() = -1;
+    assert_eq!(guest.call_refilled("f", &[10], -1).1, 5);
+    assert_eq!(spent(&mut guest, "f", &[10]), 1);
 }
 
 #[test]
@@ -265,8 +503,8 @@ fn payments_and_checks_are_one_instruction_each() {
     let code = &image.text[range.start as usize..range.end as usize];
     assert_eq!(
         paid_in(code),
-        (3, 1),
-        "before the loop, at its end, where it looks too, and at the function's"
+        (4, 1),
+        "before the loop, where the first turn leaves, at the second's end, where it looks too, and at the function's"
     );
 }
 

@@ -149,6 +149,26 @@ impl<'a> Translator<'a> {
         }
     }
 
+    /// `br_if` of a turn of a short loop that another turn follows: goes on there if `condition` is not zero, and owes what it owes; else leaves
+    /// the loop, with nothing on the stack.
+    pub(crate) fn go_on_if(&mut self, condition: Value) {
+        let (next, leave) = (self.b.create_block(), self.b.create_block());
+        self.b.set_cold_block(leave); // in the turns' way it takes what they gain: benches/README.md
+        self.b.ins().brif(condition, next, &[], leave, &[]);
+        self.resume(leave);
+        let pending = self.fuel.pending();
+        let block = self.end_block(self.labels.len() - 1, 0);
+        self.jump_to(Target {
+            block,
+            arity: 0,
+            owed: 0,
+            back: None,
+        });
+        self.resume(next);
+        self.fuel.set_pending(pending);
+        self.mark_site();
+    }
+
     /// The code after a label's `end`. If this is the first way there, so much fuel is owed there.
     fn end_block(&mut self, at: usize, owed: u32) -> Block {
         if let Some(next) = self.labels[at].next {
@@ -274,7 +294,7 @@ impl<'a> Translator<'a> {
         Ok(())
     }
 
-    fn is_loop(&self, depth: u32) -> bool {
+    pub(crate) fn is_loop(&self, depth: u32) -> bool {
         let label = &self.labels[self.labels.len() - 1 - depth as usize];
         matches!(label.kind, LabelKind::Loop(..))
     }

@@ -21,6 +21,10 @@ use std::sync::Arc;
 #[non_exhaustive]
 pub enum FuelPolicy {
     /// The guest runs until its fuel is used up, and then traps with [`Trap::OutOfFuel`].
+    ///
+    /// It looks where a function is entered that calls others, and at the end of a loop's turn; of a loop of at most 24 operators and its branch back,
+    /// without a call or a block in it, at the end of every second turn. So it traps, or yields, a little late, and at the same place each
+    /// time, on every processor: what it does until then is what it can do without looking.
     #[default]
     Trap,
     /// As `Trap`, and each time another `every` units are spent the call's future wakes its task and returns
