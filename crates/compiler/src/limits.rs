@@ -47,11 +47,7 @@ const BR_TABLE_TARGETS: u64 = 1 << 16;
 const NESTING: u64 = 1 << 16;
 /// The most loops inside each other: what finds loops looks through each of them from the innermost.
 ///
-/// For each operand of a computation without effects, Cranelift (`egraph/elaborate.rs`) asks of the loops around it, from the outermost, whether the operand is made in
-/// that loop, and each answer is a walk outwards from the operand's: the square of their number. A metered loop has such a computation in its check,
-/// so that loops inside each other take the cube: 1024, each with a branch back, took 0.9 s, 2048 7.2 s. The check's form does not matter, and without fuel the guest's
-/// own computations take the same: 4000 additions of globals within 512 loops took 1.8 s with fuel or without, within 128 loops 0.1 s. Nothing bounds those
-/// but [`VALUES`]; an operator could count for the square of the loops around it, divided by 24, as pairs of branches do ([`PAIRS_PER_BYTE`]).
+/// What stands in them costs the square besides, and a branch back from each of them the cube: see [`SQUARES_PER_BYTE`].
 const LOOPS: u64 = 1 << 9;
 /// The most `if`s inside each other: the time to compile them grows faster than their number.
 const IFS: u64 = 1 << 14;
@@ -103,6 +99,18 @@ const PAIRS_STEP: u64 = 1 << 14;
 /// 40 000 `try_table`s with a call in each, two parameters each, took 4.7 s; 80 000 `if`s with a result 5 s.
 const PARAMETER_PAIRS: u64 = 1 << 4;
 
+/// How much the operators of a module's functions may come to together, where each counts for the square of the loops around it: so much, whatever the
+/// module's size,
+const SQUARES_BASE: u64 = 1 << 29;
+/// and for each of its bytes so much more: 80 loops around each operator of a byte.
+///
+/// For each operand of a computation without effects, Cranelift (`egraph/elaborate.rs`) asks of the loops around it, from the outermost, whether the operand is made in
+/// that loop, and each answer is a walk outwards from the operand's: some 0.4 ns for each pair of loops. 40 000 additions of globals, 240 kB, took 18 s within 512 loops, and
+/// 1.3 s within 128. A metered loop has such a computation in its check: 512 inside each other, each with a branch back, take 0.13 s.
+const SQUARES_PER_BYTE: u64 = 1 << 13;
+/// As [`SHARED_STEP`], of squares.
+const SQUARES_STEP: u64 = 1 << 19;
+
 /// For how many pairs each pair of a trampoline's parameters and results counts. All of them are held at once: one of 1000 parameters took 15 ms, and
 /// 2000 such signatures 30 s.
 const TRAMPOLINE_PAIRS: u64 = 4;
@@ -112,8 +120,8 @@ pub(crate) fn parameter_pairs(parameters: u64, brought: u64) -> u64 {
     parameters * brought / PARAMETER_PAIRS
 }
 
-/// What the functions of a module share: parameters, results, locals, and values that calls and branches carry; and pairs of branches to
-/// one label, to one clause of a `try_table`, and of block parameters.
+/// What the functions of a module share: parameters, results, locals, and values that calls and branches carry; pairs of branches to
+/// one label, to one clause of a `try_table`, and of block parameters; and squares of the loops around operators.
 ///
 /// Functions are compiled in any order, but each of them takes what it takes at the same operators, up to its
 /// end or its own error. So whether all of them together take too much does not depend on the order: if they do,
@@ -122,6 +130,7 @@ pub(crate) fn parameter_pairs(parameters: u64, brought: u64) -> u64 {
 pub(crate) struct Budget {
     values: Share,
     pairs: Share,
+    squares: Share,
 }
 
 #[derive(Debug)]
@@ -163,6 +172,7 @@ impl Budget {
         Budget {
             values: Share::new(SHARED_BASE + SHARED_PER_BYTE * bytes, SHARED_STEP),
             pairs: Share::new(PAIRS_BASE + PAIRS_PER_BYTE * bytes, PAIRS_STEP),
+            squares: Share::new(SQUARES_BASE + SQUARES_PER_BYTE * bytes, SQUARES_STEP),
         }
     }
 
@@ -171,6 +181,7 @@ impl Budget {
         Budget {
             values: Share::new(u64::MAX - 1, SHARED_STEP),
             pairs: Share::new(u64::MAX - 1, PAIRS_STEP),
+            squares: Share::new(u64::MAX - 1, SQUARES_STEP),
         }
     }
 
@@ -190,6 +201,14 @@ impl Budget {
         }
     }
 
+    /// Takes the steps from `before` to `now` of one function's squares.
+    pub(crate) fn take_squares(&self, before: u64, now: u64) -> Result<(), CompileError> {
+        match self.squares.take(before, now) {
+            true => self.check(),
+            false => Ok(()),
+        }
+    }
+
     /// Takes what a trampoline of this signature takes.
     pub(crate) fn take_trampoline(&self, ty: &FuncType) -> Result<(), CompileError> {
         let values = ty.params().len() + ty.results().len();
@@ -200,7 +219,9 @@ impl Budget {
     pub(crate) fn check(&self) -> Result<(), CompileError> {
         self.values
             .check("values that the functions carry, declare and return")?;
-        self.pairs.check("pairs of branches to one label")
+        self.pairs.check("pairs of branches to one label")?;
+        self.squares
+            .check("operators, each times the square of the loops around it")
     }
 }
 

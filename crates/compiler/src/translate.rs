@@ -64,6 +64,8 @@ pub(crate) struct Translator<'a> {
     pub(crate) pairs: u64,
     /// How many of them were taken from the module's budget.
     shared_pairs: u64,
+    /// What the operators so far come to, each counting for the square of the loops around it.
+    squares: u64,
     /// The `try_table`s in scope.
     pub(crate) exceptions: Exceptions,
     /// The cold blocks that are to call the fuel stub.
@@ -153,6 +155,7 @@ impl<'a> Translator<'a> {
             shared: 0,
             pairs: 0,
             shared_pairs: 0,
+            squares: 0,
             exceptions: Exceptions::default(),
             fuel_calls: Vec::new(),
             stores: HashSet::new(),
@@ -267,6 +270,9 @@ impl<'a> Translator<'a> {
         limits::held(self.held, self.offset)?;
         let before = std::mem::replace(&mut self.shared_pairs, self.pairs);
         self.env.budget.take_pairs(before, self.pairs)?;
+        let before = self.squares;
+        self.squares += (self.loops as u64).pow(2);
+        self.env.budget.take_squares(before, self.squares)?;
         self.share(self.carried + self.locals)
     }
 

@@ -200,8 +200,32 @@ fn nesting() {
 #[test]
 fn nested_loops() {
     let loops = TooLarge("loops inside each other");
+    let squares = TooLarge("operators, each times the square of the loops around it");
     let back = [0x41, 0, 0x0d, 0xf4, 0x03, 0x20, 5, DROP];
+    // Each with a branch back, and this in the innermost.
+    let backs = |loops: usize, middle: &[u8]| {
+        let ends = [0x20, 0, 0x0d, 0, END].repeat(loops);
+        [&LOOP.repeat(loops), middle, &ends].concat()
+    };
+    // Different ones: what was computed before is not computed again.
+    let sums = |count: usize| -> Vec<u8> {
+        let load = |at: usize| [&[0x41, 0, 0x28, 2][..], &leb(4 * at)].concat();
+        (0..count)
+            .flat_map(|at| [load(at), load(at + 1), vec![0x6a, 0x24, 0]].concat())
+            .collect()
+    };
     check(vec![
+        ("nested-loops-backs", Compiled, plain(10, &backs(512, &[]))),
+        (
+            "nested-loops-sums",
+            Compiled,
+            plain(10, &backs(128, &sums(10_000))),
+        ),
+        (
+            "nested-loops-sums-512",
+            squares,
+            plain(10, &backs(512, &sums(10_000))),
+        ),
         ("nested-loops-65000", loops, plain(0, &nested(&LOOP, 65_000, &[]))),
         (
             "nested-loops-512",

@@ -82,6 +82,10 @@ fn of_modules() -> Vec<(&'static str, String)> {
             "pairs of parameters and results of a signature, of functions that are imported, exported or referred to",
             format!("the same, each counting for {TRAMPOLINE_PAIRS} of those"),
         ),
+        (
+            "operators, each times the square of the loops around it, in a module",
+            per_byte(SQUARES_BASE, SQUARES_PER_BYTE),
+        ),
     ]
 }
 
