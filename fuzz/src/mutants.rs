@@ -217,40 +217,49 @@ fn is_unsupported(error: &selvedge::Error) -> bool {
     )
 }
 
-/// A step that ran out of fuel in ours is one of a rival that took little for it.
+/// A step that ran out of fuel in ours is one for which a rival took little of what ours had left.
 ///
 /// # Errors
 /// That.
 pub(crate) fn contradiction(ours: &Trace, rival: &Trace) -> Result<(), Box<Difference>> {
-    let pair = ours
-        .steps
-        .last()
-        .zip(rival.steps.get(ours.steps.len().saturating_sub(1)));
-    let Some((last, other)) = pair else {
+    let Some(last) = ours.steps.len().checked_sub(1) else {
         return Ok(());
     };
-    // What was used before a trap `wasmtime` does not count.
-    let used = match other.end {
-        End::Returned(_) => other.fuel_used,
+    let Some(other) = rival.steps.get(last) else {
+        return Ok(());
+    };
+    let had = SCRIPT_FUEL_UNITS.saturating_sub(used_before(ours, last).unwrap_or(0));
+    // What was used before a trap `wasmtime` does not count, in this step or in those before it.
+    let used = match (&other.end, used_before(rival, last)) {
+        (End::Returned(_), Some(before)) => other.fuel_used.and_then(|used| used.checked_sub(before)),
         _ => None,
     };
-    let few = used.filter(|used| *used < SCRIPT_FUEL_UNITS / CONTRADICTION);
+    let few = used.filter(|used| *used < had / CONTRADICTION);
     match few {
-        Some(used) if last.end == End::Stopped(Stop::Unpaid) => Err(Difference::new(
+        Some(used) if ours.steps[last].end == End::Stopped(Stop::Unpaid) => Err(Difference::new(
             [rival, ours],
             &format!("the end of {}", other.what),
             [
                 format!("{:?} with {used} units", other.end),
-                format!("more than {SCRIPT_FUEL_UNITS} units"),
+                format!("more than {had} units"),
             ],
         )),
         _ => Ok(()),
     }
 }
 
+/// What was used before this step.
+fn used_before(trace: &Trace, step: usize) -> Option<u64> {
+    match step.checked_sub(1) {
+        Some(before) => trace.steps[before].fuel_used,
+        None => Some(0),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trace::{State, Step};
 
     fn case(text: &str) -> Case {
         let wasm = wat::parse_str(text).expect("the test's module is well-formed");
@@ -288,6 +297,32 @@ mod tests {
         assert!(contradiction(&ours, &rival).is_err());
         let rival = rival::run(&endless, ours.steps.len()).expect("wasmi has room");
         assert!(contradiction(&ours, &rival).is_ok());
+    }
+
+    #[test]
+    fn what_earlier_steps_used_is_not_this_ones() {
+        let step = |end: End, fuel_used: u64| Step {
+            what: "f".to_owned(),
+            end,
+            host: (0, 0),
+            state: State::default(),
+            fuel_used: Some(fuel_used),
+        };
+        let trace = |steps| Trace {
+            who: String::new(),
+            steps,
+        };
+        let trap = || End::Stopped(Stop::MemoryOutOfBounds);
+        // A rival that does not count what a trap took.
+        let rival = trace(vec![step(trap(), 10), step(End::Returned(vec![]), 20_010)]);
+        let ours = |before: u64| {
+            trace(vec![
+                step(trap(), before),
+                step(End::Stopped(Stop::Unpaid), SCRIPT_FUEL_UNITS),
+            ])
+        };
+        assert!(contradiction(&ours(SCRIPT_FUEL_UNITS - 10_000), &rival).is_ok());
+        assert!(contradiction(&ours(1000), &rival).is_err());
     }
 
     #[test]
