@@ -736,9 +736,12 @@ fn bad_bytes_never_panic() {
 fn the_frame_section_describes_every_function() {
     let plain = described(&compiled(&many(), &settings()));
     let metered = described(&compiled(&many(), &settings().fuel(true)));
-    assert!(
-        metered > plain,
-        "cold calls are described too: {metered}, {plain}"
+    // Cold calls are pieces of their own where they are appended: `cold.rs`.
+    let has_cold_pieces = metered > plain;
+    assert_eq!(
+        has_cold_pieces,
+        cfg!(target_arch = "x86_64"),
+        "{metered} metered, {plain} plain"
     );
 }
 
