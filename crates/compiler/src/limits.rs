@@ -187,32 +187,31 @@ impl Budget {
 
     /// Takes the steps from `before` to `now` values of one function.
     pub(crate) fn take(&self, before: u64, now: u64) -> Result<(), CompileError> {
-        match self.values.take(before, now) {
-            true => self.check(),
-            false => Ok(()),
-        }
+        self.check_after(self.values.take(before, now))
     }
 
     /// Takes the steps from `before` to `now` pairs of one function's branches.
     pub(crate) fn take_pairs(&self, before: u64, now: u64) -> Result<(), CompileError> {
-        match self.pairs.take(before, now) {
-            true => self.check(),
-            false => Ok(()),
-        }
+        self.check_after(self.pairs.take(before, now))
     }
 
     /// Takes the steps from `before` to `now` of one function's squares.
     pub(crate) fn take_squares(&self, before: u64, now: u64) -> Result<(), CompileError> {
-        match self.squares.take(before, now) {
-            true => self.check(),
-            false => Ok(()),
-        }
+        self.check_after(self.squares.take(before, now))
     }
 
     /// Takes what a trampoline of this signature takes.
     pub(crate) fn take_trampoline(&self, ty: &FuncType) -> Result<(), CompileError> {
         let values = ty.params().len() + ty.results().len();
         self.take_pairs(0, TRAMPOLINE_PAIRS * (values as u64).pow(2))
+    }
+
+    /// [`check`](Self::check), after something was taken.
+    fn check_after(&self, is_taken: bool) -> Result<(), CompileError> {
+        match is_taken {
+            true => self.check(),
+            false => Ok(()),
+        }
     }
 
     /// Whether the functions so far took no more than there is.
